@@ -1,0 +1,63 @@
+-- Admits users to a campaign, or says why not. One call decides for 1..n users, in the given order.
+-- KEYS  1 meta   2 claims   3 outbox
+-- ARGV  1 lease_ms (when the sweeper may first take the obligation)   2.. users
+-- Reply false: no such campaign.
+--       { state, capacity, count, opens_ms, closes_ms, now_ms, answer.. }, one answer a user:
+--       "+entry" admitted now, "=entry" admitted before, "full", "early", "late", "paused".
+--       now_ms is 0 where the clock was not needed. All numbers are strings.
+-- Asking again for the same user changes nothing and returns the same entry (I2, I5).
+local meta = redis.call('HMGET', KEYS[1], 'state', 'capacity', 'count', 'opens_ms', 'closes_ms')
+if not meta[1] then return false end
+local state, capacity, count = meta[1], tonumber(meta[2]), tonumber(meta[3])
+local opens, closes, lease = tonumber(meta[4]), tonumber(meta[5]), tonumber(ARGV[1])
+if not (capacity and count and opens and closes) then
+  return redis.error_reply('DROPGATE campaign meta is damaged: publish the campaign again')
+end
+if not lease or #ARGV < 2 then
+  return redis.error_reply('DROPGATE admit needs a lease in ms and at least one user')
+end
+
+local users = {}
+for i = 2, #ARGV do users[i - 1] = ARGV[i] end
+local known = redis.call('HMGET', KEYS[2], unpack(users))
+
+local now = 0
+local barred = false
+local answers, claims, due, fresh = {}, {}, {}, {}
+for i, user in ipairs(users) do
+  local entry = known[i] or fresh[user]
+  if entry then
+    answers[i] = '=' .. entry
+  elseif count >= capacity then
+    answers[i] = 'full'
+  else
+    if now == 0 then
+      local time = redis.call('TIME')
+      now = time[1] * 1000 + math.floor(time[2] / 1000)
+      if now < opens then barred = 'early'
+      elseif (closes > 0 and now >= closes) or state == 'closed' then barred = 'late'
+      elseif state ~= 'open' then barred = 'paused' end
+    end
+    if barred then
+      answers[i] = barred
+    else
+      count = count + 1
+      entry = string.format('%d:%d:a', count, now)
+      fresh[user] = entry
+      answers[i] = '+' .. entry
+      claims[#claims + 1] = user
+      claims[#claims + 1] = entry
+      due[#due + 1] = string.format('%d', now + lease)
+      due[#due + 1] = user
+    end
+  end
+end
+
+if #claims > 0 then
+  redis.call('HSET', KEYS[2], unpack(claims))
+  redis.call('ZADD', KEYS[3], unpack(due))
+  redis.call('HSET', KEYS[1], 'count', string.format('%d', count))
+end
+local reply = { state, meta[2], string.format('%d', count), meta[4], meta[5], string.format('%d', now) }
+for i = 1, #answers do reply[6 + i] = answers[i] end
+return reply

@@ -1,0 +1,25 @@
+-- Takes the outbox entries that are due and leases them, so that one sweeper at a time forwards each.
+-- KEYS  1 claims   2 outbox
+-- ARGV  1 limit   2 lease_min_ms   3 lease_max_ms
+-- The lease equals the age of the obligation within its two bounds: it doubles from try to try
+-- without a counter being kept anywhere.
+-- Reply { waiting, user, entry, user, entry.. }: all that wait in the outbox, then those taken.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local limit, least, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local reply = { redis.call('ZCARD', KEYS[2]) }
+if reply[1] == 0 then return reply end
+local users = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, limit)
+if #users == 0 then return reply end
+local entries = redis.call('HMGET', KEYS[1], unpack(users))
+local due = {}
+for i, user in ipairs(users) do
+  local admitted = entries[i] and tonumber(string.match(entries[i], '^%d+:(%d+):'))
+  local lease = math.min(most, math.max(least, admitted and now - admitted or least))
+  due[#due + 1] = string.format('%d', now + lease)
+  due[#due + 1] = user
+  reply[#reply + 1] = user
+  reply[#reply + 1] = entries[i] or ''
+end
+redis.call('ZADD', KEYS[2], 'XX', unpack(due))
+return reply

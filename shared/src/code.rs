@@ -1,0 +1,78 @@
+//! The coupon code: the same at the gate, which may show it, and at the issuer, which stores it.
+
+use crate::ids::{CampaignId, UserId};
+use crate::names::record_key;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use std::fmt;
+
+const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+/// Bytes of the MAC that make the code: 80 bits, 16 characters.
+const CODE_BYTES: usize = 10;
+
+/// The secret that coupon codes are derived from, at least 16 bytes. Never printed.
+#[derive(Clone)]
+pub struct CodeSecret(Hmac<Sha256>);
+
+/// The secret is too short.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the coupon code secret needs at least 16 bytes, this one has {0}")]
+pub struct CodeSecretError(usize);
+
+impl CodeSecret {
+    /// Takes the secret.
+    ///
+    /// # Errors
+    /// [`CodeSecretError`] if it has fewer than 16 bytes.
+    pub fn parse(secret: &str) -> Result<Self, CodeSecretError> {
+        if secret.len() < 16 {
+            return Err(CodeSecretError(secret.len()));
+        }
+        // HMAC takes a key of any length, so the error cannot occur.
+        Hmac::new_from_slice(secret.as_bytes()).map(Self).map_err(|_| CodeSecretError(secret.len()))
+    }
+
+    /// The code of a claim: the first 80 bits of HMAC-SHA256(secret, `campaign/user`) in Crockford's
+    /// base32, in groups of four: `7ZQK-3M9F-XW20-BC8D`.
+    #[must_use]
+    pub fn code(&self, campaign: &CampaignId, user: &UserId) -> String {
+        let mut mac = self.0.clone();
+        mac.update(record_key(campaign, user).as_bytes());
+        let digest = mac.finalize().into_bytes();
+
+        let mut code = String::with_capacity(CODE_BYTES * 2);
+        let (mut bits, mut held) = (0_u32, 0_u32);
+        let mut written = 0;
+        for byte in digest.iter().take(CODE_BYTES) {
+            bits = (bits << 8) | u32::from(*byte);
+            held += 8;
+            while held >= 5 {
+                held -= 5;
+                if written > 0 && written % 4 == 0 {
+                    code.push('-');
+                }
+                let index = (bits >> held) & 31;
+                code.extend(CROCKFORD.get(index as usize).map(|c| char::from(*c)));
+                written += 1;
+            }
+        }
+        code
+    }
+}
+
+impl fmt::Debug for CodeSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CodeSecret(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secret_has_a_least_length_and_never_shows() {
+        assert_eq!(CodeSecret::parse("short").unwrap_err(), CodeSecretError(5));
+        assert_eq!(format!("{:?}", CodeSecret::parse("0123456789abcdef").unwrap()), "CodeSecret(..)");
+    }
+}
