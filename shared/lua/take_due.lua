@@ -3,12 +3,14 @@
 -- ARGV  1 limit   2 lease_min_ms   3 lease_max_ms
 -- The lease equals the age of the obligation within its two bounds: it doubles from try to try
 -- without a counter being kept anywhere.
--- Reply { waiting, user, entry, user, entry.. }: all that wait in the outbox, then those taken.
+-- Reply { waiting, now_ms, user, entry, user, entry.. }: how many wait in the outbox, then those taken.
+-- All are strings; an entry is empty where the claim is gone.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local limit, least, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local reply = { redis.call('ZCARD', KEYS[2]) }
-if reply[1] == 0 then return reply end
+local waiting = redis.call('ZCARD', KEYS[2])
+local reply = { string.format('%d', waiting), string.format('%d', now) }
+if waiting == 0 then return reply end
 local users = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, limit)
 if #users == 0 then return reply end
 local entries = redis.call('HMGET', KEYS[1], unpack(users))

@@ -1,0 +1,277 @@
+//! One request through the gate: what can be answered at once, what needs Redis, what follows after
+//! the answer.
+
+use crate::admission::{self, Decision};
+use crate::identity::identify;
+use crate::kafka_rest::KafkaRest;
+use crate::relay::{self, SWEEP_BATCH, Swept};
+use crate::reply::{Problem, Reply};
+use crate::route::{Route, route};
+use crate::settings::{Auth, Settings};
+use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
+use dropgate_shared::code::CodeSecret;
+use dropgate_shared::fault::Fault;
+use dropgate_shared::http::Http;
+use dropgate_shared::ids::{CampaignId, UserId};
+use dropgate_shared::names::TOPIC;
+use dropgate_shared::record::AdmissionRecord;
+use dropgate_shared::redis_rest::RedisRest;
+use serde_json::{Value, json};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+
+/// A claim says all it has to say in its address and headers.
+pub const BODY_LIMIT_BYTES: u64 = 4096;
+/// How often an isolate that is being visited sweeps beside its cron, in ms.
+const SWEEP_EVERY_MS: u64 = 5_000;
+
+/// The parts of a request that the gate looks at.
+pub struct Visit<'a> {
+    /// Method, upper case.
+    pub method: &'a str,
+    /// Path, without the query.
+    pub path: &'a str,
+    /// A header's value by its lower-case name.
+    pub header: &'a dyn Fn(&str) -> Option<String>,
+}
+
+/// What a request needs from Redis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Call {
+    /// Admit this user, or say why not.
+    Claim {
+        /// The campaign.
+        campaign: CampaignId,
+        /// The user.
+        user: UserId,
+        /// `traceparent` of the request.
+        trace: Option<String>,
+    },
+    /// Look up this user's claim.
+    OwnClaim {
+        /// The campaign.
+        campaign: CampaignId,
+        /// The user.
+        user: UserId,
+    },
+    /// Look up the campaign.
+    Campaign(CampaignId),
+}
+
+/// How a request goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Answered without any I/O.
+    Answer(Reply),
+    /// Needs Redis: [`Gate::finish`].
+    Call(Call),
+}
+
+/// A request's end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// The answer.
+    pub reply: Reply,
+    /// The claim to forward once the answer is out: [`Gate::after`].
+    pub forward: Option<AdmissionRecord>,
+    /// What went wrong upstream, for the log.
+    pub fault: Option<Fault>,
+}
+
+/// The gate of one isolate. Plain values only: nothing here belongs to one request.
+pub struct Gate<H> {
+    redis: RedisRest<H>,
+    kafka: KafkaRest<H>,
+    codes: CodeSecret,
+    auth: Auth,
+    /// Campaigns that this isolate has seen in Redis: if one is missing later, Redis has lost data.
+    seen_alive: RefCell<BTreeSet<CampaignId>>,
+    swept_ms: Cell<u64>,
+}
+
+impl<H: Http + Clone> Gate<H> {
+    /// A gate that reaches its upstreams through `http`.
+    pub fn new(settings: Settings, http: H) -> Self {
+        let Settings { redis_url, redis_token, redis_key_locking, redis_deadline_ms, .. } = &settings;
+        Self {
+            redis: RedisRest::new(http.clone(), redis_url, redis_token, *redis_deadline_ms, *redis_key_locking),
+            kafka: KafkaRest::new(
+                http,
+                &settings.kafka_url,
+                TOPIC,
+                settings.kafka_authorization,
+                settings.kafka_deadline_ms,
+            ),
+            codes: settings.code_secret,
+            auth: settings.auth,
+            seen_alive: RefCell::default(),
+            swept_ms: Cell::default(),
+        }
+    }
+
+    /// Everything that needs no I/O.
+    #[must_use]
+    pub fn begin(&self, visit: &Visit<'_>) -> Step {
+        self.examine(visit).unwrap_or_else(|problem| Step::Answer(problem.reply()))
+    }
+
+    fn examine(&self, visit: &Visit<'_>) -> Result<Step, Problem> {
+        let header = visit.header;
+        let length = header("content-length").and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+        if length > BODY_LIMIT_BYTES {
+            return Err(Problem::TooLarge { limit_bytes: BODY_LIMIT_BYTES });
+        }
+        Ok(Step::Call(match route(visit.method, visit.path)? {
+            Route::Health => return Ok(Step::Answer(Reply::json(200, &json!({ "status": "ok" })))),
+            Route::Campaign(campaign) => Call::Campaign(campaign),
+            Route::OwnClaim(campaign) => Call::OwnClaim { campaign, user: identify(self.auth, header)? },
+            Route::Claim(campaign) => Call::Claim {
+                campaign,
+                user: identify(self.auth, header)?,
+                trace: header("traceparent").filter(|t| t.len() == 55 && t.is_ascii()),
+            },
+        }))
+    }
+
+    /// What needs Redis.
+    pub async fn finish(&self, call: Call) -> Finished {
+        let done = match call {
+            Call::Claim { campaign, user, trace } => self.claim(campaign, user, trace).await,
+            Call::OwnClaim { campaign, user } => self.own_claim(&campaign, &user).await.map(|r| (r, None)),
+            Call::Campaign(campaign) => self.campaign(&campaign).await.map(|r| (r, None)),
+        };
+        match done {
+            Ok((reply, forward)) => Finished { reply, forward, fault: None },
+            // Whatever became of the call, it is no refusal (I8).
+            Err(fault) => Finished { reply: Problem::Unavailable.reply(), forward: None, fault: Some(fault) },
+        }
+    }
+
+    async fn claim(
+        &self,
+        campaign: CampaignId,
+        user: UserId,
+        trace: Option<String>,
+    ) -> Result<(Reply, Option<AdmissionRecord>), Fault> {
+        let decisions = admission::admit(&self.redis, &campaign, &[&user], relay::FIRST_LEASE_MS).await?;
+        let decision = decisions.first().copied().unwrap_or(Decision::UnknownCampaign);
+        let problem = match decision {
+            Decision::Admitted(entry) => {
+                self.saw_alive(&campaign);
+                let reply = self.claim_reply(202, &campaign, &user, &entry);
+                let record = AdmissionRecord::new(campaign, user, entry.slot, entry.admitted_ms, trace);
+                return Ok((reply, Some(record)));
+            }
+            Decision::Already(entry) => return Ok((self.claim_reply(200, &campaign, &user, &entry), None)),
+            Decision::SoldOut => Problem::SoldOut,
+            Decision::NotOpen { opens_ms, now_ms } => Problem::NotOpen { opens_ms, now_ms },
+            Decision::Closed => Problem::Closed,
+            Decision::Paused => Problem::Paused,
+            Decision::UnknownCampaign => return Ok((self.unknown_campaign(&campaign).reply(), None)),
+        };
+        self.saw_alive(&campaign);
+        Ok((problem.reply(), None))
+    }
+
+    async fn own_claim(&self, campaign: &CampaignId, user: &UserId) -> Result<Reply, Fault> {
+        Ok(match admission::stored_claim(&self.redis, campaign, user).await? {
+            Some(entry) => self.claim_reply(200, campaign, user, &entry),
+            None => Problem::NoClaim.reply(),
+        })
+    }
+
+    async fn campaign(&self, campaign: &CampaignId) -> Result<Reply, Fault> {
+        let Some(meta) = admission::campaign_meta(&self.redis, campaign).await? else {
+            return Ok(self.unknown_campaign(campaign).reply());
+        };
+        self.saw_alive(campaign);
+        let remaining = meta.capacity.saturating_sub(meta.count);
+        let over = meta.closes_ms > 0 && meta.now_ms >= meta.closes_ms;
+        let state = if meta.state != "open" {
+            meta.state.as_str()
+        } else if over {
+            "closed"
+        } else if meta.now_ms < meta.opens_ms {
+            "not-open"
+        } else if remaining == 0 {
+            "sold-out"
+        } else {
+            "open"
+        };
+        let body = json!({
+            "state": state,
+            "capacity": meta.capacity,
+            "remaining": remaining,
+            "opens_at": meta.opens_ms,
+            "closes_at": if meta.closes_ms > 0 { Value::from(meta.closes_ms) } else { Value::Null },
+            "server_time": meta.now_ms,
+        });
+        let mut reply = Reply::json(200, &body);
+        reply.headers.retain(|(name, _)| *name != "cache-control");
+        Ok(reply.with("cache-control", "public, max-age=1"))
+    }
+
+    /// A campaign that this isolate has seen alive does not cease to exist: Redis has lost it, and
+    /// until the operator publishes it again nobody may hear that there is no such thing.
+    fn unknown_campaign(&self, campaign: &CampaignId) -> Problem {
+        if self.seen_alive.borrow().contains(campaign) { Problem::Unavailable } else { Problem::UnknownCampaign }
+    }
+
+    fn saw_alive(&self, campaign: &CampaignId) {
+        let mut seen = self.seen_alive.borrow_mut();
+        if !seen.contains(campaign) {
+            seen.insert(campaign.clone());
+        }
+    }
+
+    fn claim_reply(&self, status: u16, campaign: &CampaignId, user: &UserId, entry: &ClaimEntry) -> Reply {
+        // A refused claim has no code to show: what it would open was never issued.
+        let code = (entry.status != ClaimStatus::Refused).then(|| self.codes.code(campaign, user));
+        let body = json!({
+            "status": entry.status.as_str(),
+            "campaign": campaign.as_str(),
+            "slot": entry.slot,
+            "code": code,
+            "admitted_at": entry.admitted_ms,
+        });
+        Reply::json(status, &body).with("location", format!("/v1/campaigns/{campaign}/claims/me"))
+    }
+
+    /// What follows an admission when the visitor has his answer: forwards his claim, and now and then
+    /// sweeps what earlier forwards have left behind.
+    ///
+    /// # Errors
+    /// [`Fault`]: the outbox keeps the claim.
+    pub async fn after(&self, record: AdmissionRecord, now_ms: u64) -> Result<(), Fault> {
+        relay::forward(&self.redis, &self.kafka, &record.campaign, std::slice::from_ref(&record)).await?;
+        if now_ms.saturating_sub(self.swept_ms.get()) >= SWEEP_EVERY_MS {
+            self.swept_ms.set(now_ms);
+            self.sweep_campaign(&record.campaign).await?;
+        }
+        Ok(())
+    }
+
+    /// Sweeps every campaign: what the cron does. One that fails does not stop the others.
+    ///
+    /// # Errors
+    /// [`Fault`] of reading the list of campaigns.
+    pub async fn sweep(&self) -> Result<Vec<(CampaignId, Result<Swept, Fault>)>, Fault> {
+        let mut results = Vec::new();
+        for campaign in relay::campaigns(&self.redis).await? {
+            let swept = self.sweep_campaign(&campaign).await;
+            results.push((campaign, swept));
+        }
+        Ok(results)
+    }
+
+    async fn sweep_campaign(&self, campaign: &CampaignId) -> Result<Swept, Fault> {
+        let mut total = 0_usize;
+        loop {
+            let swept = relay::sweep(&self.redis, &self.kafka, campaign).await?;
+            total = total.saturating_add(swept.forwarded);
+            if swept.forwarded < SWEEP_BATCH {
+                return Ok(Swept { forwarded: total, ..swept });
+            }
+        }
+    }
+}
