@@ -30,8 +30,8 @@ extern "C" {
     #[wasm_bindgen(method, js_name = waitUntil)]
     fn wait_until(this: &Context, promise: &Promise);
 
-    #[wasm_bindgen(js_namespace = console, js_name = log)]
-    fn console_log(line: &str);
+    #[wasm_bindgen(js_namespace = console, js_name = warn)]
+    fn console_warn(line: &str);
     #[wasm_bindgen(js_namespace = console, js_name = error)]
     fn console_error(line: &str);
 }
@@ -41,9 +41,15 @@ fn gate(env: &JsValue) -> Shared {
         Rc::clone(cell.get_or_init(|| {
             let settings = Settings::read(|name| Reflect::get(env, &name.into()).ok()?.as_string());
             if let Err(problems) = &settings {
-                console_error(&json!({ "event": "misconfigured", "problems": problems.0 }).to_string());
+                console_error(
+                    &json!({ "event": "misconfigured", "problems": problems.0 }).to_string(),
+                );
             }
-            Rc::new(settings.map(|settings| Gate::new(settings, Fetch)).map_err(|e| e.to_string()))
+            Rc::new(
+                settings
+                    .map(|settings| Gate::new(settings, Fetch))
+                    .map_err(|e| e.to_string()),
+            )
         }))
     })
 }
@@ -61,13 +67,23 @@ pub fn fetch(request: &Request, env: &JsValue, context: Context) -> JsValue {
     let url = request.url();
     let headers = request.headers();
     let header = |name: &str| headers.get(name).ok().flatten();
-    match gate.begin(&Visit { method: &method, path: path_of(&url), header: &header }) {
+    match gate.begin(&Visit {
+        method: &method,
+        path: path_of(&url),
+        header: &header,
+    }) {
         Step::Answer(reply) => response(&reply, head),
         Step::Call(call) => {
             let shared = Rc::clone(&shared);
             future_to_promise(async move {
-                let Ok(gate) = &*shared else { return Ok(JsValue::UNDEFINED) };
-                let Finished { reply, forward, fault } = gate.finish(call).await;
+                let Ok(gate) = &*shared else {
+                    return Ok(JsValue::UNDEFINED);
+                };
+                let Finished {
+                    reply,
+                    forward,
+                    fault,
+                } = gate.finish(call).await;
                 if let Some(fault) = fault {
                     log_fault("request", &fault);
                 }
@@ -100,7 +116,7 @@ pub fn scheduled(_event: &JsValue, env: &JsValue, _context: &JsValue) -> Promise
                     for (campaign, swept) in results {
                         match swept {
                             Ok(swept) if swept.waiting == 0 => {}
-                            Ok(swept) => console_log(
+                            Ok(swept) => console_warn(
                                 &json!({ "event": "outbox", "campaign": campaign, "waiting": swept.waiting,
                                     "forwarded": swept.forwarded })
                                 .to_string(),
@@ -117,7 +133,11 @@ pub fn scheduled(_event: &JsValue, env: &JsValue, _context: &JsValue) -> Promise
 }
 
 fn now_ms() -> u64 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "ms since the epoch")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "ms since the epoch"
+    )]
     let now = Date::now() as u64;
     now
 }
@@ -125,7 +145,10 @@ fn now_ms() -> u64 {
 /// The path within an absolute URL.
 fn path_of(url: &str) -> &str {
     let after_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let path = after_scheme.find('/').and_then(|at| after_scheme.get(at..)).unwrap_or("/");
+    let path = after_scheme
+        .find('/')
+        .and_then(|at| after_scheme.get(at..))
+        .unwrap_or("/");
     path.split(['?', '#']).next().unwrap_or(path)
 }
 
