@@ -40,11 +40,11 @@ sql: ## ask its database: make sql Q='SELECT COUNT(*) FROM coupons'
 
 test: build unit e2e ## all tests
 
-unit: setup
-	cargo test --locked --workspace --exclude dropgate-tests
+unit: build
+	$(LOCAL) with-database cargo test --locked --workspace --exclude dropgate-tests
 
 e2e: build
-	cargo test --locked -p dropgate-tests
+	cargo test --locked -p dropgate-tests -- --test-threads=1
 
 lint: setup ## format, clippy natively and for wasm
 	cargo fmt --all --check

@@ -2,7 +2,8 @@
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use dropgate_local::stack::{Site, Stack, State};
+use dropgate_local::stack::{Database, Site, Stack, State};
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,12 @@ enum Verb {
     },
     /// Follow the logs of all parts.
     Logs,
+    /// Run a command with a fresh database in `DROPGATE_TEST_DATABASE_URL`.
+    WithDatabase {
+        /// The command.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
     /// The stack's supervisor: what `up` starts in the background.
     #[command(hide = true)]
     Supervise,
@@ -93,6 +100,10 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Verb::Supervise => {
             let site = site(cli.dir.clone())?;
             supervise(site).await
+        }
+        Verb::WithDatabase { command } => {
+            let site = site(cli.dir.join("database"))?;
+            interruptible(with_database(site, command)).await
         }
         Verb::Up => up(&cli, &site(cli.dir.clone())?).await,
         Verb::Down => down(&cli.dir).await,
@@ -157,7 +168,8 @@ async fn demo_on(site: Site, demo: &Demo) -> Result<ExitCode> {
     let report = site.dir.join("report.html");
     let burst = site.programs.join("burst");
     println!("starting the stack; data and logs in {}", site.dir.display());
-    let mut stack = Stack::start(site, &mut |line| println!("  {line}")).await?;
+    let mut say = |line: &str| println!("  {line}");
+    let mut stack = Stack::start(site, &mut say).await?;
 
     let campaign = format!("demo-{}", SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis());
     let capacity = demo.capacity.to_string();
@@ -179,7 +191,7 @@ async fn demo_on(site: Site, demo: &Demo) -> Result<ExitCode> {
         let mut child = burst.spawn().context("burst cannot be started")?;
         tokio::select! {
             status = child.wait() => status?,
-            result = stack.supervise(&mut |line| println!("  {line}")) => {
+            result = stack.supervise(&mut say) => {
                 result?;
                 bail!("the supervisor has ended")
             }
@@ -188,6 +200,20 @@ async fn demo_on(site: Site, demo: &Demo) -> Result<ExitCode> {
     println!("report: {}", report.display());
     stack.stop().await?;
     println!("everything is stopped; the whole took {:.1} s", begun.elapsed().as_secs_f32());
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn with_database(site: Site, command: &[OsString]) -> Result<ExitCode> {
+    let Some((program, args)) = command.split_first() else { bail!("no command was given") };
+    let database = Database::start(&site).await?;
+    let status = tokio::process::Command::new(program)
+        .args(args)
+        .env("DROPGATE_TEST_DATABASE_URL", &database.url)
+        .kill_on_drop(true)
+        .status()
+        .await
+        .with_context(|| format!("{} cannot be run", program.display()))?;
+    database.stop().await?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -71,7 +71,7 @@ pub fn edge(site: &Site, endpoints: &Endpoints) -> Result<(Spec, String)> {
     args.extend(["--port".to_owned(), port.to_string()].map(OsString::from));
     args.extend([OsString::from("--persist-to"), home.join("state").into()]);
     args.extend([OsString::from("--env-file"), vars.into()]);
-    args.extend(["--show-interactive-dev-session=false", "--log-level", "log"].map(OsString::from));
+    args.extend(["--show-interactive-dev-session=false", "--log-level", "warn"].map(OsString::from));
     let url = format!("http://127.0.0.1:{port}");
     let spec = Spec {
         name: "edge",
@@ -81,6 +81,8 @@ pub fn edge(site: &Site, endpoints: &Endpoints) -> Result<(Spec, String)> {
             ("EDGE_PREBUILT", "1".to_owned()),
             ("WRANGLER_SEND_METRICS", "false".to_owned()),
             ("WRANGLER_LOG_PATH", home.join("wrangler-log").to_string_lossy().into_owned()),
+            // Neither asks the network for anything.
+            ("CLOUDFLARE_CF_FETCH_ENABLED", "false".to_owned()),
             ("CI", "true".to_owned()),
         ],
         cwd: edge,
@@ -88,11 +90,6 @@ pub fn edge(site: &Site, endpoints: &Endpoints) -> Result<(Spec, String)> {
         stop_within: Duration::from_secs(10),
     };
     Ok((spec, url))
-}
-
-/// Where `wrangler dev --test-scheduled` takes a cron event.
-pub fn cron(endpoints: &Endpoints) -> String {
-    format!("{}/__scheduled?cron=*+*+*+*+*", endpoints.edge_url)
 }
 
 /// The issuer as a service.

@@ -99,6 +99,16 @@ impl Endpoints {
         servers::client(site, &self.database_url)
     }
 
+    /// Does once what Cloudflare's cron does: has the gate forward what is due.
+    ///
+    /// # Errors
+    /// If the gate cannot be reached.
+    pub async fn cron(&self) -> Result<()> {
+        let url = format!("{}/__scheduled?cron=*+*+*+*+*", self.edge_url);
+        crate::http_client().get(url).send().await?.error_for_status()?;
+        Ok(())
+    }
+
     /// The environment of `issuer`.
     #[must_use]
     pub fn issuer_env(&self) -> Vec<(&'static str, String)> {
@@ -109,6 +119,36 @@ impl Endpoints {
             ("UPSTASH_REDIS_REST_TOKEN", self.redis_rest_token.clone()),
             ("COUPON_CODE_SECRET", self.code_secret.clone()),
         ]
+    }
+}
+
+/// A database alone, for tests that need nothing else.
+pub struct Database {
+    /// Its URL.
+    pub url: String,
+    part: Part,
+    _lock: File,
+}
+
+impl Database {
+    /// Starts a database in the site's folder and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub async fn start(site: &Site) -> Result<Self> {
+        let lock = lock(site)?;
+        let (spec, url) = servers::database(site, &Secrets::of(&site.dir)?.database)?;
+        let mut part = spec.start(&site.logs())?;
+        part.ready().await?;
+        Ok(Self { url, part, _lock: lock })
+    }
+
+    /// Stops it.
+    ///
+    /// # Errors
+    /// If the system cannot tell whether it has ended.
+    pub async fn stop(self) -> Result<()> {
+        self.part.stop().await.map(drop)
     }
 }
 
@@ -219,12 +259,12 @@ impl Stack {
     /// # Errors
     /// If a part ends again and again.
     pub async fn supervise(&mut self, say: &mut dyn FnMut(&str)) -> Result<()> {
-        let cron = app::cron(&self.endpoints);
+        let endpoints = self.endpoints.clone();
         let cron = async {
             loop {
                 tokio::time::sleep(CRON_EVERY).await;
                 // The gate logs what goes wrong; a failing cron run is followed by the next.
-                let _ = crate::http_client().get(&cron).send().await;
+                let _ = endpoints.cron().await;
             }
         };
         let watch = async {
