@@ -1,0 +1,323 @@
+//! The binary: command line, log, signals, and the order in which things are opened and closed.
+
+use crate::campaign;
+use crate::config::{
+    CampaignCommand, Cli, Command, CreateArgs, DatabaseSettings, Problems, RunSettings,
+};
+use crate::confirm;
+use crate::consumer::KafkaIntake;
+use crate::dead_letter::KafkaDeadLetters;
+use crate::moment;
+use crate::outage::{Outage, random};
+use crate::redis;
+use crate::service::{Service, Step};
+use crate::store::Database;
+use crate::store::coupons::Coupons;
+use crate::topics;
+use clap::Parser;
+use dropgate_shared::fault::Fault;
+use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
+use std::future::Future;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+/// Both topics must be there: poison must have somewhere to go before it comes.
+const TOPICS: [&str; 2] = [TOPIC, DEAD_LETTER_TOPIC];
+/// Connections to MySQL. The loop uses one; the other stands in for one that died.
+const CONNECTIONS: u32 = 2;
+/// How long the confirmations of the last batches may take.
+const CONFIRM_LIMIT: Duration = Duration::from_secs(5);
+
+/// Why the process ends with another status than 0.
+enum Failure {
+    /// Status 2: the settings or the arguments.
+    Usage(String),
+    /// Status 1: anything else.
+    Failed(String),
+}
+
+impl From<Problems> for Failure {
+    fn from(problems: Problems) -> Self {
+        Self::Usage(problems.to_string())
+    }
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self::Failed(fault.to_string())
+    }
+}
+
+impl From<campaign::CampaignError> for Failure {
+    fn from(error: campaign::CampaignError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Runs the binary.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr();
+    // reqwest is built without a provider of its own. An error means that one is installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("issuer: no runtime can be made: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(dispatch(cli.command));
+    // A call into librdkafka that still blocks must not hold the process up.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(text)) => {
+            eprintln!("issuer: {text}");
+            ExitCode::from(2)
+        }
+        Err(Failure::Failed(text)) => {
+            eprintln!("issuer: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let terminal = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if terminal {
+        log.with_target(false).init();
+    } else {
+        log.json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .init();
+    }
+}
+
+async fn dispatch(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Run(args) => run(args.settings()?).await,
+        Command::Migrate(args) => migrate(args.settings()?).await,
+        Command::Campaign(CampaignCommand::Create(args)) => create(args).await,
+        Command::Campaign(CampaignCommand::Publish(args)) => {
+            let (database, redis, kafka) = args.settings()?;
+            let redis = redis::client(&redis).map_err(Failure::Failed)?;
+            let published =
+                campaign::publish(&open(&database), &redis, kafka.as_ref(), &args.id).await;
+            println!("{}", published.map_err(|error| at(&database, error))?);
+            Ok(())
+        }
+        Command::Campaign(CampaignCommand::Show(args)) => {
+            let (database, redis) = args.settings()?;
+            let redis = redis
+                .as_ref()
+                .map(redis::client)
+                .transpose()
+                .map_err(Failure::Failed)?;
+            let report = campaign::show(&open(&database), redis.as_ref(), &args.id).await;
+            let report = report.map_err(|error| at(&database, error))?;
+            let json = || {
+                serde_json::to_string_pretty(&report)
+                    .map_err(|error| Failure::Failed(error.to_string()))
+            };
+            println!("{}", if args.json { json()? } else { report.human() });
+            Ok(())
+        }
+    }
+}
+
+fn open(settings: &DatabaseSettings) -> Database {
+    Database::new(settings.options.clone(), CONNECTIONS)
+}
+
+/// A failure of MySQL, with the address at which it was looked for.
+fn at(settings: &DatabaseSettings, error: campaign::CampaignError) -> Failure {
+    match error {
+        campaign::CampaignError::Fault(fault)
+            if fault.source == dropgate_shared::fault::Source::MySql =>
+        {
+            Failure::Failed(format!("{fault}\n  DATABASE_URL is {}", settings.shown))
+        }
+        other => other.into(),
+    }
+}
+
+async fn migrate(settings: DatabaseSettings) -> Result<(), Failure> {
+    let applied = open(&settings)
+        .migrate()
+        .await
+        .map_err(|fault| at(&settings, fault.into()))?;
+    if applied.is_empty() {
+        println!("the schema is up to date");
+    }
+    for migration in applied {
+        println!("applied {migration}");
+    }
+    Ok(())
+}
+
+async fn create(args: CreateArgs) -> Result<(), Failure> {
+    let time = |name: &str, text: &str| {
+        moment::parse(text).map_err(|problem| Failure::Usage(format!("{name}: {problem}")))
+    };
+    let opens_at = if args.opens_at == "now" {
+        None
+    } else {
+        Some(time("--opens-at", &args.opens_at)?)
+    };
+    let closes_at = args
+        .closes_at
+        .as_deref()
+        .map(|text| time("--closes-at", text))
+        .transpose()?;
+    if closes_at.is_some_and(|closes_at| closes_at <= opens_at.unwrap_or_else(moment::now)) {
+        return Err(Failure::Usage(
+            "--closes-at must lie after --opens-at".to_owned(),
+        ));
+    }
+    let database = args.database.settings()?;
+    let created = campaign::create(
+        &open(&database),
+        &args.id,
+        args.capacity,
+        opens_at,
+        closes_at,
+    )
+    .await;
+    println!("{}", created.map_err(|error| at(&database, error))?);
+    Ok(())
+}
+
+/// `issuer run`, from the first check to the last word.
+async fn run(settings: RunSettings) -> Result<(), Failure> {
+    let mut stop = stop_on_signal()?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        database = settings.database.shown,
+        kafka = settings.kafka.bootstrap,
+        group = settings.kafka.group,
+        redis = settings.redis.url,
+        batch_records = settings.batch_records,
+        "issuer starts"
+    );
+    let database = open(&settings.database);
+    let Some(migrated) = until_up(&mut stop, || database.is_migrated()).await else {
+        return Ok(());
+    };
+    if !migrated {
+        return Err(Failure::Failed(
+            "the schema is missing or not up to date: run `issuer migrate`".to_owned(),
+        ));
+    }
+    let Some(missing) = until_up(&mut stop, || topics::missing(&settings.kafka, &TOPICS)).await
+    else {
+        return Ok(());
+    };
+    match settings.create_topics {
+        _ if missing.is_empty() => {}
+        Some(how) => {
+            topics::create(&settings.kafka, &missing, DEAD_LETTER_TOPIC, how).await?;
+            tracing::info!(?missing, "topics created");
+        }
+        None => {
+            let missing = missing.join(" and ");
+            return Err(Failure::Failed(format!(
+                "Kafka has no topic {missing}: create it, or let the issuer do so with --create-topics"
+            )));
+        }
+    }
+
+    let redis = redis::client(&settings.redis).map_err(Failure::Failed)?;
+    let dead_letters = KafkaDeadLetters::new(settings.kafka.clone(), TOPIC, DEAD_LETTER_TOPIC)?;
+    let ledger = Coupons::new(database.clone(), settings.secret, settings.batch_records);
+    let (queue, confirmer) = confirm::start(redis);
+    let intake = KafkaIntake::join(&settings.kafka, TOPIC)?;
+    let ports = (intake, ledger, dead_letters, queue);
+    let mut service = Service::new(ports, settings.batch_records, settings.batch_linger, stop);
+
+    let ended = loop {
+        match service.step().await {
+            Ok(Step::Again) => {}
+            Ok(Step::Stopped) => break Ok(()),
+            Err(fault) => break Err(fault),
+        }
+    };
+
+    // Offsets first: whatever happens afterwards, what is written is not read again.
+    let counts = service.counts();
+    let (intake, _ledger, _dead_letters, queue) = service.into_ports();
+    intake.leave().await;
+    drop(queue);
+    confirmer.finish(CONFIRM_LIMIT).await;
+    database.close().await;
+    tracing::info!(
+        records = counts.records,
+        issued = counts.issued,
+        already = counts.already,
+        refused = counts.refused,
+        dead_letters = counts.dead_letters,
+        "issuer stopped"
+    );
+    Ok(ended?)
+}
+
+/// Calls until the system at the other end answers. `None`: a stop was asked for before that.
+async fn until_up<T, F>(stop: &mut watch::Receiver<bool>, call: impl Fn() -> F) -> Option<T>
+where
+    F: Future<Output = Result<T, Fault>>,
+{
+    let mut outage = Outage::default();
+    loop {
+        let attempt = async {
+            let answer = call().await;
+            if let Err(fault) = &answer {
+                if outage.failed(fault.label, Instant::now()) {
+                    tracing::warn!(label = fault.label, "waiting: {fault}");
+                }
+                tokio::time::sleep(outage.delay(random())).await;
+            }
+            answer
+        };
+        tokio::select! {
+            answer = attempt => if let Ok(answer) = answer { return Some(answer) },
+            _ = stop.wait_for(|stop| *stop) => return None,
+        }
+    }
+}
+
+/// True from the first SIGTERM or SIGINT on. The second ends the process at once.
+fn stop_on_signal() -> Result<watch::Receiver<bool>, Failure> {
+    let no_signals =
+        |error: std::io::Error| Failure::Failed(format!("signals cannot be listened to: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        for last in [false, true] {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            if last {
+                tracing::warn!("second signal: ending at once");
+                std::process::exit(1);
+            }
+            tracing::info!(
+                "stopping: the batch in hand is finished first; a second signal ends at once"
+            );
+            let _ = sender.send(true);
+        }
+    });
+    Ok(receiver)
+}

@@ -1,0 +1,515 @@
+//! The command line and the environment, checked before anything is opened.
+//!
+//! Every setting has an environment variable and a flag. Everything that is wrong is told at once, by
+//! name and with what would be right; secrets are never printed.
+
+use crate::kafka::KafkaSettings;
+use crate::redis::RedisSettings;
+use crate::topics::TopicSettings;
+use clap::builder::FalseyValueParser;
+use clap::{Args, Parser, Subcommand};
+use dropgate_shared::code::CodeSecret;
+use dropgate_shared::ids::CampaignId;
+use sqlx::mysql::MySqlConnectOptions;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Turns admitted claims into coupons, and manages campaigns.
+#[derive(Parser)]
+#[command(name = "issuer", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Consume admitted claims and write coupons until SIGTERM or SIGINT
+    Run(Box<RunArgs>),
+    /// Bring the schema in MySQL up to date
+    Migrate(DatabaseArgs),
+    /// Create, publish and look at campaigns
+    #[command(subcommand)]
+    Campaign(CampaignCommand),
+}
+
+/// The verbs of a campaign.
+#[derive(Subcommand)]
+pub enum CampaignCommand {
+    /// Create a campaign in MySQL; the gate knows it after `publish`
+    Create(CreateArgs),
+    /// Make a campaign known to the gate, or rebuild what Redis knows of it from MySQL
+    Publish(PublishArgs),
+    /// Show what MySQL and Redis know of a campaign
+    Show(ShowArgs),
+}
+
+/// The database.
+#[derive(Args)]
+pub struct DatabaseArgs {
+    /// mysql://USER:PASSWORD@HOST:PORT/DATABASE
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    database_url: Option<String>,
+}
+
+/// Kafka.
+#[derive(Args)]
+pub struct KafkaArgs {
+    /// Brokers, host:port, comma-separated
+    #[arg(long, env = "KAFKA_BOOTSTRAP", value_name = "HOST:PORT,..")]
+    kafka_bootstrap: Option<String>,
+    /// Consumer group of all issuers
+    #[arg(
+        long,
+        env = "KAFKA_GROUP",
+        default_value = "dropgate-issuer",
+        value_name = "GROUP"
+    )]
+    kafka_group: String,
+}
+
+/// Redis.
+#[derive(Args)]
+pub struct RedisArgs {
+    /// Address of the Redis REST service
+    #[arg(long, env = "UPSTASH_REDIS_REST_URL", value_name = "URL")]
+    upstash_redis_rest_url: Option<String>,
+    /// Its token
+    #[arg(
+        long,
+        env = "UPSTASH_REDIS_REST_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
+    upstash_redis_rest_token: Option<String>,
+    /// Scripts lock only the keys they name: hosted Upstash only, plain Redis refuses the flag
+    #[arg(long, env = "UPSTASH_KEY_LOCKING", value_parser = FalseyValueParser::new())]
+    upstash_key_locking: bool,
+}
+
+/// `issuer run`.
+#[derive(Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+    #[command(flatten)]
+    kafka: KafkaArgs,
+    #[command(flatten)]
+    redis: RedisArgs,
+    /// Secret that coupon codes are derived from, the same as at the gate; 16 bytes or more
+    #[arg(
+        long,
+        env = "COUPON_CODE_SECRET",
+        hide_env_values = true,
+        value_name = "SECRET"
+    )]
+    coupon_code_secret: Option<String>,
+    /// Records in one transaction at most
+    #[arg(long, env = "BATCH_RECORDS", default_value_t = 500, value_name = "N",
+          value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    batch_records: u16,
+    /// How long the first record of a batch waits for others
+    #[arg(long, env = "BATCH_LINGER_MS", default_value_t = 20, value_name = "MS",
+          value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    batch_linger_ms: u32,
+    /// Create the topics that do not exist
+    #[arg(long, env = "CREATE_TOPICS", value_parser = FalseyValueParser::new())]
+    create_topics: bool,
+    /// Partitions of a topic created here; one issuer at most works on each
+    #[arg(long, env = "KAFKA_PARTITIONS", default_value_t = 6, value_name = "N",
+          value_parser = clap::value_parser!(i32).range(1..=1_000))]
+    partitions: i32,
+    /// Copies of each partition of a topic created here; -1: what the broker is set to
+    #[arg(long, env = "KAFKA_REPLICATION", default_value_t = -1, value_name = "N", allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i32).range(-1..=16))]
+    replication: i32,
+}
+
+/// `issuer campaign create`.
+#[derive(Args)]
+pub struct CreateArgs {
+    /// 1 to 64 characters out of a-z, 0-9 and '-'
+    pub id: CampaignId,
+    /// How many coupons there are
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub capacity: u32,
+    /// RFC 3339, or `now`
+    #[arg(long, default_value = "now", value_name = "TIME")]
+    pub opens_at: String,
+    /// RFC 3339; without it the campaign closes when it is sold out
+    #[arg(long, value_name = "TIME")]
+    pub closes_at: Option<String>,
+    /// The database.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+}
+
+/// `issuer campaign publish`.
+#[derive(Args)]
+pub struct PublishArgs {
+    /// The campaign
+    pub id: CampaignId,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    #[command(flatten)]
+    redis: RedisArgs,
+    #[command(flatten)]
+    kafka: KafkaArgs,
+}
+
+/// `issuer campaign show`.
+#[derive(Args)]
+pub struct ShowArgs {
+    /// The campaign
+    pub id: CampaignId,
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    #[command(flatten)]
+    redis: RedisArgs,
+}
+
+/// Where MySQL is, and how to name it to a human.
+#[derive(Clone)]
+pub struct DatabaseSettings {
+    /// For the driver.
+    pub options: MySqlConnectOptions,
+    /// The URL without its password.
+    pub shown: String,
+}
+
+/// Everything `issuer run` needs.
+pub struct RunSettings {
+    /// MySQL.
+    pub database: DatabaseSettings,
+    /// Kafka.
+    pub kafka: KafkaSettings,
+    /// Redis.
+    pub redis: RedisSettings,
+    /// What codes are derived from.
+    pub secret: CodeSecret,
+    /// Records in one transaction at most.
+    pub batch_records: usize,
+    /// How long the first record of a batch waits.
+    pub batch_linger: Duration,
+    /// How absent topics are created, if they are.
+    pub create_topics: Option<TopicSettings>,
+}
+
+/// All that is wrong with the settings, one line each.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Problems(Vec<String>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the configuration is incomplete:")?;
+        self.0
+            .iter()
+            .try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl Problems {
+    /// Reads a needed setting. An empty one counts as absent: that is how it looks in many a shell.
+    fn need<T>(
+        &mut self,
+        name: &str,
+        right: &str,
+        value: Option<&String>,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let parsed = match value
+            .map(|value| value.trim())
+            .filter(|value| !value.is_empty())
+        {
+            None => Err("is not set".to_owned()),
+            Some(value) => parse(value),
+        };
+        match parsed {
+            Ok(parsed) => Some(parsed),
+            Err(problem) => {
+                self.0.push(format!("{name} {problem}; it takes {right}"));
+                None
+            }
+        }
+    }
+
+    fn or<T>(self, settings: Option<T>) -> Result<T, Self> {
+        settings.filter(|_| self.0.is_empty()).ok_or(self)
+    }
+}
+
+impl DatabaseArgs {
+    fn read(&self, problems: &mut Problems) -> Option<DatabaseSettings> {
+        let right =
+            "mysql://USER:PASSWORD@HOST:PORT/DATABASE (an odd character in the password as %XX)";
+        problems.need("DATABASE_URL", right, self.database_url.as_ref(), |url| {
+            if !url.starts_with("mysql://") && !url.starts_with("mariadb://") {
+                return Err("does not begin with mysql://".to_owned());
+            }
+            // The driver's error may quote the URL, so it is not repeated.
+            let options =
+                MySqlConnectOptions::from_str(url).map_err(|_| "cannot be read".to_owned())?;
+            match options.get_database() {
+                Some(database) if !database.is_empty() => Ok(DatabaseSettings {
+                    options,
+                    shown: redacted(url),
+                }),
+                _ => Err("names no database".to_owned()),
+            }
+        })
+    }
+
+    /// The settings.
+    ///
+    /// # Errors
+    /// [`Problems`].
+    pub fn settings(&self) -> Result<DatabaseSettings, Problems> {
+        let mut problems = Problems::default();
+        let database = self.read(&mut problems);
+        problems.or(database)
+    }
+}
+
+impl KafkaArgs {
+    fn is_set(&self) -> bool {
+        self.kafka_bootstrap
+            .as_ref()
+            .is_some_and(|bootstrap| !bootstrap.trim().is_empty())
+    }
+
+    fn read(&self, problems: &mut Problems) -> Option<KafkaSettings> {
+        problems.need(
+            "KAFKA_BOOTSTRAP",
+            "HOST:PORT,HOST:PORT",
+            self.kafka_bootstrap.as_ref(),
+            |bootstrap| {
+                Ok(KafkaSettings {
+                    bootstrap: bootstrap.to_owned(),
+                    group: self.kafka_group.clone(),
+                })
+            },
+        )
+    }
+}
+
+impl RedisArgs {
+    fn read(&self, problems: &mut Problems) -> Option<RedisSettings> {
+        let right = "the https:// address of the Redis REST service";
+        let url = problems.need(
+            "UPSTASH_REDIS_REST_URL",
+            right,
+            self.upstash_redis_rest_url.as_ref(),
+            |url| {
+                let fits = url.starts_with("https://") || url.starts_with("http://");
+                if fits {
+                    Ok(url.to_owned())
+                } else {
+                    Err("is no http address".to_owned())
+                }
+            },
+        );
+        let token = self.upstash_redis_rest_token.as_ref();
+        let token = problems.need(
+            "UPSTASH_REDIS_REST_TOKEN",
+            "the token of that service",
+            token,
+            |token| {
+                let fits = token.bytes().all(|byte| byte.is_ascii_graphic());
+                if fits {
+                    Ok(token.to_owned())
+                } else {
+                    Err("holds a character that no token has".to_owned())
+                }
+            },
+        );
+        Some(RedisSettings {
+            url: url?,
+            token: token?,
+            key_locking: self.upstash_key_locking,
+        })
+    }
+}
+
+impl RunArgs {
+    /// The settings.
+    ///
+    /// # Errors
+    /// [`Problems`].
+    pub fn settings(&self) -> Result<RunSettings, Problems> {
+        let mut problems = Problems::default();
+        let database = self.database.read(&mut problems);
+        let kafka = self.kafka.read(&mut problems);
+        let redis = self.redis.read(&mut problems);
+        let right = "16 bytes or more, the same as at the gate";
+        let secret = problems.need(
+            "COUPON_CODE_SECRET",
+            right,
+            self.coupon_code_secret.as_ref(),
+            |secret| {
+                CodeSecret::parse(secret).map_err(|_| format!("has only {} bytes", secret.len()))
+            },
+        );
+        let topics = TopicSettings {
+            partitions: self.partitions,
+            replication: self.replication,
+        };
+        let settings = || {
+            Some(RunSettings {
+                database: database?,
+                kafka: kafka?,
+                redis: redis?,
+                secret: secret?,
+                batch_records: self.batch_records.into(),
+                batch_linger: Duration::from_millis(self.batch_linger_ms.into()),
+                create_topics: self.create_topics.then_some(topics),
+            })
+        };
+        problems.or(settings())
+    }
+}
+
+impl PublishArgs {
+    /// MySQL, Redis, and Kafka where it is configured.
+    ///
+    /// # Errors
+    /// [`Problems`].
+    pub fn settings(
+        &self,
+    ) -> Result<(DatabaseSettings, RedisSettings, Option<KafkaSettings>), Problems> {
+        let mut problems = Problems::default();
+        let database = self.database.read(&mut problems);
+        let redis = self.redis.read(&mut problems);
+        let kafka = if self.kafka.is_set() {
+            self.kafka.read(&mut problems)
+        } else {
+            None
+        };
+        problems.or(database
+            .zip(redis)
+            .map(|(database, redis)| (database, redis, kafka)))
+    }
+}
+
+impl ShowArgs {
+    /// MySQL, and Redis where it is configured in full.
+    ///
+    /// # Errors
+    /// [`Problems`].
+    pub fn settings(&self) -> Result<(DatabaseSettings, Option<RedisSettings>), Problems> {
+        let redis = self.redis.read(&mut Problems::default());
+        Ok((self.database.settings()?, redis))
+    }
+}
+
+/// A URL with `***` for its password.
+fn redacted(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return "***".to_owned();
+    };
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    // An unescaped '/' or '@' in the password would end up in what is shown: show the host only then.
+    match (authority.rsplit_once('@'), path.contains('@')) {
+        (_, true) => format!("{scheme}://***"),
+        (Some((user, host)), false) => match user.split_once(':') {
+            Some((user, _)) => format!("{scheme}://{user}:***@{host}{path}"),
+            None => format!("{scheme}://{user}@{host}{path}"),
+        },
+        (None, false) => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        assert_eq!(
+            redacted("mysql://u:p%40ss@h:3306/db"),
+            "mysql://u:***@h:3306/db"
+        );
+        assert_eq!(
+            redacted("mysql://u:p@ss@h/db?ssl-mode=required"),
+            "mysql://u:***@h/db?ssl-mode=required"
+        );
+        assert_eq!(redacted("mysql://u@h/db"), "mysql://u@h/db");
+        assert_eq!(redacted("mysql://h/db"), "mysql://h/db");
+        assert!(!redacted("mysql://u:se/cr@et@h/db").contains("cr"));
+        assert!(!redacted("secret").contains("secret"));
+    }
+
+    fn none() -> RunArgs {
+        RunArgs {
+            database: DatabaseArgs { database_url: None },
+            kafka: KafkaArgs {
+                kafka_bootstrap: Some(" ".to_owned()),
+                kafka_group: "g".to_owned(),
+            },
+            redis: RedisArgs {
+                upstash_redis_rest_url: Some("redis://h".to_owned()),
+                upstash_redis_rest_token: None,
+                upstash_key_locking: false,
+            },
+            coupon_code_secret: Some("hunter2".to_owned()),
+            batch_records: 500,
+            batch_linger_ms: 20,
+            create_topics: true,
+            partitions: 3,
+            replication: -1,
+        }
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_at_once_and_no_secret() {
+        let text = none().settings().err().unwrap().to_string();
+        for (name, problem) in [
+            ("DATABASE_URL", "is not set"),
+            ("KAFKA_BOOTSTRAP", "is not set"),
+            ("UPSTASH_REDIS_REST_URL", "is no http address"),
+            ("UPSTASH_REDIS_REST_TOKEN", "is not set"),
+            ("COUPON_CODE_SECRET", "has only 7 bytes"),
+        ] {
+            assert!(
+                text.contains(&format!("{name} {problem}; it takes ")),
+                "{text}"
+            );
+        }
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
+    fn complete_settings_are_taken() {
+        let mut args = none();
+        args.database.database_url = Some("mysql://u:secret@h/db".to_owned());
+        args.kafka.kafka_bootstrap = Some("h:1".to_owned());
+        args.redis.upstash_redis_rest_url = Some("https://r".to_owned());
+        args.redis.upstash_redis_rest_token = Some("t".to_owned());
+        args.coupon_code_secret = Some("0123456789abcdef".to_owned());
+        let settings = args
+            .settings()
+            .map_err(|problems| problems.to_string())
+            .unwrap();
+        assert_eq!(settings.database.shown, "mysql://u:***@h/db");
+        assert_eq!(settings.create_topics.unwrap().partitions, 3);
+
+        args.database.database_url = Some("mysql://u:secret@h".to_owned());
+        let text = args.settings().err().unwrap().to_string();
+        assert!(
+            text.contains("names no database") && !text.contains("secret"),
+            "{text}"
+        );
+    }
+}

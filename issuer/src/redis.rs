@@ -1,0 +1,88 @@
+//! The HTTP-based Redis, over reqwest.
+
+use dropgate_shared::http::{Http, HttpReply, HttpRequest, SendFault};
+use dropgate_shared::redis_rest::RedisRest;
+use std::error::Error;
+use std::time::Duration;
+
+/// How long a command may take. Nobody waits for it but the confirmer and the operator.
+const DEADLINE_MS: u32 = 5_000;
+
+/// The Redis of the issuer.
+pub type Redis = RedisRest<ReqwestHttp>;
+
+/// Where Redis is.
+#[derive(Clone)]
+pub struct RedisSettings {
+    /// `UPSTASH_REDIS_REST_URL`.
+    pub url: String,
+    /// `UPSTASH_REDIS_REST_TOKEN`.
+    pub token: String,
+    /// `UPSTASH_KEY_LOCKING`.
+    pub key_locking: bool,
+}
+
+/// A client of it. Sends nothing yet.
+///
+/// # Errors
+/// For a human: the HTTP client could not be built.
+pub fn client(settings: &RedisSettings) -> Result<Redis, String> {
+    let http = reqwest::Client::builder()
+        .connect_timeout(Duration::from_secs(3))
+        .tcp_nodelay(true)
+        .build()
+        .map_err(|error| format!("no HTTP client can be made: {}", causes(&error)))?;
+    Ok(RedisRest::new(
+        ReqwestHttp(http),
+        &settings.url,
+        &settings.token,
+        DEADLINE_MS,
+        settings.key_locking,
+    ))
+}
+
+/// The [`Http`] port over reqwest.
+#[derive(Clone)]
+pub struct ReqwestHttp(reqwest::Client);
+
+impl Http for ReqwestHttp {
+    async fn post(&self, request: HttpRequest<'_>) -> Result<HttpReply, SendFault> {
+        let mut builder = self
+            .0
+            .post(request.url)
+            .timeout(Duration::from_millis(request.deadline_ms.into()))
+            .body(request.body);
+        for (name, value) in request.headers {
+            builder = builder.header(name, value);
+        }
+        let response = builder.send().await.map_err(fault)?;
+        let status = response.status().as_u16();
+        let body = response.bytes().await.map_err(fault)?.to_vec();
+        Ok(HttpReply { status, body })
+    }
+}
+
+fn fault(error: reqwest::Error) -> SendFault {
+    let never_left = error.is_connect() || error.is_builder();
+    let label = match (never_left, error.is_timeout()) {
+        (true, _) => "connect",
+        (false, true) => "timeout",
+        (false, false) => "transport",
+    };
+    SendFault {
+        may_have_arrived: !never_left,
+        label,
+        detail: causes(&error.without_url()),
+    }
+}
+
+/// An error with its causes: reqwest's own text stops at "error sending request".
+fn causes(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,179 @@
+//! What the operator's verbs ask of MySQL.
+
+use super::Database;
+use super::trouble::{fault_of, number_of};
+use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
+use dropgate_shared::fault::Fault;
+use dropgate_shared::ids::{CampaignId, Slot};
+use sqlx::Connection;
+use time::PrimitiveDateTime;
+
+use crate::moment;
+
+const DUPLICATE_ENTRY: u16 = 1062;
+
+/// A campaign as MySQL has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Campaign {
+    /// `open`, `paused` or `closed`.
+    pub state: String,
+    /// The newest allotment.
+    pub capacity: u32,
+    /// From when on claims are admitted.
+    pub opens_at: PrimitiveDateTime,
+    /// Until when; `None`: until it is sold out.
+    pub closes_at: Option<PrimitiveDateTime>,
+}
+
+/// How many rows a campaign has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// Coupons.
+    pub issued: u64,
+    /// Refusals.
+    pub refused: u64,
+}
+
+/// A user with the entry that Redis should hold for him.
+pub type Holder = (String, ClaimEntry);
+
+impl Database {
+    /// Creates a campaign with its first allotment. False if the id is taken.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn create_campaign(
+        &self,
+        id: &CampaignId,
+        campaign: &Campaign,
+    ) -> Result<bool, Fault> {
+        let mut connection = self.reach().await?;
+        let create = async {
+            let now = moment::now();
+            let mut transaction = connection.begin().await?;
+            sqlx::query("INSERT INTO campaigns (id, state, opens_at, closes_at, created_at) VALUES (?, ?, ?, ?, ?)")
+                .bind(id.as_str())
+                .bind(&campaign.state)
+                .bind(campaign.opens_at)
+                .bind(campaign.closes_at)
+                .bind(now)
+                .execute(&mut *transaction)
+                .await?;
+            sqlx::query(
+                "INSERT INTO allotments (campaign_id, capacity, granted_at) VALUES (?, ?, ?)",
+            )
+            .bind(id.as_str())
+            .bind(campaign.capacity)
+            .bind(now)
+            .execute(&mut *transaction)
+            .await?;
+            transaction.commit().await
+        };
+        match create.await {
+            Ok(()) => Ok(true),
+            Err(error) if number_of(&error) == Some(DUPLICATE_ENTRY) => Ok(false),
+            Err(error) => Err(fault_of(&error)),
+        }
+    }
+
+    /// Looks a campaign up. One without any allotment counts as none.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn campaign(&self, id: &CampaignId) -> Result<Option<Campaign>, Fault> {
+        let row: Option<(String, PrimitiveDateTime, Option<PrimitiveDateTime>, u32)> = sqlx::query_as(
+            "SELECT c.state, c.opens_at, c.closes_at, a.capacity FROM campaigns c \
+             JOIN allotments a ON a.campaign_id = c.id WHERE c.id = ? ORDER BY a.capacity DESC LIMIT 1",
+        )
+        .bind(id.as_str())
+        .fetch_optional(&mut self.reach().await?)
+        .await
+        .map_err(|error| fault_of(&error))?;
+        Ok(row.map(|(state, opens_at, closes_at, capacity)| Campaign {
+            state,
+            capacity,
+            opens_at,
+            closes_at,
+        }))
+    }
+
+    /// Counts a campaign's rows.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn tally(&self, id: &CampaignId) -> Result<Tally, Fault> {
+        let (issued, refused): (i64, i64) = sqlx::query_as(
+            "SELECT (SELECT COUNT(*) FROM coupons WHERE campaign_id = ?), \
+             (SELECT COUNT(*) FROM refusals WHERE campaign_id = ?)",
+        )
+        .bind(id.as_str())
+        .bind(id.as_str())
+        .fetch_one(&mut self.reach().await?)
+        .await
+        .map_err(|error| fault_of(&error))?;
+        Ok(Tally {
+            issued: issued.unsigned_abs(),
+            refused: refused.unsigned_abs(),
+        })
+    }
+
+    /// The next `limit` coupon holders, in the order of their slots, after slot `after`.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn issued_after(
+        &self,
+        id: &CampaignId,
+        after: u32,
+        limit: u32,
+    ) -> Result<Vec<Holder>, Fault> {
+        let rows: Vec<(String, u32, PrimitiveDateTime)> = sqlx::query_as(
+            "SELECT user_id, slot, admitted_at FROM coupons WHERE campaign_id = ? AND slot > ? ORDER BY slot LIMIT ?",
+        )
+        .bind(id.as_str())
+        .bind(after)
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(|error| fault_of(&error))?;
+        Ok(holders(rows, ClaimStatus::Issued))
+    }
+
+    /// The next `limit` refused users, in the order of their ids, after user `after`.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn refused_after(
+        &self,
+        id: &CampaignId,
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<Holder>, Fault> {
+        let rows: Vec<(String, u32, PrimitiveDateTime)> = sqlx::query_as(
+            "SELECT user_id, proposed_slot, admitted_at FROM refusals \
+             WHERE campaign_id = ? AND user_id > ? ORDER BY user_id LIMIT ?",
+        )
+        .bind(id.as_str())
+        .bind(after)
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(|error| fault_of(&error))?;
+        Ok(holders(rows, ClaimStatus::Refused))
+    }
+}
+
+fn holders(rows: Vec<(String, u32, PrimitiveDateTime)>, status: ClaimStatus) -> Vec<Holder> {
+    let holder = |(user, slot, admitted_at)| {
+        // Slot 0 exists nowhere: the gate proposes from 1 up and the schema checks it.
+        Some((
+            user,
+            ClaimEntry {
+                slot: Slot::new(slot).ok()?,
+                admitted_ms: moment::to_ms(admitted_at),
+                status,
+            },
+        ))
+    };
+    rows.into_iter().filter_map(holder).collect()
+}

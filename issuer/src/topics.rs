@@ -1,0 +1,176 @@
+//! Kafka's topics: whether they exist, creating them, and how far the group is behind.
+
+use crate::kafka::{self, KafkaSettings, Logged};
+use dropgate_shared::fault::{Fault, Source};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use std::time::Duration;
+
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// How topics are created.
+#[derive(Debug, Clone, Copy)]
+pub struct TopicSettings {
+    /// Partitions of the topic of admitted claims.
+    pub partitions: i32,
+    /// Copies of each partition; -1 for the broker's own default.
+    pub replication: i32,
+}
+
+/// Those of `topics` that do not exist.
+///
+/// # Errors
+/// [`Fault`] if no broker answers.
+pub async fn missing(
+    settings: &KafkaSettings,
+    topics: &'static [&'static str],
+) -> Result<Vec<&'static str>, Fault> {
+    let config = settings.client();
+    blocking(move || {
+        let consumer = observer(&config)?;
+        let mut missing = Vec::new();
+        for topic in topics {
+            if partitions(&consumer, topic)?.is_empty() {
+                missing.push(*topic);
+            }
+        }
+        Ok(missing)
+    })
+    .await
+}
+
+/// Creates topics: the first with the wanted partitions, which is the one that is read by many issuers;
+/// the others, dead letters, with one partition and no end of retention.
+///
+/// # Errors
+/// [`Fault`]. A topic that exists already is none.
+pub async fn create(
+    settings: &KafkaSettings,
+    topics: &[&str],
+    dead_letter_topic: &str,
+    TopicSettings {
+        partitions,
+        replication,
+    }: TopicSettings,
+) -> Result<(), Fault> {
+    let admin: AdminClient<DefaultClientContext> = settings
+        .client()
+        .create()
+        .map_err(|error| kafka::fault("settings", false, &error))?;
+    let new = topics.iter().map(|topic| {
+        let replication = TopicReplication::Fixed(replication);
+        if *topic == dead_letter_topic {
+            NewTopic::new(topic, 1, replication).set("retention.ms", "-1")
+        } else {
+            NewTopic::new(topic, partitions, replication)
+        }
+    });
+    let new: Vec<NewTopic<'_>> = new.collect();
+    let options = AdminOptions::new()
+        .operation_timeout(Some(DEADLINE))
+        .request_timeout(Some(DEADLINE));
+    let results = admin
+        .create_topics(&new, &options)
+        .await
+        .map_err(|error| kafka::fault("create_topic", true, &error))?;
+    for result in results {
+        match result {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => {
+                return Err(Fault::none(
+                    Source::Kafka,
+                    "create_topic",
+                    false,
+                    format!("topic {topic}: {code}"),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How many records of `topic` the group has not committed.
+///
+/// # Errors
+/// [`Fault`] if no broker answers, or there is no such topic.
+pub async fn lag(settings: &KafkaSettings, topic: &'static str) -> Result<u64, Fault> {
+    let mut config = settings.client();
+    config.set("group.id", &settings.group);
+    blocking(move || {
+        let consumer = observer(&config)?;
+        let ids = partitions(&consumer, topic)?;
+        if ids.is_empty() {
+            return Err(KafkaError::MetadataFetch(
+                RDKafkaErrorCode::UnknownTopicOrPartition,
+            ));
+        }
+        let mut wanted = TopicPartitionList::with_capacity(ids.len());
+        for id in &ids {
+            wanted.add_partition(topic, *id);
+        }
+        let committed = consumer.committed_offsets(wanted, DEADLINE)?;
+        let mut lag = 0;
+        for element in committed.elements() {
+            let (low, high) = consumer.fetch_watermarks(topic, element.partition(), DEADLINE)?;
+            let next = match element.offset() {
+                // Records below `low` are gone: nobody can be behind on them.
+                Offset::Offset(next) => next.max(low),
+                _ => low,
+            };
+            lag += u64::try_from(high - next).unwrap_or(0);
+        }
+        Ok(lag)
+    })
+    .await
+}
+
+fn observer(config: &ClientConfig) -> Result<BaseConsumer<Observer>, KafkaError> {
+    config.create_with_context(Observer)
+}
+
+/// The partitions of a topic; none if it does not exist.
+fn partitions(consumer: &BaseConsumer<Observer>, topic: &str) -> Result<Vec<i32>, KafkaError> {
+    let metadata = consumer.fetch_metadata(Some(topic), DEADLINE)?;
+    let Some(topic) = metadata.topics().first() else {
+        return Ok(Vec::new());
+    };
+    match topic.error().map(RDKafkaErrorCode::from) {
+        None => Ok(topic
+            .partitions()
+            .iter()
+            .map(|partition| partition.id())
+            .collect()),
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+            Ok(Vec::new())
+        }
+        Some(code) => Err(KafkaError::MetadataFetch(code)),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> Result<T, KafkaError> + Send + 'static,
+) -> Result<T, Fault> {
+    let done = tokio::task::spawn_blocking(call)
+        .await
+        .unwrap_or(Err(KafkaError::Canceled));
+    done.map_err(|error| kafka::fault("metadata", true, &error))
+}
+
+/// Looks, and never joins.
+struct Observer;
+
+impl rdkafka::client::ClientContext for Observer {
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
+        Logged.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // Whoever asked hears of it as his call's error.
+        tracing::debug!(target: "librdkafka", %error, reason);
+    }
+}
+
+impl rdkafka::consumer::ConsumerContext for Observer {}

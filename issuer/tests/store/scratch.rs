@@ -1,0 +1,176 @@
+//! A database of its own for each test, on the server that `make test` starts.
+
+use dropgate_issuer::decode::{Admission, decode};
+use dropgate_issuer::moment;
+use dropgate_issuer::outage::random;
+use dropgate_issuer::ports::{Ledger, Outcome};
+use dropgate_issuer::store::Database;
+use dropgate_issuer::store::campaigns::Campaign;
+use dropgate_issuer::store::coupons::Coupons;
+use dropgate_shared::code::CodeSecret;
+use dropgate_shared::ids::{CampaignId, Slot, UserId};
+use dropgate_shared::record::AdmissionRecord;
+use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection};
+use std::str::FromStr;
+
+const SERVER: &str = "DROPGATE_TEST_DATABASE_URL";
+pub const SECRET: &str = "a secret for tests only";
+
+/// The database of one test.
+#[derive(Clone)]
+pub struct Scratch {
+    pub options: MySqlConnectOptions,
+    /// A pool beside the one under test.
+    pub pool: MySqlPool,
+}
+
+/// Runs `test` on a migrated database of its own, and drops that afterwards, however the test ends.
+pub async fn scratch<F>(test: impl FnOnce(Scratch) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let server = std::env::var(SERVER).unwrap_or_else(|_| {
+        panic!("{SERVER} names no MySQL server; `make test` starts one and provides it (mysql://root@127.0.0.1:PORT)")
+    });
+    let server = MySqlConnectOptions::from_str(&server).unwrap();
+    let mut admin = MySqlConnection::connect_with(&server).await.unwrap();
+    let name = format!("dropgate_test_{:016x}", random());
+    admin
+        .execute(AssertSqlSafe(format!("CREATE DATABASE {name}")))
+        .await
+        .unwrap();
+
+    let options = server.database(&name);
+    let pool = MySqlPoolOptions::new()
+        .max_connections(4)
+        .connect_lazy_with(options.clone());
+    let scratch = Scratch {
+        options,
+        pool: pool.clone(),
+    };
+    assert_eq!(
+        scratch.database().migrate().await.unwrap(),
+        ["0001 coupons"]
+    );
+    let result = tokio::spawn(test(scratch)).await;
+    pool.close().await;
+    admin
+        .execute(AssertSqlSafe(format!("DROP DATABASE {name}")))
+        .await
+        .unwrap();
+    if let Err(failed) = result {
+        std::panic::resume_unwind(failed.into_panic());
+    }
+}
+
+impl Scratch {
+    pub fn database(&self) -> Database {
+        Database::new(self.options.clone(), 2)
+    }
+
+    /// A store as an issuer of its own would have it.
+    pub fn store(&self) -> Coupons {
+        Coupons::new(self.database(), CodeSecret::parse(SECRET).unwrap(), 500)
+    }
+
+    pub async fn campaign(&self, id: &str, capacity: u32) {
+        let opens_at = moment::from_ms(0).unwrap();
+        let campaign = Campaign {
+            state: "open".to_owned(),
+            capacity,
+            opens_at,
+            closes_at: None,
+        };
+        assert!(
+            self.database()
+                .create_campaign(&CampaignId::parse(id).unwrap(), &campaign)
+                .await
+                .unwrap()
+        );
+    }
+
+    pub async fn raise(&self, id: &str, capacity: u32) {
+        sqlx::query("INSERT INTO allotments (campaign_id, capacity, granted_at) VALUES (?, ?, ?)")
+            .bind(id)
+            .bind(capacity)
+            .bind(moment::now())
+            .execute(&self.pool)
+            .await
+            .unwrap();
+    }
+
+    /// The coupons of a campaign: slot and user, in the order of the slots.
+    pub async fn coupons(&self, id: &str) -> Vec<(u32, String)> {
+        sqlx::query_as("SELECT slot, user_id FROM coupons WHERE campaign_id = ? ORDER BY slot")
+            .bind(id)
+            .fetch_all(&self.pool)
+            .await
+            .unwrap()
+    }
+
+    /// The refusals of a campaign: user, proposed slot and reason, in the order of the users.
+    pub async fn refusals(&self, id: &str) -> Vec<(String, u32, String)> {
+        sqlx::query_as("SELECT user_id, proposed_slot, reason FROM refusals WHERE campaign_id = ? ORDER BY user_id")
+            .bind(id)
+            .fetch_all(&self.pool)
+            .await
+            .unwrap()
+    }
+}
+
+/// An admission as it comes out of Kafka.
+pub fn admission(campaign: &str, user: &str, slot: u32) -> Admission {
+    let record = AdmissionRecord::new(
+        CampaignId::parse(campaign).unwrap(),
+        UserId::parse(user).unwrap(),
+        Slot::new(slot).unwrap(),
+        1_763_700_000_123,
+        None,
+    );
+    decode(record.encode().as_bytes()).unwrap()
+}
+
+/// Admissions of campaign `c`.
+pub fn batch(pairs: &[(&str, u32)]) -> Vec<Admission> {
+    pairs
+        .iter()
+        .map(|(user, slot)| admission("c", user, *slot))
+        .collect()
+}
+
+pub async fn persist(store: &Coupons, admissions: &[Admission]) -> Vec<Outcome> {
+    store.persist(admissions).await.unwrap()
+}
+
+pub fn issued(slot: u32) -> Outcome {
+    Outcome::Issued {
+        slot: Slot::new(slot).unwrap(),
+    }
+}
+
+pub fn already(slot: u32) -> Outcome {
+    Outcome::Already {
+        slot: Slot::new(slot).unwrap(),
+    }
+}
+
+pub fn refused(slot: u32) -> Outcome {
+    Outcome::Refused {
+        slot: Slot::new(slot).unwrap(),
+    }
+}
+
+pub fn poison(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Poison(cause) => cause.label,
+        other => panic!("{other:?} is no poison"),
+    }
+}
+
+pub fn rows(pairs: &[(u32, &str)]) -> Vec<(u32, String)> {
+    pairs
+        .iter()
+        .map(|(slot, user)| (*slot, (*user).to_owned()))
+        .collect()
+}
