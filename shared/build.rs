@@ -7,12 +7,10 @@ use std::{env, fmt::Write as _, fs, path::Path};
 const KEY_LOCKING: &str = "#!lua flags=allow-key-locking\n";
 
 fn sha1_hex(text: &str) -> String {
-    Sha1::digest(text.as_bytes())
-        .iter()
-        .fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+    Sha1::digest(text.as_bytes()).iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -33,22 +33,14 @@ async fn serve(mut stream: TcpStream, claims: Claims, capacity: usize) -> std::i
             }
         }
         let head = String::from_utf8_lossy(&bytes);
-        let user = head
-            .lines()
-            .find_map(|line| line.strip_prefix("x-user-id: "))
-            .unwrap_or_default()
-            .to_owned();
+        let user = head.lines().find_map(|line| line.strip_prefix("x-user-id: ")).unwrap_or_default().to_owned();
         bytes.clear();
-        stream
-            .write_all(answer(&claims, capacity, &user).as_bytes())
-            .await?;
+        stream.write_all(answer(&claims, capacity, &user).as_bytes()).await?;
     }
 }
 
 fn answer(claims: &Claims, capacity: usize, user: &str) -> String {
-    let mut claims = claims
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut claims = claims.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let taken = claims.len();
     let (status, body) = match claims.get(user) {
         Some(slot) => ("200 OK", claim(*slot, user)),
@@ -56,19 +48,11 @@ fn answer(claims: &Claims, capacity: usize, user: &str) -> String {
             claims.insert(user.to_owned(), taken + 1);
             ("202 Accepted", claim(taken + 1, user))
         }
-        None => (
-            "410 Gone",
-            r#"{"type":"urn:dropgate:problem:sold-out"}"#.to_owned(),
-        ),
+        None => ("410 Gone", r#"{"type":"urn:dropgate:problem:sold-out"}"#.to_owned()),
     };
-    format!(
-        "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
+    format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
 fn claim(slot: usize, user: &str) -> String {
-    format!(
-        r#"{{"status":"admitted","campaign":"c","slot":{slot},"code":"CODE-{user}","admitted_at":1}}"#
-    )
+    format!(r#"{{"status":"admitted","campaign":"c","slot":{slot},"code":"CODE-{user}","admitted_at":1}}"#)
 }

@@ -14,7 +14,8 @@ pub struct Cli {
     pub command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 verdict PASS, 1 verdict FAIL, 2 usage or settings, 3 edge or database not reached.";
+const EXIT_CODES: &str =
+    "Exit codes: 0 verdict PASS, 1 verdict FAIL, 2 usage or settings, 3 edge or database not reached.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -119,10 +120,7 @@ pub struct RunArgs {
 }
 
 fn share(text: &str) -> Result<f64, String> {
-    text.parse()
-        .ok()
-        .filter(|share| (0.0..=100.0).contains(share))
-        .ok_or_else(|| "a number from 0 to 100".to_owned())
+    text.parse().ok().filter(|share| (0.0..=100.0).contains(share)).ok_or_else(|| "a number from 0 to 100".to_owned())
 }
 
 /// Reads `1s`, `500ms`, `2m`, `1.5s`.

@@ -32,9 +32,7 @@ pub enum TargetError {
     #[error("`{0}` is no address of the form http://host:port")]
     Url(String),
     /// TLS would cost the driver more than the request itself.
-    #[error(
-        "burst speaks plain HTTP only, and `{0}` wants TLS: point it at the edge inside its own network"
-    )]
+    #[error("burst speaks plain HTTP only, and `{0}` wants TLS: point it at the edge inside its own network")]
     Tls(String),
 }
 
@@ -43,12 +41,7 @@ impl Target {
     ///
     /// # Errors
     /// [`TargetError`].
-    pub fn new(
-        url: &str,
-        campaign: &str,
-        identity: Identity,
-        timeout: Duration,
-    ) -> Result<Self, TargetError> {
+    pub fn new(url: &str, campaign: &str, identity: Identity, timeout: Duration) -> Result<Self, TargetError> {
         let bad = || TargetError::Url(url.to_owned());
         let uri: Uri = url.parse().map_err(|_| bad())?;
         match uri.scheme_str() {
@@ -56,23 +49,13 @@ impl Target {
             Some("https") => return Err(TargetError::Tls(url.to_owned())),
             _ => return Err(bad()),
         }
-        let host = uri
-            .authority()
-            .map(|a| a.as_str().to_owned())
-            .filter(|a| !a.contains('@'))
-            .ok_or_else(bad)?;
-        let authority = if uri.port_u16().is_some() {
-            host.clone()
-        } else {
-            format!("{host}:80")
-        };
+        let host = uri.authority().map(|a| a.as_str().to_owned()).filter(|a| !a.contains('@')).ok_or_else(bad)?;
+        let authority = if uri.port_u16().is_some() { host.clone() } else { format!("{host}:80") };
         let base = uri.path().trim_end_matches('/');
         Ok(Self {
             authority,
             host: HeaderValue::from_str(&host).map_err(|_| bad())?,
-            path: format!("{base}/v1/campaigns/{campaign}/claims")
-                .parse()
-                .map_err(|_| bad())?,
+            path: format!("{base}/v1/campaigns/{campaign}/claims").parse().map_err(|_| bad())?,
             campaign: campaign.to_owned(),
             identity,
             timeout,
@@ -112,9 +95,7 @@ impl Connection {
         let opened = timeout_at(deadline, TcpStream::connect(&target.authority)).await;
         let stream = opened.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
         stream.set_nodelay(true)?;
-        let (sender, connection) = handshake(TokioIo::new(stream))
-            .await
-            .map_err(std::io::Error::other)?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
         // Its end shows at the next request: a closed sender, and the connection is opened again.
         tokio::spawn(connection);
         self.0 = Some(sender);
@@ -125,10 +106,7 @@ impl Connection {
     pub async fn claim(&mut self, target: &Target, user: &str) -> Outcome {
         let deadline = Instant::now() + target.timeout;
         let Some(mut request) = target.request(user) else {
-            return Outcome::Odd {
-                status: 0,
-                what: "a user id that cannot stand in a header".into(),
-            };
+            return Outcome::Odd { status: 0, what: "a user id that cannot stand in a header".into() };
         };
         // An idle connection may be closed by the server just as it is used. A request that hyper
         // hands back has not left, so another connection carries it, once.
@@ -165,16 +143,9 @@ async fn exchange(
     request: Request<Empty<Bytes>>,
     campaign: &str,
 ) -> Result<Outcome, Unsent> {
-    let answer = sender
-        .try_send_request(request)
-        .await
-        .map_err(|mut e| e.take_message().map(Box::new))?;
+    let answer = sender.try_send_request(request).await.map_err(|mut e| e.take_message().map(Box::new))?;
     let (head, body) = answer.into_parts();
-    let body = Limited::new(body, BODY_LIMIT_BYTES)
-        .collect()
-        .await
-        .map_err(|_| None)?
-        .to_bytes();
+    let body = Limited::new(body, BODY_LIMIT_BYTES).collect().await.map_err(|_| None)?.to_bytes();
     let retry_after = head.headers.get(RETRY_AFTER).map(HeaderValue::as_bytes);
     Ok(read(head.status.as_u16(), retry_after, &body, campaign))
 }
@@ -184,53 +155,29 @@ mod tests {
     use super::*;
 
     fn target(url: &str) -> Result<Target, TargetError> {
-        Target::new(
-            url,
-            "spring",
-            Identity::InsecureHeader,
-            Duration::from_secs(1),
-        )
+        Target::new(url, "spring", Identity::InsecureHeader, Duration::from_secs(1))
     }
 
     #[test]
     fn addresses() {
         let plain = target("http://127.0.0.1:8787").unwrap();
-        assert_eq!(
-            (plain.authority.as_str(), plain.path.path()),
-            ("127.0.0.1:8787", "/v1/campaigns/spring/claims")
-        );
+        assert_eq!((plain.authority.as_str(), plain.path.path()), ("127.0.0.1:8787", "/v1/campaigns/spring/claims"));
         let based = target("http://edge.local/base/").unwrap();
         assert_eq!(
             (based.authority.as_str(), based.path.path()),
             ("edge.local:80", "/base/v1/campaigns/spring/claims")
         );
-        assert!(matches!(
-            target("https://edge.example"),
-            Err(TargetError::Tls(_))
-        ));
-        for bad in [
-            "",
-            "127.0.0.1:8787",
-            "ftp://x",
-            "http://",
-            "http://user:pw@host",
-        ] {
+        assert!(matches!(target("https://edge.example"), Err(TargetError::Tls(_))));
+        for bad in ["", "127.0.0.1:8787", "ftp://x", "http://", "http://user:pw@host"] {
             assert!(matches!(target(bad), Err(TargetError::Url(_))), "{bad}");
         }
     }
 
     #[test]
     fn a_request_says_who_asks_and_that_it_has_no_body() {
-        let request = target("http://127.0.0.1:8787")
-            .unwrap()
-            .request("u-1")
-            .unwrap();
+        let request = target("http://127.0.0.1:8787").unwrap().request("u-1").unwrap();
         assert_eq!(request.method(), Method::POST);
-        for (name, value) in [
-            ("x-user-id", "u-1"),
-            ("content-length", "0"),
-            ("host", "127.0.0.1:8787"),
-        ] {
+        for (name, value) in [("x-user-id", "u-1"), ("content-length", "0"), ("host", "127.0.0.1:8787")] {
             assert_eq!(request.headers().get(name).unwrap(), value, "{name}");
         }
     }

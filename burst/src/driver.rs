@@ -81,11 +81,7 @@ enum After {
 ///
 /// # Errors
 /// [`NotReached`] if not even the first can be opened. Others that fail are opened when needed.
-pub async fn open(
-    target: &Target,
-    connections: usize,
-    patience: Duration,
-) -> Result<Vec<Connection>, NotReached> {
+pub async fn open(target: &Target, connections: usize, patience: Duration) -> Result<Vec<Connection>, NotReached> {
     let deadline = Instant::now() + patience;
     let mut first = Connection::default();
     first.open(target, deadline).await?;
@@ -110,10 +106,7 @@ pub async fn send(
     let start = Instant::now() + LEAD;
     let started_ms = epoch_ms(SystemTime::now() + LEAD);
     let arrivals = Arc::new(arrivals);
-    let line = Arc::new(Line {
-        jobs: Mutex::default(),
-        waiting: Semaphore::new(0),
-    });
+    let line = Arc::new(Line { jobs: Mutex::default(), waiting: Semaphore::new(0) });
     let (after, results) = unbounded_channel();
 
     let mut workers = JoinSet::new();
@@ -138,21 +131,11 @@ pub async fn send(
     let mut tries: Vec<Try> = workers.join_all().await.into_iter().flatten().collect();
     tries.sort_by_key(|one| one.answered_us);
     let arrivals = Arc::try_unwrap(arrivals).unwrap_or_else(|shared| shared.to_vec());
-    Ledger {
-        crowd,
-        arrivals,
-        tries,
-        started_ms,
-    }
+    Ledger { crowd, arrivals, tries, started_ms }
 }
 
 /// Puts every claim, and every repeated press, into the line at its moment, until all are done.
-async fn metronome(
-    arrivals: &[Arrival],
-    start: Instant,
-    line: &Line,
-    mut results: UnboundedReceiver<After>,
-) {
+async fn metronome(arrivals: &[Arrival], start: Instant, line: &Line, mut results: UnboundedReceiver<After>) {
     let mut coming = arrivals.iter().enumerate().peekable();
     let mut again: BinaryHeap<Reverse<(Instant, u32, u16)>> = BinaryHeap::new();
     let mut left = arrivals.len();
@@ -160,10 +143,7 @@ async fn metronome(
     while left > 0 {
         let now = Instant::now();
         while let Some((claim, _)) = coming.next_if(|(_, arrival)| moment(arrival) <= now) {
-            line.push(Job {
-                claim: u32::try_from(claim).unwrap_or(u32::MAX),
-                number: 1,
-            });
+            line.push(Job { claim: u32::try_from(claim).unwrap_or(u32::MAX), number: 1 });
         }
         while let Some(Reverse((due, claim, number))) = again.peek().copied()
             && due <= now
@@ -223,19 +203,11 @@ impl Worker {
             let outcome = self.connection.claim(&self.target, &user).await;
             let answered = Instant::now();
 
-            let pause = self
-                .pause(&outcome)
-                .filter(|_| job.number < self.manner.tries);
+            let pause = self.pause(&outcome).filter(|_| job.number < self.manner.tries);
             self.live.answered(&outcome, pause.is_none());
             // The metronome outlives the line.
             let _ = after.send(match pause {
-                Some(pause) => After::Again(
-                    answered + pause,
-                    Job {
-                        number: job.number + 1,
-                        ..job
-                    },
-                ),
+                Some(pause) => After::Again(answered + pause, Job { number: job.number + 1, ..job }),
                 None => After::Done,
             });
             tries.push(Try {
@@ -254,9 +226,7 @@ impl Worker {
         let Outcome::Undecided { retry_after, .. } = outcome else {
             return None;
         };
-        let asked = retry_after
-            .unwrap_or(self.manner.retry_unasked)
-            .min(self.manner.retry_cap);
+        let asked = retry_after.unwrap_or(self.manner.retry_unasked).min(self.manner.retry_cap);
         let jitter_us = u64::try_from(self.manner.jitter.as_micros()).unwrap_or(u64::MAX);
         Some(asked + Duration::from_micros(self.random.below(jitter_us)))
     }

@@ -47,12 +47,7 @@ impl Latency {
             max_us: histogram.max(),
             curve: histogram
                 .iter_quantiles(5)
-                .map(|point| {
-                    (
-                        point.quantile_iterated_to() * 100.0,
-                        point.value_iterated_to(),
-                    )
-                })
+                .map(|point| (point.quantile_iterated_to() * 100.0, point.value_iterated_to()))
                 .collect(),
         }
     }
@@ -174,20 +169,11 @@ const SLICE_WIDTHS_MS: [u64; 7] = [50, 100, 250, 500, 1_000, 5_000, 30_000];
 #[must_use]
 pub fn figures(ledger: &Ledger, rows: Option<&Rows>, capacity: u32, sights: Vec<Sight>) -> Figures {
     let last = ledger.last_tries();
-    let due_us = |claim: u32| {
-        ledger
-            .arrivals
-            .get(claim as usize)
-            .map_or(0, |arrival| arrival.due_us)
-    };
+    let due_us = |claim: u32| ledger.arrivals.get(claim as usize).map_or(0, |arrival| arrival.due_us);
     let latency_us = |one: &Try| one.answered_us.saturating_sub(due_us(one.claim));
     let ended = || last.iter().copied().flatten();
     let last_answer_us = ledger.tries.last().map_or(0, |one| one.answered_us);
-    let dues = |keep: fn(&Outcome) -> bool| {
-        ended()
-            .filter(move |one| keep(&one.outcome))
-            .map(|one| due_us(one.claim))
-    };
+    let dues = |keep: fn(&Outcome) -> bool| ended().filter(move |one| keep(&one.outcome)).map(|one| due_us(one.claim));
 
     Figures {
         capacity,
@@ -200,58 +186,27 @@ pub fn figures(ledger: &Ledger, rows: Option<&Rows>, capacity: u32, sights: Vec<
         asked_again: ledger.tries.iter().filter(|one| one.number > 1).count(),
         undecided: Cause::ALL
             .into_iter()
-            .map(|cause| {
-                (
-                    cause.label(),
-                    ledger
-                        .tries
-                        .iter()
-                        .filter(|one| one.outcome.cause() == Some(cause))
-                        .count(),
-                )
-            })
+            .map(|cause| (cause.label(), ledger.tries.iter().filter(|one| one.outcome.cause() == Some(cause)).count()))
             .filter(|(_, count)| *count > 0)
             .collect(),
         latency: Latency::of(ended().map(latency_us)),
         latency_admitted: Latency::of(
-            ended()
-                .filter(|one| matches!(one.outcome, Outcome::Admitted(_)))
-                .map(latency_us),
+            ended().filter(|one| matches!(one.outcome, Outcome::Admitted(_))).map(latency_us),
         ),
         sent_late: Latency::of(
-            ledger
-                .tries
-                .iter()
-                .filter(|t| t.number == 1)
-                .map(|t| t.sent_us.saturating_sub(due_us(t.claim))),
+            ledger.tries.iter().filter(|t| t.number == 1).map(|t| t.sent_us.saturating_sub(due_us(t.claim))),
         ),
-        answers_per_s: if last_answer_us == 0 {
-            0.0
-        } else {
-            ledger.tries.len() as f64 * 1e6 / last_answer_us as f64
-        },
+        answers_per_s: if last_answer_us == 0 { 0.0 } else { ledger.tries.len() as f64 * 1e6 / last_answer_us as f64 },
         last_answer_us,
         sold_out_us: sold_out_us(ledger, capacity),
-        first_sold_out_us: ledger
-            .tries
-            .iter()
-            .find(|t| t.outcome == Outcome::SoldOut)
-            .map(|t| t.answered_us),
+        first_sold_out_us: ledger.tries.iter().find(|t| t.outcome == Outcome::SoldOut).map(|t| t.answered_us),
         latest_admitted_due_us: dues(|outcome| matches!(outcome, Outcome::Admitted(_))).max(),
         earliest_sold_out_due_us: dues(|outcome| *outcome == Outcome::SoldOut).min(),
         rows: rows.map(|rows| rows.coupons.len()),
         refusals: rows.map_or(0, |rows| rows.refusals.len()),
-        last_row_ms: rows.and_then(|r| {
-            r.coupons
-                .iter()
-                .map(|row| row.issued_ms - ledger.started_ms)
-                .max()
-        }),
+        last_row_ms: rows.and_then(|r| r.coupons.iter().map(|row| row.issued_ms - ledger.started_ms).max()),
         sights,
-        promised_ms: first_told(ledger)
-            .values()
-            .map(|one| one.answered_us as f64 / 1000.0)
-            .collect(),
+        promised_ms: first_told(ledger).values().map(|one| one.answered_us as f64 / 1000.0).collect(),
         slice_ms: slice_ms(last_answer_us),
         slices: slices(ledger, last_answer_us),
         winners: winners(ledger, rows),
@@ -277,11 +232,7 @@ fn ends<'a>(last: impl Iterator<Item = &'a Try>) -> Ends {
 /// Users with several claims whose definite answers are all `in`, with one slot and code, or all `no`.
 fn repeats_alike(ledger: &Ledger) -> usize {
     let mut answers: HashMap<u32, (HashSet<u32>, Vec<&Outcome>)> = HashMap::new();
-    for one in ledger
-        .tries
-        .iter()
-        .filter(|one| one.outcome.cause().is_none())
-    {
+    for one in ledger.tries.iter().filter(|one| one.outcome.cause().is_none()) {
         if let Some(user) = ledger.user(one) {
             let entry = answers.entry(user).or_default();
             entry.0.insert(one.claim);
@@ -292,10 +243,7 @@ fn repeats_alike(ledger: &Ledger) -> usize {
     answers
         .values()
         .filter(|(claims, outcomes)| {
-            claims.len() > 1
-                && outcomes
-                    .windows(2)
-                    .all(|w| w.first().map(|o| key(o)) == w.last().map(|o| key(o)))
+            claims.len() > 1 && outcomes.windows(2).all(|w| w.first().map(|o| key(o)) == w.last().map(|o| key(o)))
         })
         .count()
 }
@@ -311,10 +259,7 @@ fn sold_out_us(ledger: &Ledger, capacity: u32) -> Option<u64> {
 
 fn slice_ms(last_answer_us: u64) -> u64 {
     let last_ms = last_answer_us / 1000;
-    SLICE_WIDTHS_MS
-        .into_iter()
-        .find(|width| last_ms / width < SLICES)
-        .unwrap_or(last_ms / SLICES + 1)
+    SLICE_WIDTHS_MS.into_iter().find(|width| last_ms / width < SLICES).unwrap_or(last_ms / SLICES + 1)
 }
 
 fn slices(ledger: &Ledger, last_answer_us: u64) -> Vec<Slice> {
@@ -345,11 +290,7 @@ fn slices(ledger: &Ledger, last_answer_us: u64) -> Vec<Slice> {
 /// By user, the first answer that told him that he is in.
 fn first_told(ledger: &Ledger) -> BTreeMap<u32, &Try> {
     let mut told = BTreeMap::new();
-    for one in ledger
-        .tries
-        .iter()
-        .filter(|one| one.outcome.told().is_some())
-    {
+    for one in ledger.tries.iter().filter(|one| one.outcome.told().is_some()) {
         if let Some(user) = ledger.user(one) {
             told.entry(user).or_insert(one);
         }

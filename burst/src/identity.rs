@@ -18,10 +18,7 @@ impl Crowd {
     /// A crowd of `users`.
     #[must_use]
     pub fn new(prefix: &str, users: u32) -> Self {
-        Self {
-            prefix: prefix.to_owned(),
-            users,
-        }
+        Self { prefix: prefix.to_owned(), users }
     }
 
     /// How many they are.
@@ -81,19 +78,9 @@ struct Claims<'a> {
 impl Signer {
     /// Signs with `secret`. `issued_s` is the time of signing, in seconds since the epoch.
     #[must_use]
-    pub fn new(
-        secret: &str,
-        issuer: Option<String>,
-        audience: Option<String>,
-        issued_s: u64,
-    ) -> Option<Self> {
+    pub fn new(secret: &str, issuer: Option<String>, audience: Option<String>, issued_s: u64) -> Option<Self> {
         let mac = Hmac::new_from_slice(secret.as_bytes()).ok()?;
-        Some(Self {
-            mac,
-            issuer,
-            audience,
-            issued_s,
-        })
+        Some(Self { mac, issuer, audience, issued_s })
     }
 
     /// The token of a user.
@@ -127,10 +114,7 @@ impl Identity {
             Self::InsecureHeader => (HeaderName::from_static("x-user-id"), user.to_owned()),
             Self::Jwt(signer) => (AUTHORIZATION, format!("Bearer {}", signer.token(user))),
         };
-        Some((
-            name,
-            HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).ok()?,
-        ))
+        Some((name, HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).ok()?))
     }
 }
 
@@ -142,14 +126,8 @@ mod tests {
     #[test]
     fn users_are_found_by_the_names_they_bear() {
         let crowd = Crowd::new("u-", 10);
-        assert_eq!(
-            (crowd.name(0), crowd.name(9)),
-            ("u-1".to_owned(), "u-10".to_owned())
-        );
-        assert_eq!(
-            (crowd.index("u-1"), crowd.index("u-10")),
-            (Some(0), Some(9))
-        );
+        assert_eq!((crowd.name(0), crowd.name(9)), ("u-1".to_owned(), "u-10".to_owned()));
+        assert_eq!((crowd.index("u-1"), crowd.index("u-10")), (Some(0), Some(9)));
         for stranger in ["u-0", "u-11", "u-01", "u-+1", "u-", "v-1", "u-1 ", ""] {
             assert_eq!(crowd.index(stranger), None, "{stranger}");
         }
@@ -157,22 +135,13 @@ mod tests {
 
     #[test]
     fn a_token_is_what_other_libraries_make_of_the_same_claims() {
-        let signer = Signer::new(
-            "0123456789abcdef0123456789abcdef",
-            None,
-            Some("shop".to_owned()),
-            1_763_700_000,
-        )
-        .unwrap();
+        let signer =
+            Signer::new("0123456789abcdef0123456789abcdef", None, Some("shop".to_owned()), 1_763_700_000).unwrap();
         let token = signer.token("u-1");
         let parts: Vec<&str> = token.split('.').collect();
         assert_eq!(parts[0], "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9");
-        let claims: serde_json::Value =
-            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(parts[1]).unwrap()).unwrap();
-        assert_eq!(
-            claims,
-            json!({"sub":"u-1","iat":1_763_700_000,"exp":1_763_703_600,"aud":"shop"})
-        );
+        let claims: serde_json::Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(parts[1]).unwrap()).unwrap();
+        assert_eq!(claims, json!({"sub":"u-1","iat":1_763_700_000,"exp":1_763_703_600,"aud":"shop"}));
         assert_eq!(token, GOLDEN);
     }
 
@@ -182,10 +151,7 @@ mod tests {
     #[test]
     fn headers() {
         let (name, value) = Identity::InsecureHeader.header("u-1").unwrap();
-        assert_eq!(
-            (name.as_str(), value.to_str().unwrap()),
-            ("x-user-id", "u-1")
-        );
+        assert_eq!((name.as_str(), value.to_str().unwrap()), ("x-user-id", "u-1"));
         let signer = Signer::new("secret", None, None, 0).unwrap();
         let (name, value) = Identity::Jwt(Box::new(signer)).header("u-1").unwrap();
         assert_eq!(name, AUTHORIZATION);

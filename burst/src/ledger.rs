@@ -36,9 +36,7 @@ impl Ledger {
     /// Whose try this is.
     #[must_use]
     pub fn user(&self, one: &Try) -> Option<u32> {
-        self.arrivals
-            .get(one.claim as usize)
-            .map(|arrival| arrival.user)
+        self.arrivals.get(one.claim as usize).map(|arrival| arrival.user)
     }
 
     /// The last try of each claim, by the claim's index; none where the claim was never sent.

@@ -8,10 +8,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let Command::Run(args) = Cli::parse().command;
     // One thread: the servers under test run on the same machine and need the other cores.
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("burst: {error}");

@@ -35,14 +35,8 @@ pub enum Cause {
 
 impl Cause {
     /// All of them, in the order of the enum.
-    pub const ALL: [Self; 6] = [
-        Self::Unavailable,
-        Self::TooMany,
-        Self::ServerError,
-        Self::Timeout,
-        Self::Broken,
-        Self::NoConnection,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Unavailable, Self::TooMany, Self::ServerError, Self::Timeout, Self::Broken, Self::NoConnection];
 
     /// For people and for JSON.
     #[must_use]
@@ -97,10 +91,7 @@ impl Outcome {
     /// Nothing definite, and no word on when to ask again.
     #[must_use]
     pub fn undecided(cause: Cause) -> Self {
-        Self::Undecided {
-            cause,
-            retry_after: None,
-        }
+        Self::Undecided { cause, retry_after: None }
     }
 
     /// What the user was told about the slot he holds.
@@ -131,10 +122,7 @@ impl Outcome {
 /// Reads an answer. `retry_after` is the header as it came.
 #[must_use]
 pub fn read(status: u16, retry_after: Option<&[u8]>, body: &[u8], campaign: &str) -> Outcome {
-    let odd = |what: &str| Outcome::Odd {
-        status,
-        what: what.chars().take(60).collect(),
-    };
+    let odd = |what: &str| Outcome::Odd { status, what: what.chars().take(60).collect() };
     match status {
         200 | 202 => match serde_json::from_slice::<ClaimBody<'_>>(body) {
             Ok(claim) if claim.campaign != campaign => odd("the claim of another campaign"),
@@ -149,11 +137,7 @@ pub fn read(status: u16, retry_after: Option<&[u8]>, body: &[u8], campaign: &str
                     admitted_ms: claim.admitted_at,
                     refused,
                 });
-                if status == 202 {
-                    Outcome::Admitted(told)
-                } else {
-                    Outcome::Already(told)
-                }
+                if status == 202 { Outcome::Admitted(told) } else { Outcome::Already(told) }
             }
             Err(_) => odd("a body that is no claim"),
         },
@@ -167,9 +151,7 @@ pub fn read(status: u16, retry_after: Option<&[u8]>, body: &[u8], campaign: &str
         },
         _ => {
             let problem: Option<Problem<'_>> = serde_json::from_slice(body).ok();
-            let kind = problem
-                .and_then(|p| p.kind.rsplit([':', '/', '#']).next())
-                .unwrap_or("no problem document");
+            let kind = problem.and_then(|p| p.kind.rsplit([':', '/', '#']).next()).unwrap_or("no problem document");
             match (status, kind) {
                 (410, "sold-out") => Outcome::SoldOut,
                 (410, "closed") => Outcome::Closed,
@@ -182,12 +164,7 @@ pub fn read(status: u16, retry_after: Option<&[u8]>, body: &[u8], campaign: &str
 
 /// Only the form in seconds: the edge sends no date.
 fn seconds(header: &[u8]) -> Option<Duration> {
-    std::str::from_utf8(header)
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
-        .map(Duration::from_secs)
+    std::str::from_utf8(header).ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 // Borrowed strings: neither a code nor a problem type holds anything that JSON has to escape.
@@ -210,117 +187,61 @@ struct Problem<'a> {
 mod tests {
     use super::*;
 
-    const CLAIM: &str = r#"{"admitted_at":1763700000123,"campaign":"c","code":"7ZQK-3M9F-XW20-BC8D","slot":57,"status":"admitted"}"#;
+    const CLAIM: &str =
+        r#"{"admitted_at":1763700000123,"campaign":"c","code":"7ZQK-3M9F-XW20-BC8D","slot":57,"status":"admitted"}"#;
 
     fn problem(status: u16, kind: &str) -> Outcome {
-        read(
-            status,
-            None,
-            format!(r#"{{"type":"{kind}","title":"t","status":{status}}}"#).as_bytes(),
-            "c",
-        )
+        read(status, None, format!(r#"{{"type":"{kind}","title":"t","status":{status}}}"#).as_bytes(), "c")
     }
 
     #[test]
     fn an_admission_and_the_same_again() {
-        let told = Told {
-            slot: 57,
-            code: Some("7ZQK-3M9F-XW20-BC8D".into()),
-            admitted_ms: 1_763_700_000_123,
-            refused: false,
-        };
-        assert_eq!(
-            read(202, None, CLAIM.as_bytes(), "c"),
-            Outcome::Admitted(Box::new(told.clone()))
-        );
-        assert_eq!(
-            read(200, None, CLAIM.as_bytes(), "c"),
-            Outcome::Already(Box::new(told))
-        );
+        let told =
+            Told { slot: 57, code: Some("7ZQK-3M9F-XW20-BC8D".into()), admitted_ms: 1_763_700_000_123, refused: false };
+        assert_eq!(read(202, None, CLAIM.as_bytes(), "c"), Outcome::Admitted(Box::new(told.clone())));
+        assert_eq!(read(200, None, CLAIM.as_bytes(), "c"), Outcome::Already(Box::new(told)));
     }
 
     #[test]
     fn a_refused_claim_has_no_code() {
         let body = CLAIM.replace(r#""7ZQK-3M9F-XW20-BC8D""#, "null");
-        assert!(matches!(
-            read(200, None, body.as_bytes(), "c"),
-            Outcome::Odd { .. }
-        ));
+        assert!(matches!(read(200, None, body.as_bytes(), "c"), Outcome::Odd { .. }));
         let body = body.replace("\"admitted\"", "\"refused\"");
         let outcome = read(200, None, body.as_bytes(), "c");
-        assert!(
-            outcome
-                .told()
-                .is_some_and(|t| t.refused && t.code.is_none()),
-            "{outcome:?}"
-        );
+        assert!(outcome.told().is_some_and(|t| t.refused && t.code.is_none()), "{outcome:?}");
     }
 
     #[test]
     fn problems_are_told_apart_by_the_end_of_their_type() {
-        for base in [
-            "urn:dropgate:problem:",
-            "https://example.org/problems/",
-            "https://example.org/problems#",
-        ] {
+        for base in ["urn:dropgate:problem:", "https://example.org/problems/", "https://example.org/problems#"] {
             assert_eq!(problem(410, &format!("{base}sold-out")), Outcome::SoldOut);
             assert_eq!(problem(410, &format!("{base}closed")), Outcome::Closed);
             assert_eq!(problem(403, &format!("{base}not-open")), Outcome::NotOpen);
         }
         assert_eq!(
             problem(404, "urn:dropgate:problem:unknown-campaign"),
-            Outcome::Odd {
-                status: 404,
-                what: "unknown-campaign".into()
-            }
+            Outcome::Odd { status: 404, what: "unknown-campaign".into() }
         );
         // A 410 that does not say why is no word on the coupons.
-        assert!(matches!(
-            read(410, None, b"Gone", "c"),
-            Outcome::Odd { status: 410, .. }
-        ));
-        assert!(matches!(
-            problem(403, "urn:dropgate:problem:forbidden"),
-            Outcome::Odd { .. }
-        ));
+        assert!(matches!(read(410, None, b"Gone", "c"), Outcome::Odd { status: 410, .. }));
+        assert!(matches!(problem(403, "urn:dropgate:problem:forbidden"), Outcome::Odd { .. }));
     }
 
     #[test]
     fn undecided_answers_and_when_to_ask_again() {
         let read = |status, header: Option<&[u8]>| read(status, header, b"busy", "c");
-        let undecided = |cause, seconds: Option<u64>| Outcome::Undecided {
-            cause,
-            retry_after: seconds.map(Duration::from_secs),
-        };
-        assert_eq!(
-            read(503, Some(b"2")),
-            undecided(Cause::Unavailable, Some(2))
-        );
-        assert_eq!(
-            read(503, Some(b"Wed, 21 Oct 2026 07:28:00 GMT")),
-            undecided(Cause::Unavailable, None)
-        );
+        let undecided =
+            |cause, seconds: Option<u64>| Outcome::Undecided { cause, retry_after: seconds.map(Duration::from_secs) };
+        assert_eq!(read(503, Some(b"2")), undecided(Cause::Unavailable, Some(2)));
+        assert_eq!(read(503, Some(b"Wed, 21 Oct 2026 07:28:00 GMT")), undecided(Cause::Unavailable, None));
         assert_eq!(read(429, Some(b" 1 ")), undecided(Cause::TooMany, Some(1)));
         assert_eq!(read(502, None), undecided(Cause::ServerError, None));
     }
 
     #[test]
     fn what_cannot_be_understood_is_no_admission() {
-        for body in [
-            "",
-            "{}",
-            "ok",
-            r#"{"slot":1}"#,
-            &CLAIM.replace("57", "-1"),
-            &CLAIM.replace("\"c\"", "\"d\""),
-        ] {
-            assert!(
-                matches!(
-                    read(202, None, body.as_bytes(), "c"),
-                    Outcome::Odd { status: 202, .. }
-                ),
-                "{body}"
-            );
+        for body in ["", "{}", "ok", r#"{"slot":1}"#, &CLAIM.replace("57", "-1"), &CLAIM.replace("\"c\"", "\"d\"")] {
+            assert!(matches!(read(202, None, body.as_bytes(), "c"), Outcome::Odd { status: 202, .. }), "{body}");
         }
         assert!(matches!(read(204, None, b"", "c"), Outcome::Odd { .. }));
     }

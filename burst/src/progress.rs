@@ -29,10 +29,7 @@ impl Live {
     /// Time since the start; zero before it.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
-        self.start
-            .get()
-            .map(|start| Instant::now().saturating_duration_since(*start))
-            .unwrap_or_default()
+        self.start.get().map(|start| Instant::now().saturating_duration_since(*start)).unwrap_or_default()
     }
 
     /// A request leaves.
@@ -89,18 +86,12 @@ impl Display {
     pub fn new(claims: u64, quiet: bool) -> Self {
         let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::with_draw_target(Some(claims), ProgressDrawTarget::stderr());
-            if let Ok(style) = ProgressStyle::with_template(
-                "{bar:30.cyan} {pos:>7}/{len}  {elapsed_precise}  {wide_msg}",
-            ) {
+            if let Ok(style) = ProgressStyle::with_template("{bar:16.cyan} {pos}/{len}  {wide_msg}") {
                 bar.set_style(style);
             }
             bar
         });
-        Self {
-            bar,
-            said: Instant::now(),
-            quiet,
-        }
+        Self { bar, said: Instant::now(), quiet }
     }
 
     /// Shows how far it is.
@@ -112,11 +103,7 @@ impl Display {
             }
             None if !self.quiet && self.said.elapsed() >= LINE_EVERY => {
                 self.said = Instant::now();
-                eprintln!(
-                    "{:6.1} s  {what}: {}",
-                    live.elapsed().as_secs_f64(),
-                    live.line()
-                );
+                eprintln!("{:6.1} s  {what}: {}", live.elapsed().as_secs_f64(), live.line());
             }
             None => {}
         }

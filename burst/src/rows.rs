@@ -37,14 +37,8 @@ impl Store {
     /// [`AddressError`].
     pub fn new(url: &str, campaign: &str) -> Result<Self, AddressError> {
         let options = MySqlConnectOptions::from_str(url).map_err(AddressError)?;
-        let pool = MySqlPoolOptions::new()
-            .max_connections(2)
-            .acquire_timeout(ACQUIRE)
-            .connect_lazy_with(options);
-        Ok(Self {
-            pool,
-            campaign: campaign.to_owned(),
-        })
+        let pool = MySqlPoolOptions::new().max_connections(2).acquire_timeout(ACQUIRE).connect_lazy_with(options);
+        Ok(Self { pool, campaign: campaign.to_owned() })
     }
 
     /// Opens one connection, to learn at once why it cannot be had: a pool keeps trying instead.
@@ -54,11 +48,7 @@ impl Store {
     pub async fn reach(&self) -> Result<(), sqlx::Error> {
         let options = self.pool.connect_options();
         let connecting = tokio::time::timeout(ACQUIRE, MySqlConnection::connect_with(&options));
-        connecting
-            .await
-            .map_err(|_| sqlx::Error::PoolTimedOut)??
-            .close()
-            .await
+        connecting.await.map_err(|_| sqlx::Error::PoolTimedOut)??.close().await
     }
 
     /// The capacity in force: the greatest that was granted. None if there is no such campaign.
@@ -85,10 +75,7 @@ impl Store {
         .bind(&self.campaign)
         .fetch_one(&self.pool)
         .await?;
-        Ok(Count {
-            coupons: u64::try_from(coupons).unwrap_or(0),
-            refusals: u64::try_from(refusals).unwrap_or(0),
-        })
+        Ok(Count { coupons: u64::try_from(coupons).unwrap_or(0), refusals: u64::try_from(refusals).unwrap_or(0) })
     }
 
     /// Reads all rows, coupons by slot.
@@ -121,11 +108,7 @@ impl Store {
                 .collect(),
             refusals: refusals
                 .into_iter()
-                .map(|(user, proposed_slot, reason)| Refusal {
-                    user,
-                    proposed_slot,
-                    reason,
-                })
+                .map(|(user, proposed_slot, reason)| Refusal { user, proposed_slot, reason })
                 .collect(),
         })
     }
@@ -152,33 +135,18 @@ mod tests {
 
     #[test]
     fn times_are_utc() {
-        assert_eq!(
-            utc_ms(datetime!(2025-11-21 04:40:00.123)),
-            1_763_700_000_123
-        );
+        assert_eq!(utc_ms(datetime!(2025-11-21 04:40:00.123)), 1_763_700_000_123);
     }
 
     #[test]
     fn passwords_do_not_show() {
-        assert_eq!(
-            without_password("mysql://root:p@ss@127.0.0.1:3306/shop"),
-            "mysql://..@127.0.0.1:3306/shop"
-        );
-        assert_eq!(
-            without_password("mysql://127.0.0.1/shop"),
-            "mysql://127.0.0.1/shop"
-        );
+        assert_eq!(without_password("mysql://root:p@ss@127.0.0.1:3306/shop"), "mysql://..@127.0.0.1:3306/shop");
+        assert_eq!(without_password("mysql://127.0.0.1/shop"), "mysql://127.0.0.1/shop");
     }
 
     #[tokio::test]
     async fn a_wrong_address_is_said_without_repeating_it() {
-        let error = Store::new("mysql://root:secret@127.0.0.1:port/shop", "c")
-            .err()
-            .unwrap()
-            .to_string();
-        assert!(
-            error.contains("--database-url") && !error.contains("secret"),
-            "{error}"
-        );
+        let error = Store::new("mysql://root:secret@127.0.0.1:port/shop", "c").err().unwrap().to_string();
+        assert!(error.contains("--database-url") && !error.contains("secret"), "{error}");
     }
 }

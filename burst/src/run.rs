@@ -88,15 +88,9 @@ pub async fn run(args: &RunArgs) -> Result<Verdict, Failure> {
     let sending = driver::send(target, crowd, arrivals, manner, connections, live.clone());
     let ledger = show_while(&mut display, &live, sending).await;
 
-    let terms = Terms {
-        capacity: args.capacity,
-        allow_foreign: args.allow_foreign,
-        allow_moved: args.allow_moved,
-    };
+    let terms = Terms { capacity: args.capacity, allow_foreign: args.allow_foreign, allow_moved: args.allow_moved };
     let rows = match watched {
-        Some((store, watch)) => {
-            Some(wait_for_rows(args, &store, watch, &ledger, &terms, &live, &mut display).await?)
-        }
+        Some((store, watch)) => Some(wait_for_rows(args, &store, watch, &ledger, &terms, &live, &mut display).await?),
         None => None,
     };
     let (rows, sights) = rows.unzip();
@@ -109,12 +103,7 @@ pub async fn run(args: &RunArgs) -> Result<Verdict, Failure> {
         over_ms: u64::try_from(args.over.as_millis()).unwrap_or(u64::MAX),
         connections: opened,
         seed: args.seed,
-        figures: figures(
-            &ledger,
-            rows.as_ref(),
-            args.capacity,
-            sights.unwrap_or_default(),
-        ),
+        figures: figures(&ledger, rows.as_ref(), args.capacity, sights.unwrap_or_default()),
         verdict: judge(&ledger, rows.as_ref(), &terms),
     };
     print!("{}", report::text::render(&report));
@@ -125,15 +114,13 @@ pub async fn run(args: &RunArgs) -> Result<Verdict, Failure> {
 
 fn write(path: Option<&std::path::Path>, render: impl FnOnce() -> String) -> Result<(), Failure> {
     let Some(path) = path else { return Ok(()) };
-    std::fs::write(path, render()).map_err(|error| {
-        Failure::Settings(format!("{} cannot be written: {error}", path.display()))
-    })
+    std::fs::write(path, render())
+        .map_err(|error| Failure::Settings(format!("{} cannot be written: {error}", path.display())))
 }
 
 fn target(args: &RunArgs) -> Result<Target, Failure> {
     let settings = |error: &dyn std::fmt::Display| Failure::Settings(error.to_string());
-    let campaign = CampaignId::parse(&args.campaign)
-        .map_err(|e| settings(&format_args!("--campaign: {e}")))?;
+    let campaign = CampaignId::parse(&args.campaign).map_err(|e| settings(&format_args!("--campaign: {e}")))?;
     let longest = Crowd::new(&args.user_prefix, args.users).name(args.users - 1);
     UserId::parse(&longest).map_err(|e| settings(&format_args!("--user-prefix: {e}")))?;
     let identity = match args.auth {
@@ -147,19 +134,11 @@ fn target(args: &RunArgs) -> Result<Target, Failure> {
                 ))
             })?;
             let now_s = u64::try_from(driver::epoch_ms(SystemTime::now()) / 1000).unwrap_or(0);
-            let signer = Signer::new(
-                &secret,
-                args.jwt_issuer.clone(),
-                args.jwt_audience.clone(),
-                now_s,
-            );
-            Identity::Jwt(Box::new(
-                signer.ok_or_else(|| settings(&"the JWT secret cannot be used"))?,
-            ))
+            let signer = Signer::new(&secret, args.jwt_issuer.clone(), args.jwt_audience.clone(), now_s);
+            Identity::Jwt(Box::new(signer.ok_or_else(|| settings(&"the JWT secret cannot be used"))?))
         }
     };
-    Target::new(&args.url, campaign.as_str(), identity, args.timeout)
-        .map_err(|e| settings(&format_args!("--url: {e}")))
+    Target::new(&args.url, campaign.as_str(), identity, args.timeout).map_err(|e| settings(&format_args!("--url: {e}")))
 }
 
 /// The database, looked at once: a run that cannot be judged is not begun.
@@ -174,8 +153,7 @@ async fn store(args: &RunArgs) -> Result<Option<Store>, Failure> {
                 .to_owned(),
         )
     })?;
-    let store =
-        Store::new(url, &args.campaign).map_err(|error| Failure::Settings(error.to_string()))?;
+    let store = Store::new(url, &args.campaign).map_err(|error| Failure::Settings(error.to_string()))?;
     let not_reached = |error: sqlx::Error| {
         Failure::NotReached(format!(
             "the database at {} does not answer ({error}): start it, run `issuer migrate`, or name it by \
@@ -253,9 +231,7 @@ async fn wait_for_rows(
     let sights = watch.sights();
     drop(watch);
     let rows = store.read().await.map_err(|error| {
-        Failure::NotReached(format!(
-            "the burst is over, and the database does not tell its rows: {error}"
-        ))
+        Failure::NotReached(format!("the burst is over, and the database does not tell its rows: {error}"))
     })?;
     Ok((rows, sights))
 }

@@ -55,10 +55,7 @@ pub fn plan(plan: &Plan) -> Vec<Arrival> {
         // Given their number, the arrivals of a Poisson process are independent and uniform.
         Shape::Poisson => (0..total).map(|_| random.below(window_us.max(1))).collect(),
         Shape::Even => (0..total)
-            .map(|i| {
-                u64::try_from(u128::from(window_us) * u128::from(i) / u128::from(total))
-                    .unwrap_or(0)
-            })
+            .map(|i| u64::try_from(u128::from(window_us) * u128::from(i) / u128::from(total)).unwrap_or(0))
             .collect(),
     };
     moments.sort_unstable();
@@ -81,11 +78,7 @@ pub fn plan(plan: &Plan) -> Vec<Arrival> {
                 arrived += 1;
                 arrived - 1
             };
-            Arrival {
-                due_us,
-                user: u32::try_from(user).unwrap_or(u32::MAX),
-                repeat,
-            }
+            Arrival { due_us, user: u32::try_from(user).unwrap_or(u32::MAX), repeat }
         })
         .collect()
 }
@@ -96,13 +89,7 @@ mod tests {
     use std::collections::HashSet;
 
     fn crowd(seed: u64, shape: Shape) -> Vec<Arrival> {
-        plan(&Plan {
-            users: 1000,
-            repeats: 0.2,
-            over: Duration::from_secs(1),
-            shape,
-            seed,
-        })
+        plan(&Plan { users: 1000, repeats: 0.2, over: Duration::from_secs(1), shape, seed })
     }
 
     #[test]
@@ -130,14 +117,8 @@ mod tests {
     fn shapes_differ_as_they_should() {
         let gaps = |shape| {
             let arrivals = crowd(3, shape);
-            let gaps: Vec<u64> = arrivals
-                .windows(2)
-                .map(|w| w[1].due_us - w[0].due_us)
-                .collect();
-            (
-                gaps.iter().min().copied().unwrap(),
-                gaps.iter().max().copied().unwrap(),
-            )
+            let gaps: Vec<u64> = arrivals.windows(2).map(|w| w[1].due_us - w[0].due_us).collect();
+            (gaps.iter().min().copied().unwrap(), gaps.iter().max().copied().unwrap())
         };
         let (least, most) = gaps(Shape::Even);
         assert!(most - least <= 1, "{least} {most}");
@@ -145,51 +126,28 @@ mod tests {
         // The mean gap is 833 us; a Poisson process has some far below and some far above.
         assert!(least < 20 && most > 3000, "{least} {most}");
         // And no drift: half of them come in the first half.
-        let early = crowd(3, Shape::Poisson)
-            .iter()
-            .filter(|a| a.due_us < 500_000)
-            .count();
+        let early = crowd(3, Shape::Poisson).iter().filter(|a| a.due_us < 500_000).count();
         assert!((500..700).contains(&early), "{early}");
     }
 
     #[test]
     fn some_repeats_are_double_taps() {
-        let arrivals = plan(&Plan {
-            users: 10_000,
-            repeats: 0.2,
-            over: Duration::from_secs(1),
-            shape: Shape::Poisson,
-            seed: 1,
-        });
+        let arrivals =
+            plan(&Plan { users: 10_000, repeats: 0.2, over: Duration::from_secs(1), shape: Shape::Poisson, seed: 1 });
         let mut first = std::collections::HashMap::new();
         let mut soon = 0;
         for arrival in &arrivals {
             let due_us = *first.entry(arrival.user).or_insert(arrival.due_us);
             soon += usize::from(arrival.repeat && arrival.due_us - due_us < 5_000);
         }
-        assert!(
-            soon > 500,
-            "{soon} of 2000 repeats within 5 ms of the first claim"
-        );
+        assert!(soon > 500, "{soon} of 2000 repeats within 5 ms of the first claim");
     }
 
     #[test]
     fn edges() {
-        let none = Plan {
-            users: 0,
-            repeats: 0.5,
-            over: Duration::from_secs(1),
-            shape: Shape::Even,
-            seed: 1,
-        };
+        let none = Plan { users: 0, repeats: 0.5, over: Duration::from_secs(1), shape: Shape::Even, seed: 1 };
         assert_eq!(plan(&none), []);
-        let at_once = plan(&Plan {
-            users: 3,
-            repeats: 2.0,
-            over: Duration::ZERO,
-            shape: Shape::Poisson,
-            seed: 1,
-        });
+        let at_once = plan(&Plan { users: 3, repeats: 2.0, over: Duration::ZERO, shape: Shape::Poisson, seed: 1 });
         assert_eq!(at_once.len(), 9);
         assert!(at_once.iter().all(|a| a.due_us == 0));
         assert!(!at_once[0].repeat);

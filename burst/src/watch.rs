@@ -45,15 +45,9 @@ impl Watch {
                 let at_ms = u64::try_from(live.elapsed().as_millis()).unwrap_or(u64::MAX);
                 live.rows(coupons);
                 sender.send_if_modified(|sights: &mut Vec<Sight>| {
-                    let news = sights
-                        .last()
-                        .is_none_or(|last| (last.coupons, last.refusals) != (coupons, refusals));
+                    let news = sights.last().is_none_or(|last| (last.coupons, last.refusals) != (coupons, refusals));
                     if news {
-                        sights.push(Sight {
-                            at_ms,
-                            coupons,
-                            refusals,
-                        });
+                        sights.push(Sight { at_ms, coupons, refusals });
                     }
                     news
                 });
@@ -70,10 +64,7 @@ impl Watch {
     /// The latest count of rows of either kind.
     #[must_use]
     pub fn rows(&self) -> u64 {
-        self.sights
-            .borrow()
-            .last()
-            .map_or(0, |sight| sight.coupons + sight.refusals)
+        self.sights.borrow().last().map_or(0, |sight| sight.coupons + sight.refusals)
     }
 
     /// What was seen so far.

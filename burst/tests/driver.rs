@@ -1,11 +1,6 @@
 //! The driver against an edge that answers as the test says: late, not at all, or by hanging up.
 // clippy knows test functions, not their helpers.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use dropgate_burst::client::Target;
 use dropgate_burst::driver::{Manner, open, send};
@@ -44,9 +39,7 @@ struct Seen {
     connections: AtomicUsize,
 }
 
-async fn edge(
-    script: impl Fn(&str, usize) -> Act + Send + Sync + 'static,
-) -> (SocketAddr, Arc<Seen>) {
+async fn edge(script: impl Fn(&str, usize) -> Act + Send + Sync + 'static) -> (SocketAddr, Arc<Seen>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (script, seen): (Script, _) = (Arc::new(script), Arc::new(Seen::default()));
@@ -69,14 +62,8 @@ async fn serve(mut stream: TcpStream, script: Script, seen: Arc<Seen>) -> Option
             }
         }
         let head = String::from_utf8(bytes).unwrap();
-        assert!(
-            head.starts_with("POST /v1/campaigns/c/claims HTTP/1.1\r\n"),
-            "{head}"
-        );
-        let user = head
-            .lines()
-            .find_map(|line| line.strip_prefix("x-user-id: "))
-            .unwrap();
+        assert!(head.starts_with("POST /v1/campaigns/c/claims HTTP/1.1\r\n"), "{head}");
+        let user = head.lines().find_map(|line| line.strip_prefix("x-user-id: ")).unwrap();
         let before = {
             let mut by_user = seen.by_user.lock().unwrap();
             let count = by_user.entry(user.to_owned()).or_default();
@@ -105,34 +92,21 @@ async fn serve(mut stream: TcpStream, script: Script, seen: Arc<Seen>) -> Option
 }
 
 fn http(status: &str, headers: &str, body: &str) -> String {
-    format!(
-        "HTTP/1.1 {status}\r\ncontent-length: {}\r\n{headers}\r\n{body}",
-        body.len()
-    )
+    format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len())
 }
 
 fn claim(status: &str, user: &str) -> String {
     let slot = user.trim_start_matches("u-");
-    let body = format!(
-        r#"{{"status":"admitted","campaign":"c","slot":{slot},"code":"CODE","admitted_at":1}}"#
-    );
+    let body = format!(r#"{{"status":"admitted","campaign":"c","slot":{slot},"code":"CODE","admitted_at":1}}"#);
     http(status, "", &body)
 }
 
 fn sold_out() -> String {
-    http(
-        "410 Gone",
-        "",
-        r#"{"type":"urn:dropgate:problem:sold-out"}"#,
-    )
+    http("410 Gone", "", r#"{"type":"urn:dropgate:problem:sold-out"}"#)
 }
 
 fn busy() -> String {
-    http(
-        "503 Service Unavailable",
-        "retry-after: 1\r\n",
-        r#"{"type":"urn:dropgate:problem:unavailable"}"#,
-    )
+    http("503 Service Unavailable", "retry-after: 1\r\n", r#"{"type":"urn:dropgate:problem:unavailable"}"#)
 }
 
 const MANNER: Manner = Manner {
@@ -150,58 +124,22 @@ async fn burst(
     connections: usize,
     timeout: Duration,
 ) -> Ledger {
-    let target = Arc::new(
-        Target::new(
-            &format!("http://{address}"),
-            "c",
-            Identity::InsecureHeader,
-            timeout,
-        )
-        .unwrap(),
-    );
-    let connections = open(&target, connections, Duration::from_secs(5))
-        .await
-        .unwrap();
-    let sending = send(
-        target,
-        Crowd::new("u-", users),
-        arrivals,
-        MANNER,
-        connections,
-        Arc::new(Live::default()),
-    );
-    tokio::time::timeout(Duration::from_secs(20), sending)
-        .await
-        .expect("the burst ends by itself")
+    let target = Arc::new(Target::new(&format!("http://{address}"), "c", Identity::InsecureHeader, timeout).unwrap());
+    let connections = open(&target, connections, Duration::from_secs(5)).await.unwrap();
+    let sending = send(target, Crowd::new("u-", users), arrivals, MANNER, connections, Arc::new(Live::default()));
+    tokio::time::timeout(Duration::from_secs(20), sending).await.expect("the burst ends by itself")
 }
 
 fn crowd(users: u32, over_ms: u64) -> Vec<Arrival> {
-    plan(&Plan {
-        users,
-        repeats: 0.0,
-        over: Duration::from_millis(over_ms),
-        shape: Shape::Even,
-        seed: 1,
-    })
+    plan(&Plan { users, repeats: 0.0, over: Duration::from_millis(over_ms), shape: Shape::Even, seed: 1 })
 }
 
 fn at_once(users: &[u32]) -> Vec<Arrival> {
-    users
-        .iter()
-        .map(|user| Arrival {
-            due_us: 0,
-            user: *user,
-            repeat: false,
-        })
-        .collect()
+    users.iter().map(|user| Arrival { due_us: 0, user: *user, repeat: false }).collect()
 }
 
 fn tries_of(ledger: &Ledger, claim: u32) -> Vec<&Try> {
-    ledger
-        .tries
-        .iter()
-        .filter(|one| one.claim == claim)
-        .collect()
+    ledger.tries.iter().filter(|one| one.claim == claim).collect()
 }
 
 const LONG: Duration = Duration::from_secs(10);
@@ -219,18 +157,9 @@ async fn every_claim_is_sent_once_and_its_answer_kept() {
     assert_eq!(ledger.tries.len(), 5);
     let figures = figures(&ledger, None, 2, Vec::new());
     let ends = figures.ends;
-    assert_eq!(
-        (ends.admitted, ends.already, ends.sold_out, ends.undecided),
-        (2, 1, 2, 0)
-    );
-    assert_eq!(
-        (figures.users_in, figures.asked_again, figures.repeats_alike),
-        (2, 0, 1)
-    );
-    assert_eq!(
-        figures.winners.iter().map(|w| w.slot).collect::<Vec<_>>(),
-        [1, 2]
-    );
+    assert_eq!((ends.admitted, ends.already, ends.sold_out, ends.undecided), (2, 1, 2, 0));
+    assert_eq!((figures.users_in, figures.asked_again, figures.repeats_alike), (2, 0, 1));
+    assert_eq!(figures.winners.iter().map(|w| w.slot).collect::<Vec<_>>(), [1, 2]);
     assert!(figures.sold_out_us.is_some());
     // Keep-alive: five requests went over the two connections.
     assert_eq!(seen.connections.load(SeqCst), 2);
@@ -241,15 +170,9 @@ async fn arrivals_go_on_while_every_answer_hangs() {
     // Nobody is answered before all forty are in, some of them twice at once: a driver that waits
     // for an answer before it sends the next would never get there.
     let barrier = Arc::new(Barrier::new(40));
-    let (address, _) =
-        edge(move |user, _| AnswerWhenAllAreIn(barrier.clone(), claim("200 OK", user))).await;
-    let arrivals = plan(&Plan {
-        users: 32,
-        repeats: 0.25,
-        over: Duration::from_millis(50),
-        shape: Shape::Poisson,
-        seed: 1,
-    });
+    let (address, _) = edge(move |user, _| AnswerWhenAllAreIn(barrier.clone(), claim("200 OK", user))).await;
+    let arrivals =
+        plan(&Plan { users: 32, repeats: 0.25, over: Duration::from_millis(50), shape: Shape::Poisson, seed: 1 });
     assert_eq!(arrivals.len(), 40);
     let ledger = burst(address, 32, arrivals, 40, LONG).await;
     assert_eq!(ledger.tries.len(), 40);
@@ -280,27 +203,15 @@ async fn a_stall_shows_in_the_latency_of_all_who_came_meanwhile() {
     let ledger = burst(address, 100, crowd(100, 200), 1, LONG).await;
     let stall_us = u64::try_from(STALL.as_micros()).unwrap();
     for (claim, arrival) in (0..).zip(&ledger.arrivals) {
-        let [one] = tries_of(&ledger, claim)[..] else {
-            panic!("claim {claim}")
-        };
+        let [one] = tries_of(&ledger, claim)[..] else { panic!("claim {claim}") };
         // Each waited for what was left of the stall when his moment came.
-        assert!(
-            one.answered_us - arrival.due_us >= stall_us - arrival.due_us,
-            "claim {claim}: {one:?}"
-        );
-        assert!(
-            one.sent_us >= arrival.due_us,
-            "claim {claim} was sent before its moment"
-        );
+        assert!(one.answered_us - arrival.due_us >= stall_us - arrival.due_us, "claim {claim}: {one:?}");
+        assert!(one.sent_us >= arrival.due_us, "claim {claim} was sent before its moment");
     }
     let figures = figures(&ledger, None, 1, Vec::new());
     assert!(figures.latency.p50_us >= 250_000, "{:?}", figures.latency);
     // By the clock of the requests themselves there was hardly a stall: what this guards against.
-    let quick = ledger
-        .tries
-        .iter()
-        .filter(|one| one.answered_us - one.sent_us < 200_000)
-        .count();
+    let quick = ledger.tries.iter().filter(|one| one.answered_us - one.sent_us < 200_000).count();
     assert!(quick >= 90, "{quick}");
     assert!(figures.sent_late.p50_us >= 250_000);
 }
@@ -315,21 +226,9 @@ async fn the_undecided_press_again_and_their_clock_goes_on() {
     })
     .await;
     let ledger = burst(address, 3, at_once(&[0, 1, 2]), 3, LONG).await;
-    let causes = |claim| {
-        tries_of(&ledger, claim)
-            .iter()
-            .map(|one| one.outcome.cause())
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(
-        causes(0),
-        [Some(Cause::Unavailable), Some(Cause::Unavailable), None]
-    );
-    assert_eq!(
-        causes(1),
-        [Some(Cause::Unavailable); 3],
-        "gives up after three tries"
-    );
+    let causes = |claim| tries_of(&ledger, claim).iter().map(|one| one.outcome.cause()).collect::<Vec<_>>();
+    assert_eq!(causes(0), [Some(Cause::Unavailable), Some(Cause::Unavailable), None]);
+    assert_eq!(causes(1), [Some(Cause::Unavailable); 3], "gives up after three tries");
     assert_eq!(seen.by_user.lock().unwrap()["u-2"], 3);
     // Retry-After is heeded, up to the cap; the clock ran from the first moment.
     let first = tries_of(&ledger, 0);
@@ -339,11 +238,7 @@ async fn the_undecided_press_again_and_their_clock_goes_on() {
     let figures = figures(&ledger, None, 1, Vec::new());
     assert_eq!((figures.asked_again, figures.ends.undecided), (4, 1));
     assert_eq!(figures.undecided, [("503", 5)]);
-    assert!(
-        figures.latency_admitted.max_us >= 40_000,
-        "{:?}",
-        figures.latency_admitted
-    );
+    assert!(figures.latency_admitted.max_us >= 40_000, "{:?}", figures.latency_admitted);
 }
 
 #[tokio::test]
@@ -355,17 +250,10 @@ async fn a_broken_connection_is_an_unknown_outcome_and_is_reopened() {
     .await;
     let ledger = burst(address, 2, at_once(&[0, 1]), 1, LONG).await;
     for claim in 0..2 {
-        let outcomes: Vec<_> = tries_of(&ledger, claim)
-            .iter()
-            .map(|one| one.outcome.cause())
-            .collect();
+        let outcomes: Vec<_> = tries_of(&ledger, claim).iter().map(|one| one.outcome.cause()).collect();
         assert_eq!(outcomes, [Some(Cause::Broken), None]);
     }
-    assert_eq!(
-        seen.connections.load(SeqCst),
-        3,
-        "the first, and one after each break"
-    );
+    assert_eq!(seen.connections.load(SeqCst), 3, "the first, and one after each break");
 }
 
 #[tokio::test]
@@ -373,12 +261,7 @@ async fn an_edge_that_closes_idle_connections_costs_nobody_his_claim() {
     let (address, seen) = edge(|user, _| AnswerAndHangUp(claim("202 Accepted", user))).await;
     let ledger = burst(address, 20, crowd(20, 200), 2, LONG).await;
     assert!(seen.connections.load(SeqCst) >= 20);
-    let decided = ledger
-        .last_tries()
-        .iter()
-        .flatten()
-        .filter(|one| one.outcome.told().is_some())
-        .count();
+    let decided = ledger.last_tries().iter().flatten().filter(|one| one.outcome.told().is_some()).count();
     assert_eq!(decided, 20);
 }
 
@@ -405,26 +288,13 @@ async fn a_torn_answer_is_an_unknown_outcome() {
     })
     .await;
     let ledger = burst(address, 1, at_once(&[0]), 1, LONG).await;
-    let outcomes: Vec<_> = tries_of(&ledger, 0)
-        .iter()
-        .map(|one| one.outcome.cause())
-        .collect();
+    let outcomes: Vec<_> = tries_of(&ledger, 0).iter().map(|one| one.outcome.cause()).collect();
     assert_eq!(outcomes, [Some(Cause::Broken), None]);
 }
 
 #[tokio::test]
 async fn an_edge_that_is_not_there_is_said_before_anything_is_sent() {
-    let free = TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let target = Target::new(
-        &format!("http://{free}"),
-        "c",
-        Identity::InsecureHeader,
-        LONG,
-    )
-    .unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let target = Target::new(&format!("http://{free}"), "c", Identity::InsecureHeader, LONG).unwrap();
     assert!(open(&target, 4, Duration::from_secs(5)).await.is_err());
 }

@@ -1,11 +1,6 @@
 //! Every check of the oracle, seen holding and seen failing.
 // clippy knows test functions, not their helpers.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use dropgate_burst::identity::Crowd;
 use dropgate_burst::ledger::{Coupon, Ledger, Refusal, Rows, Try};
@@ -14,15 +9,8 @@ use dropgate_burst::outcome::{Cause, Outcome, Told};
 use dropgate_burst::schedule::Arrival;
 use dropgate_burst::verdict::{Check, Grade, Verdict};
 
-const ALL: [Check; 7] = [
-    Check::Owed,
-    Check::Spurious,
-    Check::Repeats,
-    Check::Slots,
-    Check::Full,
-    Check::SoldOut,
-    Check::Answers,
-];
+const ALL: [Check; 7] =
+    [Check::Owed, Check::Spurious, Check::Repeats, Check::Slots, Check::Full, Check::SoldOut, Check::Answers];
 
 /// Three users for two coupons: u-1 and u-2 are in, u-3 is not.
 struct Story {
@@ -33,12 +21,7 @@ struct Story {
 }
 
 fn told(slot: u32, user: u32) -> Box<Told> {
-    Box::new(Told {
-        slot,
-        code: Some(format!("CODE-{user}").into()),
-        admitted_ms: 1_000,
-        refused: false,
-    })
+    Box::new(Told { slot, code: Some(format!("CODE-{user}").into()), admitted_ms: 1_000, refused: false })
 }
 
 fn admitted(slot: u32, user: u32) -> Outcome {
@@ -50,21 +33,11 @@ fn already(slot: u32, user: u32) -> Outcome {
 }
 
 fn coupon(slot: u32, user: u32) -> Coupon {
-    Coupon {
-        slot,
-        user: format!("u-{}", user + 1),
-        code: format!("CODE-{user}"),
-        admitted_ms: 1_000,
-        issued_ms: 2_000,
-    }
+    Coupon { slot, user: format!("u-{}", user + 1), code: format!("CODE-{user}"), admitted_ms: 1_000, issued_ms: 2_000 }
 }
 
 fn refusal(user: u32) -> Refusal {
-    Refusal {
-        user: format!("u-{}", user + 1),
-        proposed_slot: 1,
-        reason: "no-slot-left".to_owned(),
-    }
+    Refusal { user: format!("u-{}", user + 1), proposed_slot: 1, reason: "no-slot-left".to_owned() }
 }
 
 impl Story {
@@ -77,30 +50,15 @@ impl Story {
                 (2, 12, 22, Outcome::SoldOut),
                 (0, 13, 23, already(1, 0)),
             ],
-            rows: Rows {
-                coupons: vec![coupon(1, 0), coupon(2, 1)],
-                refusals: Vec::new(),
-            },
-            terms: Terms {
-                capacity: 2,
-                allow_foreign: false,
-                allow_moved: false,
-            },
+            rows: Rows { coupons: vec![coupon(1, 0), coupon(2, 1)], refusals: Vec::new() },
+            terms: Terms { capacity: 2, allow_foreign: false, allow_moved: false },
         }
     }
 
     fn ledger(&self) -> Ledger {
         Ledger {
             crowd: Crowd::new("u-", self.users),
-            arrivals: self
-                .tries
-                .iter()
-                .map(|(user, ..)| Arrival {
-                    due_us: 0,
-                    user: *user,
-                    repeat: false,
-                })
-                .collect(),
+            arrivals: self.tries.iter().map(|(user, ..)| Arrival { due_us: 0, user: *user, repeat: false }).collect(),
             tries: (0..)
                 .zip(&self.tries)
                 .map(|(claim, (_, sent_us, answered_us, outcome))| Try {
@@ -136,16 +94,7 @@ impl Story {
             .findings
             .iter()
             .filter(|finding| finding.grade == Grade::Fail)
-            .map(|finding| {
-                (
-                    finding.check,
-                    finding
-                        .named
-                        .iter()
-                        .map(|offence| offence.user.clone())
-                        .collect(),
-                )
-            })
+            .map(|finding| (finding.check, finding.named.iter().map(|offence| offence.user.clone()).collect()))
             .collect();
         assert_eq!(verdict.pass, failing.is_empty());
         failing
@@ -160,14 +109,7 @@ fn one(check: Check, user: &str) -> Vec<(Check, Vec<String>)> {
 fn a_fair_run_passes_every_check() {
     let verdict = Story::fair().judge();
     assert!(verdict.pass);
-    assert_eq!(
-        verdict
-            .findings
-            .iter()
-            .map(|f| (f.check, f.grade))
-            .collect::<Vec<_>>(),
-        ALL.map(|c| (c, Grade::Pass))
-    );
+    assert_eq!(verdict.findings.iter().map(|f| (f.check, f.grade)).collect::<Vec<_>>(), ALL.map(|c| (c, Grade::Pass)));
     assert!(Story::fair().settled());
 }
 
@@ -179,10 +121,7 @@ fn owed_a_row_that_is_missing() {
     let failing = story.failing();
     assert_eq!(failing[0], (Check::Owed, vec!["u-1".to_owned()]));
     // The coupon that is missing is missing for all.
-    assert_eq!(
-        failing[1..].iter().map(|f| f.0).collect::<Vec<_>>(),
-        [Check::Full, Check::SoldOut]
-    );
+    assert_eq!(failing[1..].iter().map(|f| f.0).collect::<Vec<_>>(), [Check::Full, Check::SoldOut]);
 }
 
 #[test]
@@ -195,10 +134,7 @@ fn owed_a_row_with_another_slot_or_code() {
     story.tries[0].3 = admitted(2, 0);
     story.tries[3].3 = already(2, 0);
     story.tries[1].3 = admitted(1, 1);
-    assert_eq!(
-        story.failing(),
-        [(Check::Owed, vec!["u-1".to_owned(), "u-2".to_owned()])]
-    );
+    assert_eq!(story.failing(), [(Check::Owed, vec!["u-1".to_owned(), "u-2".to_owned()])]);
     // Where Redis loses data on purpose, MySQL's slot counts; the code stays.
     story.terms.allow_moved = true;
     assert_eq!(story.failing(), []);
@@ -216,10 +152,7 @@ fn a_refusal_settles_a_debt_and_is_told() {
     story.rows.refusals.push(refusal(2));
     assert!(story.settled());
     assert_eq!(story.failing(), []);
-    assert_eq!(
-        story.judge().remarks.refused,
-        [("no-slot-left".to_owned(), 1)]
-    );
+    assert_eq!(story.judge().remarks.refused, [("no-slot-left".to_owned(), 1)]);
 }
 
 #[test]
@@ -227,13 +160,7 @@ fn spurious_a_row_of_someone_who_was_sent_away() {
     for denial in [Outcome::SoldOut, Outcome::Closed, Outcome::NotOpen] {
         let mut story = Story::fair();
         story.tries[1].3 = denial;
-        assert!(
-            story
-                .failing()
-                .contains(&(Check::Spurious, vec!["u-2".to_owned()])),
-            "{story:?}",
-            story = story.tries
-        );
+        assert!(story.failing().contains(&(Check::Spurious, vec!["u-2".to_owned()])), "{story:?}", story = story.tries);
     }
 }
 
@@ -245,10 +172,7 @@ fn spurious_a_row_that_no_request_can_have_got() {
         if cause.may_have_admitted() {
             assert_eq!(story.failing(), [], "{cause:?}");
             let remarks = story.judge().remarks;
-            assert_eq!(
-                (remarks.undecided_users, remarks.undecided_with_row),
-                (1, 1)
-            );
+            assert_eq!((remarks.undecided_users, remarks.undecided_with_row), (1, 1));
         } else {
             assert_eq!(story.failing(), one(Check::Spurious, "u-2"), "{cause:?}");
         }
@@ -271,10 +195,7 @@ fn spurious_an_unknown_outcome_told_as_a_refusal() {
 fn spurious_a_stranger() {
     let mut story = Story::fair();
     story.tries[1].3 = Outcome::SoldOut;
-    story.rows.coupons[1] = Coupon {
-        user: "someone".to_owned(),
-        ..coupon(2, 0)
-    };
+    story.rows.coupons[1] = Coupon { user: "someone".to_owned(), ..coupon(2, 0) };
     assert_eq!(story.failing(), one(Check::Spurious, "someone"));
     story.terms.allow_foreign = true;
     assert_eq!(story.failing(), []);
@@ -286,20 +207,11 @@ fn repeats_that_name_another_slot_or_code() {
     let mut story = Story::fair();
     story.tries[3].3 = already(2, 0);
     let failing = story.failing();
-    assert!(
-        failing.contains(&(Check::Repeats, vec!["u-1".to_owned()])),
-        "{failing:?}"
-    );
+    assert!(failing.contains(&(Check::Repeats, vec!["u-1".to_owned()])), "{failing:?}");
 
     let mut story = Story::fair();
     story.tries[3].3 = already(1, 7);
-    assert_eq!(
-        story.failing(),
-        [
-            (Check::Owed, vec!["u-1".to_owned()]),
-            (Check::Repeats, vec!["u-1".to_owned()])
-        ]
-    );
+    assert_eq!(story.failing(), [(Check::Owed, vec!["u-1".to_owned()]), (Check::Repeats, vec!["u-1".to_owned()])]);
 }
 
 #[test]
@@ -319,36 +231,20 @@ fn repeats_sent_away_after_the_admission() {
         let mut story = Story::fair();
         story.tries[3].3 = denial.clone();
         let failing = story.failing();
-        assert!(
-            failing.contains(&(Check::Repeats, vec!["u-1".to_owned()])),
-            "{failing:?}"
-        );
+        assert!(failing.contains(&(Check::Repeats, vec!["u-1".to_owned()])), "{failing:?}");
         // Both under way at once is no excuse: one step decides, for both.
         story.tries[3] = (0, 5, 15, denial.clone());
-        assert!(
-            story
-                .failing()
-                .contains(&(Check::Repeats, vec!["u-1".to_owned()]))
-        );
+        assert!(story.failing().contains(&(Check::Repeats, vec!["u-1".to_owned()])));
         // Told before he asked for what was granted: no contradiction.
         story.tries[3] = (0, 5, 10, denial);
-        assert!(
-            !story
-                .failing()
-                .iter()
-                .any(|(check, _)| *check == Check::Repeats)
-        );
+        assert!(!story.failing().iter().any(|(check, _)| *check == Check::Repeats));
     }
 }
 
 #[test]
 fn a_claim_refused_meanwhile_has_no_code_to_compare() {
     let mut story = Story::fair();
-    story.tries[3].3 = Outcome::Already(Box::new(Told {
-        code: None,
-        refused: true,
-        ..*told(1, 0)
-    }));
+    story.tries[3].3 = Outcome::Already(Box::new(Told { code: None, refused: true, ..*told(1, 0) }));
     assert_eq!(story.failing(), []);
 }
 
@@ -359,29 +255,14 @@ fn slots_beyond_the_last() {
     story.tries[2].3 = admitted(3, 2);
     story.rows.coupons.push(coupon(3, 2));
     let failing = story.failing();
-    assert_eq!(
-        failing[0],
-        (
-            Check::Slots,
-            vec!["u-3".to_owned(), String::new(), "u-3".to_owned()]
-        )
-    );
+    assert_eq!(failing[0], (Check::Slots, vec!["u-3".to_owned(), String::new(), "u-3".to_owned()]));
     assert_eq!(failing[1].0, Check::Full);
     // Told alone is bad enough.
     story.rows.coupons.pop();
-    assert!(
-        story
-            .failing()
-            .contains(&(Check::Slots, vec!["u-3".to_owned()]))
-    );
+    assert!(story.failing().contains(&(Check::Slots, vec!["u-3".to_owned()])));
     let mut story = Story::fair();
     story.tries[0].3 = admitted(0, 0);
-    assert!(
-        story
-            .failing()
-            .iter()
-            .any(|(check, _)| *check == Check::Slots)
-    );
+    assert!(story.failing().iter().any(|(check, _)| *check == Check::Slots));
 }
 
 #[test]
@@ -389,18 +270,11 @@ fn slots_held_twice() {
     let mut story = Story::fair();
     story.rows.coupons[1].slot = 1;
     story.tries[1].3 = admitted(1, 1);
-    assert_eq!(
-        story.failing(),
-        [(Check::Slots, vec!["u-2".to_owned(), "u-2".to_owned()])]
-    );
+    assert_eq!(story.failing(), [(Check::Slots, vec!["u-2".to_owned(), "u-2".to_owned()])]);
     // One user with two slots.
     let mut story = Story::fair();
     story.rows.coupons[1] = coupon(2, 0);
-    assert!(
-        story
-            .failing()
-            .contains(&(Check::Slots, vec!["u-1".to_owned()]))
-    );
+    assert!(story.failing().contains(&(Check::Slots, vec!["u-1".to_owned()])));
 }
 
 #[test]
@@ -408,10 +282,7 @@ fn slots_promised_twice() {
     let mut story = Story::fair();
     story.tries[1].3 = admitted(1, 1);
     let failing = story.failing();
-    assert!(
-        failing.contains(&(Check::Slots, vec!["u-2".to_owned()])),
-        "{failing:?}"
-    );
+    assert!(failing.contains(&(Check::Slots, vec!["u-2".to_owned()])), "{failing:?}");
 }
 
 #[test]
@@ -426,14 +297,7 @@ fn full_if_enough_users_came() {
     assert_eq!(story.judge().remarks.undecided_users, 2);
     // Fewer users than coupons: nothing to be full of.
     story.terms.capacity = 4;
-    let grade = |story: &Story| {
-        story
-            .judge()
-            .findings
-            .iter()
-            .find(|f| f.check == Check::Full)
-            .map(|f| f.grade)
-    };
+    let grade = |story: &Story| story.judge().findings.iter().find(|f| f.check == Check::Full).map(|f| f.grade);
     assert_eq!(grade(&story), Some(Grade::NotApplicable));
     assert!(story.settled());
     // A campaign that closed while they came owes nobody a coupon more.
@@ -462,17 +326,11 @@ fn sold_out_told_while_a_coupon_is_left() {
 #[test]
 fn answers_that_a_valid_claim_cannot_get() {
     let mut story = Story::fair();
-    story.tries[2].3 = Outcome::Odd {
-        status: 404,
-        what: "unknown-campaign".into(),
-    };
+    story.tries[2].3 = Outcome::Odd { status: 404, what: "unknown-campaign".into() };
     let verdict = story.judge();
     assert_eq!(story.failing(), one(Check::Answers, "u-3"));
     let what = &verdict.findings.last().unwrap().named[0].what;
-    assert!(
-        what.contains("404") && what.contains("unknown-campaign"),
-        "{what}"
-    );
+    assert!(what.contains("404") && what.contains("unknown-campaign"), "{what}");
 }
 
 #[test]
@@ -484,11 +342,7 @@ fn all_are_counted_and_twenty_are_named() {
         story.tries.push((user, 20, 30, Outcome::SoldOut));
     }
     let verdict = story.judge();
-    let finding = verdict
-        .findings
-        .iter()
-        .find(|f| f.check == Check::SoldOut)
-        .unwrap();
+    let finding = verdict.findings.iter().find(|f| f.check == Check::SoldOut).unwrap();
     assert_eq!((finding.offences, finding.named.len()), (98, 20));
 }
 
@@ -506,11 +360,7 @@ fn without_a_database_only_the_answers_are_judged() {
     };
     assert_eq!(
         grades(&story),
-        [
-            (Check::Repeats, Grade::Pass),
-            (Check::Slots, Grade::Pass),
-            (Check::Answers, Grade::Pass)
-        ]
+        [(Check::Repeats, Grade::Pass), (Check::Slots, Grade::Pass), (Check::Answers, Grade::Pass)]
     );
     story.tries[1].3 = admitted(1, 1);
     assert!(grades(&story).contains(&(Check::Slots, Grade::Fail)));

@@ -49,13 +49,7 @@ pub async fn admit<H: Http>(
     let lease = lease_ms.to_string();
     let mut args = vec![lease.as_str()];
     args.extend(users.iter().map(|user| user.as_str()));
-    let reply = redis
-        .eval(
-            &scripts::ADMIT,
-            &[&keys.meta, &keys.claims, &keys.outbox],
-            &args,
-        )
-        .await?;
+    let reply = redis.eval(&scripts::ADMIT, &[&keys.meta, &keys.claims, &keys.outbox], &args).await?;
     // The script ran, so an answer that cannot be read may stand for an admission.
     decisions(&reply, users.len()).ok_or_else(|| Fault {
         fate: Fate::Done,
@@ -71,11 +65,7 @@ fn decisions(reply: &Value, users: usize) -> Option<Vec<Decision>> {
     if reply.is_null() {
         return Some(vec![Decision::UnknownCampaign; users]);
     }
-    let fields: Vec<&str> = reply
-        .as_array()?
-        .iter()
-        .map(Value::as_str)
-        .collect::<Option<_>>()?;
+    let fields: Vec<&str> = reply.as_array()?.iter().map(Value::as_str).collect::<Option<_>>()?;
     let (head, answers) = fields.split_at_checked(6)?;
     let number = |at: usize| head.get(at).and_then(|n| n.parse::<u64>().ok());
     let (opens_ms, now_ms) = (number(3)?, number(5)?);
@@ -106,17 +96,11 @@ pub async fn stored_claim<H: Http>(
     user: &UserId,
 ) -> Result<Option<ClaimEntry>, Fault> {
     let keys = CampaignKeys::of(campaign);
-    let reply = redis
-        .command(&["HGET", &keys.claims, user.as_str()])
-        .await?;
+    let reply = redis.command(&["HGET", &keys.claims, user.as_str()]).await?;
     match reply.as_str() {
         None if reply.is_null() => Ok(None),
         Some(text) if let Ok(entry) = text.parse() => Ok(Some(entry)),
-        _ => Err(Fault::unknown(
-            Source::Redis,
-            "garbled",
-            "a claim entry cannot be read",
-        )),
+        _ => Err(Fault::unknown(Source::Redis, "garbled", "a claim entry cannot be read")),
     }
 }
 
@@ -146,23 +130,9 @@ pub async fn campaign_meta<H: Http>(
     campaign: &CampaignId,
 ) -> Result<Option<CampaignMeta>, Fault> {
     let keys = CampaignKeys::of(campaign);
-    let hmget = [
-        "HMGET",
-        &keys.meta,
-        "state",
-        "capacity",
-        "count",
-        "opens_ms",
-        "closes_ms",
-    ];
+    let hmget = ["HMGET", &keys.meta, "state", "capacity", "count", "opens_ms", "closes_ms"];
     let commands = [hmget.map(str::to_owned).to_vec(), vec!["TIME".to_owned()]];
-    let garbled = || {
-        Fault::unknown(
-            Source::Redis,
-            "garbled",
-            "the campaign's meta cannot be read",
-        )
-    };
+    let garbled = || Fault::unknown(Source::Redis, "garbled", "the campaign's meta cannot be read");
     let mut results = redis.pipeline(&commands).await?.into_iter();
     let meta = results.next().ok_or_else(garbled)??;
     let time = results.next().ok_or_else(garbled)??;
@@ -186,9 +156,7 @@ fn read_meta(meta: &Value, time: &Value) -> Option<Option<CampaignMeta>> {
         count: number(2)?,
         opens_ms: number(3)?,
         closes_ms: number(4)?,
-        now_ms: clock(0)?
-            .checked_mul(1000)?
-            .checked_add(clock(1)?.checked_div(1000)?)?,
+        now_ms: clock(0)?.checked_mul(1000)?.checked_add(clock(1)?.checked_div(1000)?)?,
     }))
 }
 
@@ -203,35 +171,17 @@ mod tests {
 
     #[test]
     fn reads_every_answer_of_the_script() {
-        let reply = json!([
-            "open", "2", "2", "500", "0", "900", "+2:900:a", "=1:800:i", "full"
-        ]);
+        let reply = json!(["open", "2", "2", "500", "0", "900", "+2:900:a", "=1:800:i", "full"]);
         assert_eq!(
             decisions(&reply, 3),
-            Some(vec![
-                Decision::Admitted(entry("2:900:a")),
-                Decision::Already(entry("1:800:i")),
-                Decision::SoldOut
-            ])
+            Some(vec![Decision::Admitted(entry("2:900:a")), Decision::Already(entry("1:800:i")), Decision::SoldOut])
         );
-        let reply = json!([
-            "open", "2", "0", "500", "0", "400", "early", "late", "paused"
-        ]);
+        let reply = json!(["open", "2", "0", "500", "0", "400", "early", "late", "paused"]);
         assert_eq!(
             decisions(&reply, 3),
-            Some(vec![
-                Decision::NotOpen {
-                    opens_ms: 500,
-                    now_ms: 400
-                },
-                Decision::Closed,
-                Decision::Paused
-            ])
+            Some(vec![Decision::NotOpen { opens_ms: 500, now_ms: 400 }, Decision::Closed, Decision::Paused])
         );
-        assert_eq!(
-            decisions(&Value::Null, 2),
-            Some(vec![Decision::UnknownCampaign; 2])
-        );
+        assert_eq!(decisions(&Value::Null, 2), Some(vec![Decision::UnknownCampaign; 2]));
     }
 
     #[test]
@@ -253,20 +203,9 @@ mod tests {
 
     #[test]
     fn reads_the_meta() {
-        let meta = read_meta(
-            &json!(["open", "100", "7", "5", "0"]),
-            &json!(["12", "345678"]),
-        )
-        .unwrap()
-        .unwrap();
+        let meta = read_meta(&json!(["open", "100", "7", "5", "0"]), &json!(["12", "345678"])).unwrap().unwrap();
         assert_eq!((meta.capacity, meta.count, meta.now_ms), (100, 7, 12_345));
-        assert_eq!(
-            read_meta(&json!([null, null, null, null, null]), &json!(["1", "1"])),
-            Some(None)
-        );
-        assert_eq!(
-            read_meta(&json!(["open", null, null, null, null]), &json!(["1", "1"])),
-            None
-        );
+        assert_eq!(read_meta(&json!([null, null, null, null, null]), &json!(["1", "1"])), Some(None));
+        assert_eq!(read_meta(&json!(["open", null, null, null, null]), &json!(["1", "1"])), None);
     }
 }

@@ -92,21 +92,9 @@ pub struct Gate<H> {
 impl<H: Http + Clone> Gate<H> {
     /// A gate that reaches its upstreams through `http`.
     pub fn new(settings: Settings, http: H) -> Self {
-        let Settings {
-            redis_url,
-            redis_token,
-            redis_key_locking,
-            redis_deadline_ms,
-            ..
-        } = &settings;
+        let Settings { redis_url, redis_token, redis_key_locking, redis_deadline_ms, .. } = &settings;
         Self {
-            redis: RedisRest::new(
-                http.clone(),
-                redis_url,
-                redis_token,
-                *redis_deadline_ms,
-                *redis_key_locking,
-            ),
+            redis: RedisRest::new(http.clone(), redis_url, redis_token, *redis_deadline_ms, *redis_key_locking),
             kafka: KafkaRest::new(
                 http,
                 &settings.kafka_url,
@@ -124,27 +112,19 @@ impl<H: Http + Clone> Gate<H> {
     /// Everything that needs no I/O.
     #[must_use]
     pub fn begin(&self, visit: &Visit<'_>) -> Step {
-        self.examine(visit)
-            .unwrap_or_else(|problem| Step::Answer(problem.reply()))
+        self.examine(visit).unwrap_or_else(|problem| Step::Answer(problem.reply()))
     }
 
     fn examine(&self, visit: &Visit<'_>) -> Result<Step, Problem> {
         let header = visit.header;
-        let length = header("content-length")
-            .and_then(|n| n.parse::<u64>().ok())
-            .unwrap_or(0);
+        let length = header("content-length").and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
         if length > BODY_LIMIT_BYTES {
-            return Err(Problem::TooLarge {
-                limit_bytes: BODY_LIMIT_BYTES,
-            });
+            return Err(Problem::TooLarge { limit_bytes: BODY_LIMIT_BYTES });
         }
         Ok(Step::Call(match route(visit.method, visit.path)? {
             Route::Health => return Ok(Step::Answer(Reply::json(200, &json!({ "status": "ok" })))),
             Route::Campaign(campaign) => Call::Campaign(campaign),
-            Route::OwnClaim(campaign) => Call::OwnClaim {
-                campaign,
-                user: identify(self.auth, header)?,
-            },
+            Route::OwnClaim(campaign) => Call::OwnClaim { campaign, user: identify(self.auth, header)? },
             Route::Claim(campaign) => Call::Claim {
                 campaign,
                 user: identify(self.auth, header)?,
@@ -156,28 +136,14 @@ impl<H: Http + Clone> Gate<H> {
     /// What needs Redis.
     pub async fn finish(&self, call: Call) -> Finished {
         let done = match call {
-            Call::Claim {
-                campaign,
-                user,
-                trace,
-            } => self.claim(campaign, user, trace).await,
-            Call::OwnClaim { campaign, user } => {
-                self.own_claim(&campaign, &user).await.map(|r| (r, None))
-            }
+            Call::Claim { campaign, user, trace } => self.claim(campaign, user, trace).await,
+            Call::OwnClaim { campaign, user } => self.own_claim(&campaign, &user).await.map(|r| (r, None)),
             Call::Campaign(campaign) => self.campaign(&campaign).await.map(|r| (r, None)),
         };
         match done {
-            Ok((reply, forward)) => Finished {
-                reply,
-                forward,
-                fault: None,
-            },
+            Ok((reply, forward)) => Finished { reply, forward, fault: None },
             // Whatever became of the call, it is no refusal (I8).
-            Err(fault) => Finished {
-                reply: Problem::Unavailable.reply(),
-                forward: None,
-                fault: Some(fault),
-            },
+            Err(fault) => Finished { reply: Problem::Unavailable.reply(), forward: None, fault: Some(fault) },
         }
     }
 
@@ -187,18 +153,13 @@ impl<H: Http + Clone> Gate<H> {
         user: UserId,
         trace: Option<String>,
     ) -> Result<(Reply, Option<AdmissionRecord>), Fault> {
-        let decisions =
-            admission::admit(&self.redis, &campaign, &[&user], relay::FIRST_LEASE_MS).await?;
-        let decision = decisions
-            .first()
-            .copied()
-            .unwrap_or(Decision::UnknownCampaign);
+        let decisions = admission::admit(&self.redis, &campaign, &[&user], relay::FIRST_LEASE_MS).await?;
+        let decision = decisions.first().copied().unwrap_or(Decision::UnknownCampaign);
         let problem = match decision {
             Decision::Admitted(entry) => {
                 self.saw_alive(&campaign);
                 let reply = self.claim_reply(202, &campaign, &user, &entry);
-                let record =
-                    AdmissionRecord::new(campaign, user, entry.slot, entry.admitted_ms, trace);
+                let record = AdmissionRecord::new(campaign, user, entry.slot, entry.admitted_ms, trace);
                 return Ok((reply, Some(record)));
             }
             Decision::Already(entry) => {
@@ -217,12 +178,10 @@ impl<H: Http + Clone> Gate<H> {
     }
 
     async fn own_claim(&self, campaign: &CampaignId, user: &UserId) -> Result<Reply, Fault> {
-        Ok(
-            match admission::stored_claim(&self.redis, campaign, user).await? {
-                Some(entry) => self.claim_reply(200, campaign, user, &entry),
-                None => Problem::NoClaim.reply(),
-            },
-        )
+        Ok(match admission::stored_claim(&self.redis, campaign, user).await? {
+            Some(entry) => self.claim_reply(200, campaign, user, &entry),
+            None => Problem::NoClaim.reply(),
+        })
     }
 
     async fn campaign(&self, campaign: &CampaignId) -> Result<Reply, Fault> {
@@ -259,11 +218,7 @@ impl<H: Http + Clone> Gate<H> {
     /// A campaign that this isolate has seen alive does not cease to exist: Redis has lost it, and
     /// until the operator publishes it again nobody may hear that there is no such thing.
     fn unknown_campaign(&self, campaign: &CampaignId) -> Problem {
-        if self.seen_alive.borrow().contains(campaign) {
-            Problem::Unavailable
-        } else {
-            Problem::UnknownCampaign
-        }
+        if self.seen_alive.borrow().contains(campaign) { Problem::Unavailable } else { Problem::UnknownCampaign }
     }
 
     fn saw_alive(&self, campaign: &CampaignId) {
@@ -273,13 +228,7 @@ impl<H: Http + Clone> Gate<H> {
         }
     }
 
-    fn claim_reply(
-        &self,
-        status: u16,
-        campaign: &CampaignId,
-        user: &UserId,
-        entry: &ClaimEntry,
-    ) -> Reply {
+    fn claim_reply(&self, status: u16, campaign: &CampaignId, user: &UserId, entry: &ClaimEntry) -> Reply {
         // A refused claim has no code to show: what it would open was never issued.
         let code = (entry.status != ClaimStatus::Refused).then(|| self.codes.code(campaign, user));
         let body = json!({
@@ -298,13 +247,7 @@ impl<H: Http + Clone> Gate<H> {
     /// # Errors
     /// [`Fault`]: the outbox keeps the claim.
     pub async fn after(&self, record: AdmissionRecord, now_ms: u64) -> Result<(), Fault> {
-        relay::forward(
-            &self.redis,
-            &self.kafka,
-            &record.campaign,
-            std::slice::from_ref(&record),
-        )
-        .await?;
+        relay::forward(&self.redis, &self.kafka, &record.campaign, std::slice::from_ref(&record)).await?;
         if now_ms.saturating_sub(self.swept_ms.get()) >= SWEEP_EVERY_MS {
             self.swept_ms.set(now_ms);
             self.sweep_campaign(&record.campaign).await?;
@@ -331,10 +274,7 @@ impl<H: Http + Clone> Gate<H> {
             let swept = relay::sweep(&self.redis, &self.kafka, campaign).await?;
             total = total.saturating_add(swept.forwarded);
             if swept.forwarded < SWEEP_BATCH {
-                return Ok(Swept {
-                    forwarded: total,
-                    ..swept
-                });
+                return Ok(Swept { forwarded: total, ..swept });
             }
         }
     }

@@ -11,9 +11,8 @@ use dropgate_shared::ids::UserId;
 pub fn identify(auth: Auth, header: impl Fn(&str) -> Option<String>) -> Result<UserId, Problem> {
     match auth {
         Auth::InsecureHeader => {
-            let text = header("x-user-id").ok_or_else(|| {
-                Problem::Unauthenticated("say who you are in the header X-User-Id".to_owned())
-            })?;
+            let text = header("x-user-id")
+                .ok_or_else(|| Problem::Unauthenticated("say who you are in the header X-User-Id".to_owned()))?;
             UserId::parse(&utf8(&text)).map_err(|e| Problem::BadRequest(format!("X-User-Id: {e}")))
         }
     }
@@ -22,13 +21,8 @@ pub fn identify(auth: Auth, header: impl Fn(&str) -> Option<String>) -> Result<U
 /// A header's value reaches JavaScript with each byte as one character (Latin-1); a user id is UTF-8.
 /// What is not UTF-8 behind that stays as it is.
 fn utf8(header: &str) -> String {
-    let bytes: Option<Vec<u8>> = header
-        .chars()
-        .map(|c| u8::try_from(u32::from(c)).ok())
-        .collect();
-    bytes
-        .and_then(|b| String::from_utf8(b).ok())
-        .unwrap_or_else(|| header.to_owned())
+    let bytes: Option<Vec<u8>> = header.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
+    bytes.and_then(|b| String::from_utf8(b).ok()).unwrap_or_else(|| header.to_owned())
 }
 
 #[cfg(test)]
@@ -55,15 +49,8 @@ mod tests {
 
     #[test]
     fn names_the_header_that_is_missing_or_wrong() {
-        assert!(
-            matches!(with(None), Err(Problem::Unauthenticated(text)) if text.contains("X-User-Id"))
-        );
-        assert!(
-            matches!(with(Some("")), Err(Problem::BadRequest(text)) if text.contains("1 to 128 bytes"))
-        );
-        assert!(matches!(
-            with(Some(&"x".repeat(129))),
-            Err(Problem::BadRequest(_))
-        ));
+        assert!(matches!(with(None), Err(Problem::Unauthenticated(text)) if text.contains("X-User-Id")));
+        assert!(matches!(with(Some("")), Err(Problem::BadRequest(text)) if text.contains("1 to 128 bytes")));
+        assert!(matches!(with(Some(&"x".repeat(129))), Err(Problem::BadRequest(_))));
     }
 }

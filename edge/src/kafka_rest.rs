@@ -26,19 +26,8 @@ pub fn basic_authorization(user: &str, password: &str) -> String {
 
 impl<H: Http> KafkaRest<H> {
     /// A client that produces to `topic` through the proxy at `url`.
-    pub fn new(
-        http: H,
-        url: &str,
-        topic: &str,
-        authorization: Option<String>,
-        deadline_ms: u32,
-    ) -> Self {
-        Self {
-            http,
-            topic_url: format!("{url}/topics/{topic}"),
-            authorization,
-            deadline_ms,
-        }
+    pub fn new(http: H, url: &str, topic: &str, authorization: Option<String>, deadline_ms: u32) -> Self {
+        Self { http, topic_url: format!("{url}/topics/{topic}"), authorization, deadline_ms }
     }
 
     /// Produces `records` in one call.
@@ -47,36 +36,20 @@ impl<H: Http> KafkaRest<H> {
     /// [`Fault`] unless the proxy acknowledged every record. Some may be in Kafka all the same: the
     /// call counts as one unit, and sending it again is harmless (I6).
     pub async fn produce(&self, records: &[AdmissionRecord]) -> Result<(), Fault> {
-        let mut headers = vec![
-            ("content-type", "application/vnd.kafka.binary.v2+json"),
-            ("accept", "application/vnd.kafka.v2+json"),
-        ];
+        let mut headers =
+            vec![("content-type", "application/vnd.kafka.binary.v2+json"), ("accept", "application/vnd.kafka.v2+json")];
         if let Some(authorization) = &self.authorization {
             headers.push(("authorization", authorization));
         }
-        let request = HttpRequest {
-            url: &self.topic_url,
-            headers,
-            body: encode(records),
-            deadline_ms: self.deadline_ms,
-        };
-        let reply = self.http.post(request).await.map_err(
-            |SendFault {
-                 may_have_arrived,
-                 label,
-                 detail,
-             }| Fault {
-                fate: if may_have_arrived {
-                    Fate::Unknown
-                } else {
-                    Fate::None
-                },
-                retry: true,
-                source: Source::KafkaRest,
-                label,
-                detail,
-            },
-        )?;
+        let request =
+            HttpRequest { url: &self.topic_url, headers, body: encode(records), deadline_ms: self.deadline_ms };
+        let reply = self.http.post(request).await.map_err(|SendFault { may_have_arrived, label, detail }| Fault {
+            fate: if may_have_arrived { Fate::Unknown } else { Fate::None },
+            retry: true,
+            source: Source::KafkaRest,
+            label,
+            detail,
+        })?;
         acknowledged(&reply)
     }
 }
@@ -103,13 +76,8 @@ pub fn encode(records: &[AdmissionRecord]) -> String {
 /// # Errors
 /// [`Fault`]; not worth a retry soon where the proxy's or the gate's configuration is wrong.
 pub fn acknowledged(reply: &HttpReply) -> Result<(), Fault> {
-    let fault = |label, retry, detail: String| Fault {
-        fate: Fate::Unknown,
-        retry,
-        source: Source::KafkaRest,
-        label,
-        detail,
-    };
+    let fault =
+        |label, retry, detail: String| Fault { fate: Fate::Unknown, retry, source: Source::KafkaRest, label, detail };
     if !(200..300).contains(&reply.status) {
         let (label, retry) = match reply.status {
             401 | 403 => ("unauthorized", false),
@@ -118,29 +86,13 @@ pub fn acknowledged(reply: &HttpReply) -> Result<(), Fault> {
             429 => ("busy", true),
             _ => ("status", true),
         };
-        return Err(fault(
-            label,
-            retry,
-            format!("status {}: {}", reply.status, message(reply)),
-        ));
+        return Err(fault(label, retry, format!("status {}: {}", reply.status, message(reply))));
     }
-    let body: Value = serde_json::from_slice(&reply.body).map_err(|_| {
-        fault(
-            "garbled",
-            true,
-            format!("status {} without a JSON body", reply.status),
-        )
-    })?;
-    let offsets = body
-        .get("offsets")
-        .and_then(Value::as_array)
-        .filter(|offsets| !offsets.is_empty());
+    let body: Value = serde_json::from_slice(&reply.body)
+        .map_err(|_| fault("garbled", true, format!("status {} without a JSON body", reply.status)))?;
+    let offsets = body.get("offsets").and_then(Value::as_array).filter(|offsets| !offsets.is_empty());
     let Some(offsets) = offsets else {
-        return Err(fault(
-            "garbled",
-            true,
-            "an answer that names no record".to_owned(),
-        ));
+        return Err(fault("garbled", true, "an answer that names no record".to_owned()));
     };
     let failed = offsets.iter().find_map(|entry| {
         if !entry.is_object() {
@@ -148,12 +100,7 @@ pub fn acknowledged(reply: &HttpReply) -> Result<(), Fault> {
         }
         let error = ["error_code", "error", "message"]
             .into_iter()
-            .find_map(|name| {
-                entry
-                    .get(name)
-                    .filter(|value| !value.is_null())
-                    .map(|value| format!("{name} {value}"))
-            })?;
+            .find_map(|name| entry.get(name).filter(|value| !value.is_null()).map(|value| format!("{name} {value}")))?;
         Some(error.chars().take(200).collect())
     });
     match failed {
@@ -165,10 +112,5 @@ pub fn acknowledged(reply: &HttpReply) -> Result<(), Fault> {
 /// The proxy's own words, shortened.
 fn message(reply: &HttpReply) -> String {
     let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
-    body.get("message")
-        .and_then(Value::as_str)
-        .unwrap_or("no message")
-        .chars()
-        .take(200)
-        .collect()
+    body.get("message").and_then(Value::as_str).unwrap_or("no message").chars().take(200).collect()
 }

@@ -43,30 +43,14 @@ pub async fn forward<H: Http>(
     records: &[AdmissionRecord],
 ) -> Result<(), Fault> {
     kafka.produce(records).await?;
-    let leases = records
-        .iter()
-        .map(|record| (ACKNOWLEDGED_LEASE_MS, record.user.as_str()))
-        .collect();
+    let leases = records.iter().map(|record| (ACKNOWLEDGED_LEASE_MS, record.user.as_str())).collect();
     lease(redis, campaign, leases).await
 }
 
-async fn lease<H: Http>(
-    redis: &RedisRest<H>,
-    campaign: &CampaignId,
-    leases: Vec<(u64, &str)>,
-) -> Result<(), Fault> {
-    let args: Vec<String> = leases
-        .into_iter()
-        .flat_map(|(lease_ms, user)| [lease_ms.to_string(), user.to_owned()])
-        .collect();
-    redis
-        .eval(
-            &scripts::LEASE,
-            &[&CampaignKeys::of(campaign).outbox],
-            &args,
-        )
-        .await
-        .map(drop)
+async fn lease<H: Http>(redis: &RedisRest<H>, campaign: &CampaignId, leases: Vec<(u64, &str)>) -> Result<(), Fault> {
+    let args: Vec<String> =
+        leases.into_iter().flat_map(|(lease_ms, user)| [lease_ms.to_string(), user.to_owned()]).collect();
+    redis.eval(&scripts::LEASE, &[&CampaignKeys::of(campaign).outbox], &args).await.map(drop)
 }
 
 /// One step of the sweeper: takes the due obligations of `campaign`, up to [`SWEEP_BATCH`], and
@@ -74,40 +58,17 @@ async fn lease<H: Http>(
 ///
 /// # Errors
 /// [`Fault`]: what was taken becomes due again when its lease ends.
-pub async fn sweep<H: Http>(
-    redis: &RedisRest<H>,
-    kafka: &KafkaRest<H>,
-    campaign: &CampaignId,
-) -> Result<Swept, Fault> {
+pub async fn sweep<H: Http>(redis: &RedisRest<H>, kafka: &KafkaRest<H>, campaign: &CampaignId) -> Result<Swept, Fault> {
     let keys = CampaignKeys::of(campaign);
     let (first_ms, most_ms) = SWEEP_LEASE_MS;
-    let args = [
-        SWEEP_BATCH.to_string(),
-        first_ms.to_string(),
-        most_ms.to_string(),
-    ];
-    let reply = redis
-        .eval(&scripts::TAKE_DUE, &[&keys.claims, &keys.outbox], &args)
-        .await?;
-    let due = Due::read(&reply).ok_or_else(|| {
-        Fault::unknown(
-            Source::Redis,
-            "garbled",
-            "the answer of take_due.lua cannot be read",
-        )
-    })?;
+    let args = [SWEEP_BATCH.to_string(), first_ms.to_string(), most_ms.to_string()];
+    let reply = redis.eval(&scripts::TAKE_DUE, &[&keys.claims, &keys.outbox], &args).await?;
+    let due = Due::read(&reply)
+        .ok_or_else(|| Fault::unknown(Source::Redis, "garbled", "the answer of take_due.lua cannot be read"))?;
     let records: Vec<AdmissionRecord> = due
         .claims
         .iter()
-        .map(|(user, claim)| {
-            AdmissionRecord::new(
-                campaign.clone(),
-                user.clone(),
-                claim.slot,
-                claim.admitted_ms,
-                None,
-            )
-        })
+        .map(|(user, claim)| AdmissionRecord::new(campaign.clone(), user.clone(), claim.slot, claim.admitted_ms, None))
         .collect();
     if !records.is_empty() {
         kafka.produce(&records).await?;
@@ -117,18 +78,12 @@ pub async fn sweep<H: Http>(
             .iter()
             .map(|record| {
                 let age_ms = due.now_ms.saturating_sub(record.admitted_at);
-                (
-                    age_ms.clamp(ACKNOWLEDGED_LEASE_MS, most_ms),
-                    record.user.as_str(),
-                )
+                (age_ms.clamp(ACKNOWLEDGED_LEASE_MS, most_ms), record.user.as_str())
             })
             .collect();
         lease(redis, campaign, leases).await?;
     }
-    Ok(Swept {
-        waiting: due.waiting,
-        forwarded: records.len(),
-    })
+    Ok(Swept { waiting: due.waiting, forwarded: records.len() })
 }
 
 /// The campaigns that have ever been published, in Redis's order.
@@ -138,10 +93,7 @@ pub async fn sweep<H: Http>(
 pub async fn campaigns<H: Http>(redis: &RedisRest<H>) -> Result<Vec<CampaignId>, Fault> {
     let reply = redis.command(&["SMEMBERS", CAMPAIGNS_KEY]).await?;
     let ids = reply.as_array().map(Vec::as_slice).unwrap_or_default();
-    Ok(ids
-        .iter()
-        .filter_map(|id| CampaignId::parse(id.as_str()?).ok())
-        .collect())
+    Ok(ids.iter().filter_map(|id| CampaignId::parse(id.as_str()?).ok()).collect())
 }
 
 /// The answer of `take_due.lua`.
@@ -154,11 +106,7 @@ struct Due {
 
 impl Due {
     fn read(reply: &Value) -> Option<Self> {
-        let fields: Vec<&str> = reply
-            .as_array()?
-            .iter()
-            .map(Value::as_str)
-            .collect::<Option<_>>()?;
+        let fields: Vec<&str> = reply.as_array()?.iter().map(Value::as_str).collect::<Option<_>>()?;
         let (head, pairs) = fields.split_at_checked(2)?;
         let claims = pairs.chunks(2).map(|pair| match pair {
             // An entry that is gone or damaged stays in the outbox, where the operator sees it wait.
@@ -168,11 +116,7 @@ impl Due {
         Some(Self {
             waiting: head.first()?.parse().ok()?,
             now_ms: head.get(1)?.parse().ok()?,
-            claims: claims
-                .collect::<Option<Vec<_>>>()?
-                .into_iter()
-                .flatten()
-                .collect(),
+            claims: claims.collect::<Option<Vec<_>>>()?.into_iter().flatten().collect(),
         })
     }
 }
@@ -198,13 +142,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_no_answer() {
-        for garbage in [
-            json!(null),
-            json!([]),
-            json!(["1"]),
-            json!(["1", "2", "u1"]),
-            json!([1, 2]),
-        ] {
+        for garbage in [json!(null), json!([]), json!(["1"]), json!(["1", "2", "u1"]), json!([1, 2])] {
             assert_eq!(Due::read(&garbage), None, "{garbage}");
         }
     }

@@ -19,10 +19,7 @@ impl Reply {
     pub fn json(status: u16, body: &Value) -> Self {
         Self {
             status,
-            headers: vec![
-                ("content-type", "application/json".to_owned()),
-                ("cache-control", "no-store".to_owned()),
-            ],
+            headers: vec![("content-type", "application/json".to_owned()), ("cache-control", "no-store".to_owned())],
             body: body.to_string(),
         }
     }
@@ -96,19 +93,12 @@ impl Problem {
             Self::Paused => (503, "paused", "The campaign is paused", Some(5)),
             Self::UnknownCampaign => (404, "unknown-campaign", "There is no such campaign", None),
             Self::NoClaim => (404, "no-claim", "You hold no claim in this campaign", None),
-            Self::Unauthenticated(_) => {
-                (401, "unauthenticated", "It is not known who you are", None)
-            }
+            Self::Unauthenticated(_) => (401, "unauthenticated", "It is not known who you are", None),
             Self::BadRequest(_) => (400, "bad-request", "The request cannot be right", None),
             Self::NotFound => (404, "not-found", "There is nothing here", None),
             Self::Method { .. } => (405, "method-not-allowed", "Another method is needed", None),
             Self::TooLarge { .. } => (413, "too-large", "The request is too large", None),
-            Self::Unavailable => (
-                503,
-                "unavailable",
-                "Not decided yet, please ask again",
-                Some(1),
-            ),
+            Self::Unavailable => (503, "unavailable", "Not decided yet, please ask again", Some(1)),
             Self::Misconfigured(_) => (503, "misconfigured", "The gate is not set up", Some(30)),
         }
     }
@@ -155,21 +145,14 @@ mod tests {
     use super::*;
 
     fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
-        reply
-            .headers
-            .iter()
-            .find(|(n, _)| *n == name)
-            .map(|(_, v)| v.as_str())
+        reply.headers.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str())
     }
 
     #[test]
     fn problems_are_problem_json_with_a_stable_type() {
         let reply = Problem::SoldOut.reply();
         assert_eq!(reply.status, 410);
-        assert_eq!(
-            header(&reply, "content-type"),
-            Some("application/problem+json")
-        );
+        assert_eq!(header(&reply, "content-type"), Some("application/problem+json"));
         assert_eq!(header(&reply, "cache-control"), Some("no-store"));
         let body: Value = serde_json::from_str(&reply.body).unwrap();
         assert_eq!(body["type"], "urn:dropgate:problem:sold-out");
@@ -178,15 +161,8 @@ mod tests {
 
     #[test]
     fn early_visitors_hear_when_to_come_back() {
-        let reply = Problem::NotOpen {
-            opens_ms: 10_500,
-            now_ms: 8_000,
-        }
-        .reply();
-        assert_eq!(
-            (reply.status, header(&reply, "retry-after")),
-            (403, Some("3"))
-        );
+        let reply = Problem::NotOpen { opens_ms: 10_500, now_ms: 8_000 }.reply();
+        assert_eq!((reply.status, header(&reply, "retry-after")), (403, Some("3")));
         let body: Value = serde_json::from_str(&reply.body).unwrap();
         assert_eq!(body["opens_at"], 10_500);
     }
@@ -194,17 +170,11 @@ mod tests {
     #[test]
     fn an_unknown_outcome_asks_to_come_again_and_refuses_nothing() {
         let reply = Problem::Unavailable.reply();
-        assert_eq!(
-            (reply.status, header(&reply, "retry-after")),
-            (503, Some("1"))
-        );
+        assert_eq!((reply.status, header(&reply, "retry-after")), (503, Some("1")));
     }
 
     #[test]
     fn wrong_method_names_the_right_one() {
-        assert_eq!(
-            header(&Problem::Method { allowed: "POST" }.reply(), "allow"),
-            Some("POST")
-        );
+        assert_eq!(header(&Problem::Method { allowed: "POST" }.reply(), "allow"), Some("POST"));
     }
 }

@@ -35,36 +35,15 @@ impl Route {
 /// [`Problem`]: nothing there, another method wanted, or a campaign id that cannot be one.
 pub fn route(method: &str, path: &str) -> Result<Route, Problem> {
     let mut parts = path.trim_start_matches('/').split('/');
-    let parts = [
-        parts.next(),
-        parts.next(),
-        parts.next(),
-        parts.next(),
-        parts.next(),
-        parts.next(),
-    ];
+    let parts = [parts.next(), parts.next(), parts.next(), parts.next(), parts.next(), parts.next()];
     let campaign = |id: &str| CampaignId::parse(id).map_err(|e| Problem::BadRequest(e.to_string()));
     let (route, allowed): (Route, &'static str) = match parts {
         [Some("healthz"), None, ..] => (Route::Health, "GET"),
-        [Some("v1"), Some("campaigns"), Some(id), None, ..] => {
-            (Route::Campaign(campaign(id)?), "GET")
+        [Some("v1"), Some("campaigns"), Some(id), None, ..] => (Route::Campaign(campaign(id)?), "GET"),
+        [Some("v1"), Some("campaigns"), Some(id), Some("claims"), None, ..] => (Route::Claim(campaign(id)?), "POST"),
+        [Some("v1"), Some("campaigns"), Some(id), Some("claims"), Some("me"), None] => {
+            (Route::OwnClaim(campaign(id)?), "GET")
         }
-        [
-            Some("v1"),
-            Some("campaigns"),
-            Some(id),
-            Some("claims"),
-            None,
-            ..,
-        ] => (Route::Claim(campaign(id)?), "POST"),
-        [
-            Some("v1"),
-            Some("campaigns"),
-            Some(id),
-            Some("claims"),
-            Some("me"),
-            None,
-        ] => (Route::OwnClaim(campaign(id)?), "GET"),
         _ => return Err(Problem::NotFound),
     };
     if method == allowed || (method == "HEAD" && allowed == "GET") {
@@ -81,46 +60,19 @@ mod tests {
     #[test]
     fn finds_every_route() {
         let id = CampaignId::parse("spring").unwrap();
-        assert_eq!(
-            route("POST", "/v1/campaigns/spring/claims"),
-            Ok(Route::Claim(id.clone()))
-        );
-        assert_eq!(
-            route("GET", "/v1/campaigns/spring/claims/me"),
-            Ok(Route::OwnClaim(id.clone()))
-        );
-        assert_eq!(
-            route("GET", "/v1/campaigns/spring"),
-            Ok(Route::Campaign(id))
-        );
+        assert_eq!(route("POST", "/v1/campaigns/spring/claims"), Ok(Route::Claim(id.clone())));
+        assert_eq!(route("GET", "/v1/campaigns/spring/claims/me"), Ok(Route::OwnClaim(id.clone())));
+        assert_eq!(route("GET", "/v1/campaigns/spring"), Ok(Route::Campaign(id)));
         assert_eq!(route("HEAD", "/healthz"), Ok(Route::Health));
     }
 
     #[test]
     fn says_what_is_wrong() {
-        assert_eq!(
-            route("GET", "/v1/campaigns/spring/claims"),
-            Err(Problem::Method { allowed: "POST" })
-        );
-        assert_eq!(
-            route("DELETE", "/healthz"),
-            Err(Problem::Method { allowed: "GET" })
-        );
-        assert!(matches!(
-            route("POST", "/v1/campaigns/Spring/claims"),
-            Err(Problem::BadRequest(_))
-        ));
-        assert!(matches!(
-            route("POST", "/v1/campaigns//claims"),
-            Err(Problem::BadRequest(_))
-        ));
-        for path in [
-            "",
-            "/v2",
-            "/v1/campaigns",
-            "/v1/campaigns/spring/claims/me/x",
-            "/v1/campaigns/spring/x",
-        ] {
+        assert_eq!(route("GET", "/v1/campaigns/spring/claims"), Err(Problem::Method { allowed: "POST" }));
+        assert_eq!(route("DELETE", "/healthz"), Err(Problem::Method { allowed: "GET" }));
+        assert!(matches!(route("POST", "/v1/campaigns/Spring/claims"), Err(Problem::BadRequest(_))));
+        assert!(matches!(route("POST", "/v1/campaigns//claims"), Err(Problem::BadRequest(_))));
+        for path in ["", "/v2", "/v1/campaigns", "/v1/campaigns/spring/claims/me/x", "/v1/campaigns/spring/x"] {
             assert_eq!(route("GET", path), Err(Problem::NotFound), "{path}");
         }
     }

@@ -52,11 +52,7 @@ impl Settings {
     /// [`SettingsError`] with every problem. No value is repeated: it may be a secret.
     pub fn read(get: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
         let mut problems = Vec::new();
-        let find = |name: &str| {
-            get(name)
-                .map(|v| v.trim().to_owned())
-                .filter(|v| !v.is_empty())
-        };
+        let find = |name: &str| get(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
 
         let mut url = |name: &str| match find(name) {
             Some(url) if url.starts_with("https://") || url.starts_with("http://") => {
@@ -67,9 +63,7 @@ impl Settings {
                 String::new()
             }
             None => {
-                problems.push(format!(
-                    "{name} is missing: the address of the service, https://.."
-                ));
+                problems.push(format!("{name} is missing: the address of the service, https://.."));
                 String::new()
             }
         };
@@ -77,42 +71,29 @@ impl Settings {
         let kafka_url = url("KAFKA_REST_URL");
 
         let redis_token = find("UPSTASH_REDIS_REST_TOKEN").unwrap_or_else(|| {
-            problems.push(
-                "UPSTASH_REDIS_REST_TOKEN is missing: the token of the Redis REST service"
-                    .to_owned(),
-            );
+            problems.push("UPSTASH_REDIS_REST_TOKEN is missing: the token of the Redis REST service".to_owned());
             String::new()
         });
-        let code_secret = match find("COUPON_CODE_SECRET").map(|secret| CodeSecret::parse(&secret))
-        {
+        let code_secret = match find("COUPON_CODE_SECRET").map(|secret| CodeSecret::parse(&secret)) {
             Some(Ok(secret)) => Some(secret),
             Some(Err(e)) => {
                 problems.push(format!("COUPON_CODE_SECRET: {e}"));
                 None
             }
             None => {
-                problems.push(
-                    "COUPON_CODE_SECRET is missing: at least 16 bytes, the same as the issuer's"
-                        .to_owned(),
-                );
+                problems.push("COUPON_CODE_SECRET is missing: at least 16 bytes, the same as the issuer's".to_owned());
                 None
             }
         };
-        let kafka_authorization = match (
-            find("KAFKA_REST_TOKEN"),
-            find("KAFKA_REST_USER"),
-            find("KAFKA_REST_PASSWORD"),
-        ) {
+        let kafka_authorization = match (find("KAFKA_REST_TOKEN"), find("KAFKA_REST_USER"), find("KAFKA_REST_PASSWORD"))
+        {
             (Some(token), None, None) => Some(format!("Bearer {token}")),
-            (None, Some(user), Some(password)) => {
-                Some(crate::kafka_rest::basic_authorization(&user, &password))
-            }
+            (None, Some(user), Some(password)) => Some(crate::kafka_rest::basic_authorization(&user, &password)),
             (None, None, None) => None,
             _ => {
                 problems.push(
-                        "give either KAFKA_REST_TOKEN, or both KAFKA_REST_USER and KAFKA_REST_PASSWORD, or none"
-                            .to_owned(),
-                    );
+                    "give either KAFKA_REST_TOKEN, or both KAFKA_REST_USER and KAFKA_REST_PASSWORD, or none".to_owned(),
+                );
                 None
             }
         };
@@ -120,9 +101,7 @@ impl Settings {
             None => usual,
             Some(Ok(ms)) if (10..=30_000).contains(&ms) => ms,
             Some(_) => {
-                problems.push(format!(
-                    "{name} must be a number of milliseconds from 10 to 30000"
-                ));
+                problems.push(format!("{name} must be a number of milliseconds from 10 to 30000"));
                 usual
             }
         };
@@ -178,13 +157,7 @@ mod tests {
     use super::*;
 
     fn read(pairs: &[(&str, &str)]) -> Result<Settings, SettingsError> {
-        Settings::read(|name| {
-            pairs
-                .iter()
-                .rev()
-                .find(|(n, _)| *n == name)
-                .map(|(_, v)| (*v).to_owned())
-        })
+        Settings::read(|name| pairs.iter().rev().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()))
     }
 
     const GOOD: [(&str, &str); 5] = [
@@ -231,13 +204,7 @@ mod tests {
     fn refuses_the_insecure_header_in_production() {
         let mut pairs = GOOD.to_vec();
         pairs.push(("ENVIRONMENT", "production"));
-        assert!(
-            read(&pairs)
-                .err()
-                .unwrap()
-                .to_string()
-                .contains("is refused where ENVIRONMENT=production")
-        );
+        assert!(read(&pairs).err().unwrap().to_string().contains("is refused where ENVIRONMENT=production"));
     }
 
     #[test]
@@ -246,9 +213,6 @@ mod tests {
         pairs.push(("KAFKA_REST_USER", "user"));
         assert!(read(&pairs).is_err());
         pairs.push(("KAFKA_REST_PASSWORD", "pass"));
-        assert_eq!(
-            read(&pairs).unwrap().kafka_authorization.as_deref(),
-            Some("Basic dXNlcjpwYXNz")
-        );
+        assert_eq!(read(&pairs).unwrap().kafka_authorization.as_deref(), Some("Basic dXNlcjpwYXNz"));
     }
 }

@@ -29,10 +29,7 @@ fn the_request_is_the_portable_one() {
             )
         })
         .collect();
-    assert_eq!(
-        serde_json::from_str::<Value>(&encode(&records)).unwrap(),
-        request["body"]
-    );
+    assert_eq!(serde_json::from_str::<Value>(&encode(&records)).unwrap(), request["body"]);
 }
 
 /// I8: only what every proxy's own words acknowledge counts; all else stays an obligation.

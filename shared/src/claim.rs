@@ -71,11 +71,7 @@ impl FromStr for ClaimEntry {
             return Err(ClaimEntryError);
         };
         Ok(Self {
-            slot: slot
-                .parse()
-                .ok()
-                .and_then(|n| Slot::new(n).ok())
-                .ok_or(ClaimEntryError)?,
+            slot: slot.parse().ok().and_then(|n| Slot::new(n).ok()).ok_or(ClaimEntryError)?,
             admitted_ms: admitted_ms.parse().map_err(|_| ClaimEntryError)?,
             status: match status {
                 "a" => ClaimStatus::Admitted,
@@ -94,21 +90,14 @@ mod tests {
 
     #[test]
     fn reads_what_it_writes() {
-        for text in [
-            "1:0:a",
-            "57:1763700000123:i",
-            "4294967295:1763700000123:r",
-            "2:3:d",
-        ] {
+        for text in ["1:0:a", "57:1763700000123:i", "4294967295:1763700000123:r", "2:3:d"] {
             assert_eq!(text.parse::<ClaimEntry>().unwrap().to_string(), text);
         }
     }
 
     #[test]
     fn refuses_what_is_no_entry() {
-        for text in [
-            "", "1", "0:1:a", "1:1:x", "1:1:a:b", "-1:1:a", "1::a", "1:1:",
-        ] {
+        for text in ["", "1", "0:1:a", "1:1:x", "1:1:a:b", "-1:1:a", "1::a", "1:1:"] {
             assert_eq!(text.parse::<ClaimEntry>(), Err(ClaimEntryError), "{text:?}");
         }
     }

@@ -29,9 +29,7 @@ impl CodeSecret {
             return Err(CodeSecretError(secret.len()));
         }
         // HMAC takes a key of any length, so the error cannot occur.
-        Hmac::new_from_slice(secret.as_bytes())
-            .map(Self)
-            .map_err(|_| CodeSecretError(secret.len()))
+        Hmac::new_from_slice(secret.as_bytes()).map(Self).map_err(|_| CodeSecretError(secret.len()))
     }
 
     /// The code of a claim: the first 80 bits of HMAC-SHA256(secret, `campaign/user`) in Crockford's
@@ -75,9 +73,6 @@ mod tests {
     #[test]
     fn secret_has_a_least_length_and_never_shows() {
         assert_eq!(CodeSecret::parse("short").unwrap_err(), CodeSecretError(5));
-        assert_eq!(
-            format!("{:?}", CodeSecret::parse("0123456789abcdef").unwrap()),
-            "CodeSecret(..)"
-        );
+        assert_eq!(format!("{:?}", CodeSecret::parse("0123456789abcdef").unwrap()), "CodeSecret(..)");
     }
 }

@@ -58,30 +58,13 @@ impl Fault {
     /// A fault that a later try may not meet, with unknown effect.
     #[must_use]
     pub fn unknown(source: Source, label: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            fate: Fate::Unknown,
-            retry: true,
-            source,
-            label,
-            detail: detail.into(),
-        }
+        Self { fate: Fate::Unknown, retry: true, source, label, detail: detail.into() }
     }
 
     /// A fault that surely had no effect.
     #[must_use]
-    pub fn none(
-        source: Source,
-        label: &'static str,
-        retry: bool,
-        detail: impl Into<String>,
-    ) -> Self {
-        Self {
-            fate: Fate::None,
-            retry,
-            source,
-            label,
-            detail: detail.into(),
-        }
+    pub fn none(source: Source, label: &'static str, retry: bool, detail: impl Into<String>) -> Self {
+        Self { fate: Fate::None, retry, source, label, detail: detail.into() }
     }
 }
 

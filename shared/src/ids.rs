@@ -36,14 +36,8 @@ impl CampaignId {
     /// [`IdError::Campaign`].
     pub fn parse(text: &str) -> Result<Self, IdError> {
         let fits = (1..=64).contains(&text.len())
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        if fits {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(IdError::Campaign)
-        }
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if fits { Ok(Self(text.to_owned())) } else { Err(IdError::Campaign) }
     }
 
     /// The id as text.
@@ -171,10 +165,7 @@ mod tests {
             assert_eq!(UserId::parse(good).unwrap().as_str(), good);
         }
         assert_eq!(UserId::parse(""), Err(IdError::UserLength(0)));
-        assert_eq!(
-            UserId::parse(&"é".repeat(65)),
-            Err(IdError::UserLength(130))
-        );
+        assert_eq!(UserId::parse(&"é".repeat(65)), Err(IdError::UserLength(130)));
         assert_eq!(UserId::parse("a\nb"), Err(IdError::UserControl));
         assert_eq!(UserId::parse("a\u{85}b"), Err(IdError::UserControl));
         assert_eq!(UserId::parse("a "), Err(IdError::UserSpace));

@@ -50,13 +50,7 @@ mod tests {
         assert_eq!(keys.claims, "dg:{spring-26}:claims");
         assert_eq!(keys.outbox, "dg:{spring-26}:outbox");
         assert_eq!(CAMPAIGNS_KEY, "dg:campaigns");
-        assert_eq!(
-            record_key(&campaign, &UserId::parse("a/b").unwrap()),
-            "spring-26/a/b"
-        );
-        assert_eq!(
-            (TOPIC, DEAD_LETTER_TOPIC),
-            ("coupon_create", "coupon_create.dlq")
-        );
+        assert_eq!(record_key(&campaign, &UserId::parse("a/b").unwrap()), "spring-26/a/b");
+        assert_eq!((TOPIC, DEAD_LETTER_TOPIC), ("coupon_create", "coupon_create.dlq"));
     }
 }

@@ -49,21 +49,8 @@ impl RecordError {
 impl AdmissionRecord {
     /// A record of the current version.
     #[must_use]
-    pub fn new(
-        campaign: CampaignId,
-        user: UserId,
-        slot: Slot,
-        admitted_at: u64,
-        trace: Option<String>,
-    ) -> Self {
-        Self {
-            v: VERSION,
-            campaign,
-            user,
-            slot,
-            admitted_at,
-            trace,
-        }
+    pub fn new(campaign: CampaignId, user: UserId, slot: Slot, admitted_at: u64, trace: Option<String>) -> Self {
+        Self { v: VERSION, campaign, user, slot, admitted_at, trace }
     }
 
     /// The record as JSON.

@@ -44,18 +44,8 @@ impl<H: Http> RedisRest<H> {
     ///
     /// # Errors
     /// [`Fault`] of the request as a whole; each command has its own result within.
-    pub async fn pipeline(
-        &self,
-        commands: &[Vec<String>],
-    ) -> Result<Vec<Result<Value, Fault>>, Fault> {
-        let body = format!(
-            "[{}]",
-            commands
-                .iter()
-                .map(|c| json_array(c))
-                .collect::<Vec<_>>()
-                .join(",")
-        );
+    pub async fn pipeline(&self, commands: &[Vec<String>]) -> Result<Vec<Result<Value, Fault>>, Fault> {
+        let body = format!("[{}]", commands.iter().map(|c| json_array(c)).collect::<Vec<_>>().join(","));
         let reply = self.post("/pipeline", body).await?;
         let unknown = |detail: String| Fault::unknown(Source::Redis, "garbled", detail);
         if reply.status != 200 {
@@ -64,14 +54,10 @@ impl<H: Http> RedisRest<H> {
                 Ok(_) => Err(unknown(format!("status {} for a pipeline", reply.status))),
             };
         }
-        let results: Vec<Value> = serde_json::from_slice(&reply.body)
-            .map_err(|e| unknown(format!("pipeline answer: {e}")))?;
+        let results: Vec<Value> =
+            serde_json::from_slice(&reply.body).map_err(|e| unknown(format!("pipeline answer: {e}")))?;
         if results.len() != commands.len() {
-            return Err(unknown(format!(
-                "{} results for {} commands",
-                results.len(),
-                commands.len()
-            )));
+            return Err(unknown(format!("{} results for {} commands", results.len(), commands.len())));
         }
         Ok(results.into_iter().map(result_of).collect())
     }
@@ -80,17 +66,9 @@ impl<H: Http> RedisRest<H> {
     ///
     /// # Errors
     /// [`Fault`], with what became of the script.
-    pub async fn eval<S: AsRef<str>>(
-        &self,
-        script: &Script,
-        keys: &[&str],
-        args: &[S],
-    ) -> Result<Value, Fault> {
-        let (text, sha1) = if self.key_locking {
-            (script.locking_text, script.locking_sha1)
-        } else {
-            (script.text, script.sha1)
-        };
+    pub async fn eval<S: AsRef<str>>(&self, script: &Script, keys: &[&str], args: &[S]) -> Result<Value, Fault> {
+        let (text, sha1) =
+            if self.key_locking { (script.locking_text, script.locking_sha1) } else { (script.text, script.sha1) };
         let count = keys.len().to_string();
         let call = |command: &'static str, body: &'static str| {
             let mut all = vec![command, body, count.as_str()];
@@ -99,9 +77,7 @@ impl<H: Http> RedisRest<H> {
             json_array(&all)
         };
         match decode(&self.post("/", call("EVALSHA", sha1)).await?) {
-            Err(fault) if fault.label == NOSCRIPT => {
-                decode(&self.post("/", call("EVAL", text)).await?)
-            }
+            Err(fault) if fault.label == NOSCRIPT => decode(&self.post("/", call("EVAL", text)).await?),
             other => other,
         }
     }
@@ -111,30 +87,17 @@ impl<H: Http> RedisRest<H> {
         let request = HttpRequest {
             url: &url,
             // serverless-redis-http wants exactly this content type.
-            headers: vec![
-                ("authorization", &self.authorization),
-                ("content-type", "application/json"),
-            ],
+            headers: vec![("authorization", &self.authorization), ("content-type", "application/json")],
             body,
             deadline_ms: self.deadline_ms,
         };
-        self.http.post(request).await.map_err(
-            |SendFault {
-                 may_have_arrived,
-                 label,
-                 detail,
-             }| Fault {
-                fate: if may_have_arrived {
-                    Fate::Unknown
-                } else {
-                    Fate::None
-                },
-                retry: true,
-                source: Source::Redis,
-                label,
-                detail,
-            },
-        )
+        self.http.post(request).await.map_err(|SendFault { may_have_arrived, label, detail }| Fault {
+            fate: if may_have_arrived { Fate::Unknown } else { Fate::None },
+            retry: true,
+            source: Source::Redis,
+            label,
+            detail,
+        })
     }
 }
 
@@ -180,19 +143,10 @@ fn result_of(mut body: Value) -> Result<Value, Fault> {
         };
         // The service words its own errors; none of them repeats an argument beyond the first words.
         let detail = error.chars().take(200).collect::<String>();
-        return Err(Fault::none(
-            Source::Redis,
-            label,
-            label == "not_serving",
-            detail,
-        ));
+        return Err(Fault::none(Source::Redis, label, label == "not_serving", detail));
     }
     match body.get_mut("result") {
         Some(result) => Ok(result.take()),
-        None => Err(Fault::unknown(
-            Source::Redis,
-            "garbled",
-            "an answer without result and error",
-        )),
+        None => Err(Fault::unknown(Source::Redis, "garbled", "an answer without result and error")),
     }
 }

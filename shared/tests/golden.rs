@@ -1,10 +1,5 @@
 //! The wire formats against their golden vectors: a change that breaks one of these is a migration.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::expect_used
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
 
 use dropgate_shared::code::CodeSecret;
 use dropgate_shared::fault::Fate;
@@ -32,10 +27,7 @@ fn records_are_read_and_written_as_ever() {
             "admitted_at": record.admitted_at, "trace": record.trace,
         });
         assert_eq!(read, vector["is"]);
-        assert_eq!(
-            record_key(&record.campaign, &record.user),
-            vector["key"].as_str().unwrap()
-        );
+        assert_eq!(record_key(&record.campaign, &record.user), vector["key"].as_str().unwrap());
         if vector["writes"] == true {
             assert_eq!(record.encode(), value);
         }
@@ -57,12 +49,7 @@ fn coupon_codes_never_change() {
         let text = |name: &str| vector[name].as_str().unwrap();
         let campaign = CampaignId::parse(text("campaign")).unwrap();
         let user = UserId::parse(text("user")).unwrap();
-        assert_eq!(
-            CodeSecret::parse(text("secret"))
-                .unwrap()
-                .code(&campaign, &user),
-            text("code")
-        );
+        assert_eq!(CodeSecret::parse(text("secret")).unwrap().code(&campaign, &user), text("code"));
     }
 }
 

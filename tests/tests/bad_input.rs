@@ -55,8 +55,7 @@ async fn every_bad_request_is_told_what_would_be_right() {
 
     // Two hundred claims of one user at once: one slot (I2, I5).
     let campaign = system.campaign(5);
-    let answers: Vec<_> =
-        futures_util::future::join_all((0..200).map(|_| system.claim(&campaign, "impatient"))).await;
+    let answers: Vec<_> = futures_util::future::join_all((0..200).map(|_| system.claim(&campaign, "impatient"))).await;
     assert_eq!(answers.iter().filter(|a| a.status == 202).count(), 1);
     assert_eq!(answers.iter().filter(|a| a.status == 200).count(), 199);
     assert!(answers.iter().all(|a| a.body["slot"] == 1 && a.body["code"] == answers[0].body["code"]));

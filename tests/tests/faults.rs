@@ -64,8 +64,7 @@ async fn every_part_may_go_away_and_come_back() {
         .without("redis", false, async {
             let mut answers = Vec::new();
             for user in users("redis-away") {
-                let answer =
-                    dropgate_local::http_client().post(&url).header("x-user-id", user.as_str()).send().await?;
+                let answer = dropgate_local::http_client().post(&url).header("x-user-id", user.as_str()).send().await?;
                 answers.push((answer.status().as_u16(), answer.headers().contains_key("retry-after")));
             }
             Ok(answers)

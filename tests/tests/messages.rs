@@ -46,7 +46,13 @@ fn the_issuer_names_every_missing_setting_at_once() {
     let output = Command::new(programs().join("issuer")).arg("run").env_clear().output().unwrap();
     says(
         &output,
-        &["DATABASE_URL", "KAFKA_BOOTSTRAP", "UPSTASH_REDIS_REST_URL", "UPSTASH_REDIS_REST_TOKEN", "COUPON_CODE_SECRET"],
+        &[
+            "DATABASE_URL",
+            "KAFKA_BOOTSTRAP",
+            "UPSTASH_REDIS_REST_URL",
+            "UPSTASH_REDIS_REST_TOKEN",
+            "COUPON_CODE_SECRET",
+        ],
     );
 }
 

@@ -21,10 +21,7 @@ impl Court<'_> {
             };
             owed += 1;
             match (case.row, case.refused) {
-                (None, None) => list.add(
-                    self.name(user),
-                    format!("was told slot {}, and has no row", last.slot),
-                ),
+                (None, None) => list.add(self.name(user), format!("was told slot {}, and has no row", last.slot)),
                 (None, Some(_)) => {}
                 (Some(row), _) => {
                     let wrong = case.told().find(|(_, told)| {
@@ -44,10 +41,7 @@ impl Court<'_> {
                 }
             }
         }
-        list.finding(
-            Check::Owed,
-            format!("{owed} users were told that they are in"),
-        )
+        list.finding(Check::Owed, format!("{owed} users were told that they are in"))
     }
 
     pub(super) fn spurious(&self) -> Finding {
@@ -60,34 +54,16 @@ impl Court<'_> {
             if case.told().next().is_some() {
                 continue;
             }
-            let denial = case
-                .denials()
-                .find(|denial| !case.unknown().any(|unknown| overtaken(denial, unknown)));
+            let denial = case.denials().find(|denial| !case.unknown().any(|unknown| overtaken(denial, unknown)));
             if let Some(denial) = denial {
-                list.add(
-                    self.name(user),
-                    format!(
-                        "holds slot {} and was told `{}`",
-                        row.slot,
-                        words(&denial.outcome)
-                    ),
-                );
+                list.add(self.name(user), format!("holds slot {} and was told `{}`", row.slot, words(&denial.outcome)));
             } else if case.unknown().next().is_none() {
-                list.add(
-                    self.name(user),
-                    format!(
-                        "holds slot {} and no request of his can have got it",
-                        row.slot
-                    ),
-                );
+                list.add(self.name(user), format!("holds slot {} and no request of his can have got it", row.slot));
             }
         }
         if !self.terms.allow_foreign {
             for row in &self.strangers {
-                list.add(
-                    row.user.clone(),
-                    format!("holds slot {} and was not sent by this run", row.slot),
-                );
+                list.add(row.user.clone(), format!("holds slot {} and was not sent by this run", row.slot));
             }
         }
         list.finding(Check::Spurious, format!("{} rows", rows.coupons.len()))
@@ -122,35 +98,19 @@ impl Court<'_> {
                     ),
                 );
             }
-            let admissions = case
-                .tries
-                .iter()
-                .filter(|one| matches!(one.outcome, Outcome::Admitted(_)))
-                .count();
+            let admissions = case.tries.iter().filter(|one| matches!(one.outcome, Outcome::Admitted(_))).count();
             if admissions > 1 {
-                list.add(
-                    self.name(user),
-                    format!("was admitted anew {admissions} times"),
-                );
+                list.add(self.name(user), format!("was admitted anew {admissions} times"));
             }
-            let denial = case
-                .denials()
-                .find(|denial| case.told().any(|(told, _)| !overtaken(denial, told)));
+            let denial = case.denials().find(|denial| case.told().any(|(told, _)| !overtaken(denial, told)));
             if let Some(denial) = denial {
                 list.add(
                     self.name(user),
-                    format!(
-                        "holds slot {} and was told `{}` all the same",
-                        first.slot,
-                        words(&denial.outcome)
-                    ),
+                    format!("holds slot {} and was told `{}` all the same", first.slot, words(&denial.outcome)),
                 );
             }
         }
-        list.finding(
-            Check::Repeats,
-            format!("{repeated} users asked more than once"),
-        )
+        list.finding(Check::Repeats, format!("{repeated} users asked more than once"))
     }
 
     pub(super) fn slots(&self) -> Finding {
@@ -160,22 +120,13 @@ impl Court<'_> {
         let mut seats: HashMap<&str, u32> = HashMap::new();
         for row in self.rows.iter().flat_map(|rows| &rows.coupons) {
             if !(1..=capacity).contains(&row.slot) {
-                list.add(
-                    row.user.clone(),
-                    format!("holds slot {} of {capacity}", row.slot),
-                );
+                list.add(row.user.clone(), format!("holds slot {} of {capacity}", row.slot));
             }
             if let Some(other) = holders.insert(row.slot, &row.user) {
-                list.add(
-                    row.user.clone(),
-                    format!("holds slot {} together with {other}", row.slot),
-                );
+                list.add(row.user.clone(), format!("holds slot {} together with {other}", row.slot));
             }
             if let Some(other) = seats.insert(&row.user, row.slot) {
-                list.add(
-                    row.user.clone(),
-                    format!("holds slot {} and slot {other}", row.slot),
-                );
+                list.add(row.user.clone(), format!("holds slot {} and slot {other}", row.slot));
             }
         }
         let rows = self.rows.map_or(0, |rows| rows.coupons.len());
@@ -187,61 +138,35 @@ impl Court<'_> {
             let slots: HashSet<u32> = case.told().map(|(_, told)| told.slot).collect();
             for slot in slots {
                 if !(1..=capacity).contains(&slot) {
-                    list.add(
-                        self.name(user),
-                        format!("was told slot {slot} of {capacity}"),
-                    );
+                    list.add(self.name(user), format!("was told slot {slot} of {capacity}"));
                 }
                 // Where slots may move, the rows alone say who holds which.
                 if let Some(other) = promised.insert(slot, user)
                     && !self.terms.allow_moved
                 {
-                    list.add(
-                        self.name(user),
-                        format!("was told slot {slot}, and so was {}", self.name(other)),
-                    );
+                    list.add(self.name(user), format!("was told slot {slot}, and so was {}", self.name(other)));
                 }
             }
         }
-        list.finding(
-            Check::Slots,
-            format!("{} slots told, {rows} rows", promised.len()),
-        )
+        list.finding(Check::Slots, format!("{} slots told, {rows} rows", promised.len()))
     }
 
     pub(super) fn full(&self) -> Finding {
         let mut list = Offences::default();
         let (users, capacity) = (self.ledger.crowd.users(), self.terms.capacity);
-        if users > 0
-            && !self
-                .cases()
-                .any(|(_, case)| case.row.is_some() || case.told().next().is_some())
-        {
-            list.add(
-                String::new(),
-                format!("none of {users} users got anything: this run has tested nothing"),
-            );
+        if users > 0 && !self.cases().any(|(_, case)| case.row.is_some() || case.told().next().is_some()) {
+            list.add(String::new(), format!("none of {users} users got anything: this run has tested nothing"));
             return list.finding(Check::Full, String::new());
         }
         let Some(rows) = self.rows else {
             return not_applicable(Check::Full, "MySQL was not read");
         };
         if !expect_full(self.ledger, self.terms) {
-            let why = if users < capacity {
-                "fewer users than coupons"
-            } else {
-                "the campaign was not open to all"
-            };
+            let why = if users < capacity { "fewer users than coupons" } else { "the campaign was not open to all" };
             return not_applicable(Check::Full, why);
         }
         if rows.coupons.len() != capacity as usize {
-            list.add(
-                String::new(),
-                format!(
-                    "{} rows, {users} users came for {capacity} coupons",
-                    rows.coupons.len()
-                ),
-            );
+            list.add(String::new(), format!("{} rows, {users} users came for {capacity} coupons", rows.coupons.len()));
         }
         list.finding(Check::Full, format!("{} of {capacity}", rows.coupons.len()))
     }
@@ -260,10 +185,7 @@ impl Court<'_> {
                     let left = self.terms.capacity as usize - rows.coupons.len();
                     list.add(
                         self.name(user),
-                        format!(
-                            "was told `sold out`, and {left} of {} slots have no row",
-                            self.terms.capacity
-                        ),
+                        format!("was told `sold out`, and {left} of {} slots have no row", self.terms.capacity),
                     );
                 }
             }
@@ -275,18 +197,11 @@ impl Court<'_> {
         let mut list = Offences::default();
         for one in &self.ledger.tries {
             if let Outcome::Odd { status, what } = &one.outcome {
-                let user = self
-                    .ledger
-                    .user(one)
-                    .map(|user| self.name(user))
-                    .unwrap_or_default();
+                let user = self.ledger.user(one).map(|user| self.name(user)).unwrap_or_default();
                 list.add(user, format!("was answered {status}, {what}"));
             }
         }
-        list.finding(
-            Check::Answers,
-            format!("{} answers", self.ledger.tries.len()),
-        )
+        list.finding(Check::Answers, format!("{} answers", self.ledger.tries.len()))
     }
 }
 
@@ -314,27 +229,11 @@ impl Offences {
     }
 
     fn finding(self, check: Check, note: String) -> Finding {
-        let grade = if self.count == 0 {
-            Grade::Pass
-        } else {
-            Grade::Fail
-        };
-        Finding {
-            check,
-            grade,
-            note,
-            offences: self.count,
-            named: self.named,
-        }
+        let grade = if self.count == 0 { Grade::Pass } else { Grade::Fail };
+        Finding { check, grade, note, offences: self.count, named: self.named }
     }
 }
 
 fn not_applicable(check: Check, why: &str) -> Finding {
-    Finding {
-        check,
-        grade: Grade::NotApplicable,
-        note: why.to_owned(),
-        offences: 0,
-        named: Vec::new(),
-    }
+    Finding { check, grade: Grade::NotApplicable, note: why.to_owned(), offences: 0, named: Vec::new() }
 }

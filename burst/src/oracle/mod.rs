@@ -30,26 +30,16 @@ struct Case<'a> {
 
 impl<'a> Case<'a> {
     fn told(&self) -> impl Iterator<Item = (&'a Try, &'a Told)> {
-        self.tries
-            .iter()
-            .copied()
-            .filter_map(|one| Some((one, one.outcome.told()?)))
+        self.tries.iter().copied().filter_map(|one| Some((one, one.outcome.told()?)))
     }
 
     fn denials(&self) -> impl Iterator<Item = &'a Try> {
-        self.tries
-            .iter()
-            .copied()
-            .filter(|one| one.outcome.is_denial())
+        self.tries.iter().copied().filter(|one| one.outcome.is_denial())
     }
 
     /// A try of which nobody knows whether it was admitted.
     fn unknown(&self) -> impl Iterator<Item = &'a Try> {
-        self.tries.iter().copied().filter(|one| {
-            one.outcome
-                .cause()
-                .is_some_and(|cause| cause.may_have_admitted())
-        })
+        self.tries.iter().copied().filter(|one| one.outcome.cause().is_some_and(|cause| cause.may_have_admitted()))
     }
 }
 
@@ -60,22 +50,13 @@ fn overtaken(denial: &Try, admission: &Try) -> bool {
 }
 
 fn users_owed(ledger: &Ledger) -> HashSet<u32> {
-    ledger
-        .tries
-        .iter()
-        .filter(|one| one.outcome.told().is_some())
-        .filter_map(|one| ledger.user(one))
-        .collect()
+    ledger.tries.iter().filter(|one| one.outcome.told().is_some()).filter_map(|one| ledger.user(one)).collect()
 }
 
 /// How many rows, of either kind, there must be before [`settled`] can hold: cheaper to ask for.
 #[must_use]
 pub fn rows_expected(ledger: &Ledger, terms: &Terms) -> u64 {
-    let full = if expect_full(ledger, terms) {
-        u64::from(terms.capacity)
-    } else {
-        0
-    };
+    let full = if expect_full(ledger, terms) { u64::from(terms.capacity) } else { 0 };
     full.max(users_owed(ledger).len() as u64)
 }
 
@@ -83,25 +64,14 @@ pub fn rows_expected(ledger: &Ledger, terms: &Terms) -> u64 {
 /// row or a refusal, and all `capacity` rows exist if that many users came.
 #[must_use]
 pub fn settled(ledger: &Ledger, rows: &Rows, terms: &Terms) -> bool {
-    let mut there: HashSet<u32> = rows
-        .coupons
-        .iter()
-        .filter_map(|row| ledger.crowd.index(&row.user))
-        .collect();
-    there.extend(
-        rows.refusals
-            .iter()
-            .filter_map(|row| ledger.crowd.index(&row.user)),
-    );
+    let mut there: HashSet<u32> = rows.coupons.iter().filter_map(|row| ledger.crowd.index(&row.user)).collect();
+    there.extend(rows.refusals.iter().filter_map(|row| ledger.crowd.index(&row.user)));
     users_owed(ledger).is_subset(&there)
         && (!expect_full(ledger, terms) || rows.coupons.len() >= terms.capacity as usize)
 }
 
 fn expect_full(ledger: &Ledger, terms: &Terms) -> bool {
-    let outside = ledger
-        .tries
-        .iter()
-        .any(|one| matches!(one.outcome, Outcome::Closed | Outcome::NotOpen));
+    let outside = ledger.tries.iter().any(|one| matches!(one.outcome, Outcome::Closed | Outcome::NotOpen));
     ledger.crowd.users() >= terms.capacity && !outside
 }
 
@@ -111,40 +81,23 @@ pub fn judge(ledger: &Ledger, rows: Option<&Rows>, terms: &Terms) -> Verdict {
     let mut cases: Vec<Case<'_>> = Vec::new();
     cases.resize_with(ledger.crowd.users() as usize, Case::default);
     for one in &ledger.tries {
-        if let Some(case) = ledger
-            .user(one)
-            .and_then(|user| cases.get_mut(user as usize))
-        {
+        if let Some(case) = ledger.user(one).and_then(|user| cases.get_mut(user as usize)) {
             case.tries.push(one);
         }
     }
     let mut strangers = Vec::new();
     for row in rows.iter().flat_map(|rows| &rows.coupons) {
-        match ledger
-            .crowd
-            .index(&row.user)
-            .and_then(|user| cases.get_mut(user as usize))
-        {
+        match ledger.crowd.index(&row.user).and_then(|user| cases.get_mut(user as usize)) {
             Some(case) => case.row = Some(row),
             None => strangers.push(row),
         }
     }
     for row in rows.iter().flat_map(|rows| &rows.refusals) {
-        if let Some(case) = ledger
-            .crowd
-            .index(&row.user)
-            .and_then(|user| cases.get_mut(user as usize))
-        {
+        if let Some(case) = ledger.crowd.index(&row.user).and_then(|user| cases.get_mut(user as usize)) {
             case.refused = Some(&row.reason);
         }
     }
-    let court = Court {
-        ledger,
-        rows,
-        terms,
-        cases,
-        strangers,
-    };
+    let court = Court { ledger, rows, terms, cases, strangers };
     let findings = vec![
         court.owed(),
         court.spurious(),
@@ -154,11 +107,7 @@ pub fn judge(ledger: &Ledger, rows: Option<&Rows>, terms: &Terms) -> Verdict {
         court.sold_out(),
         court.answers(),
     ];
-    Verdict {
-        pass: findings.iter().all(|finding| finding.grade != Grade::Fail),
-        findings,
-        remarks: court.remarks(),
-    }
+    Verdict { pass: findings.iter().all(|finding| finding.grade != Grade::Fail), findings, remarks: court.remarks() }
 }
 
 struct Court<'a> {
@@ -184,10 +133,7 @@ impl<'a> Court<'a> {
     }
 
     fn remarks(&self) -> Remarks {
-        let mut remarks = Remarks {
-            foreign_rows: self.strangers.len(),
-            ..Remarks::default()
-        };
+        let mut remarks = Remarks { foreign_rows: self.strangers.len(), ..Remarks::default() };
         let mut reasons: HashMap<&str, usize> = HashMap::new();
         for (_, case) in self.cases() {
             if let (None, Some(reason)) = (case.row, case.refused) {
@@ -198,14 +144,10 @@ impl<'a> Court<'a> {
                 remarks.undecided_with_row += usize::from(case.row.is_some());
             }
             if let Some(row) = case.row {
-                remarks.moved_slots +=
-                    usize::from(case.told().any(|(_, told)| self.moved(told, row)));
+                remarks.moved_slots += usize::from(case.told().any(|(_, told)| self.moved(told, row)));
             }
         }
-        remarks.refused = reasons
-            .into_iter()
-            .map(|(reason, users)| (reason.to_owned(), users))
-            .collect();
+        remarks.refused = reasons.into_iter().map(|(reason, users)| (reason.to_owned(), users)).collect();
         remarks.refused.sort();
         remarks
     }

@@ -21,14 +21,8 @@ struct Frame {
 
 impl Frame {
     fn new(width: f64, x_max: f64, y_max: f64, label: &str) -> Self {
-        let svg =
-            format!(r#"<svg viewBox="0 0 {width} {HEIGHT}" role="img" aria-label="{label}">"#);
-        Self {
-            width,
-            x_max: x_max.max(f64::MIN_POSITIVE),
-            y_max: y_max.max(f64::MIN_POSITIVE),
-            svg,
-        }
+        let svg = format!(r#"<svg viewBox="0 0 {width} {HEIGHT}" role="img" aria-label="{label}">"#);
+        Self { width, x_max: x_max.max(f64::MIN_POSITIVE), y_max: y_max.max(f64::MIN_POSITIVE), svg }
     }
 
     fn x(&self, value: f64) -> f64 {
@@ -89,15 +83,9 @@ impl Frame {
 fn ticks(max: f64, count: u32) -> Vec<f64> {
     let rough = max / f64::from(count.max(1));
     let power = 10_f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 2.5, 5.0, 10.0]
-        .into_iter()
-        .map(|m| m * power)
-        .find(|step| *step >= rough * 0.999)
-        .unwrap_or(power);
-    (0..=100_u32)
-        .map(|i| f64::from(i) * step)
-        .take_while(|value| *value <= max * 1.0001)
-        .collect()
+    let step =
+        [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|m| m * power).find(|step| *step >= rough * 0.999).unwrap_or(power);
+    (0..=100_u32).map(|i| f64::from(i) * step).take_while(|value| *value <= max * 1.0001).collect()
 }
 
 fn seconds(value: f64) -> String {
@@ -107,11 +95,7 @@ fn seconds(value: f64) -> String {
 }
 
 fn short(value: f64) -> String {
-    if value >= 10_000.0 {
-        format!("{}k", value / 1000.0)
-    } else {
-        format!("{value}")
-    }
+    if value >= 10_000.0 { format!("{}k", value / 1000.0) } else { format!("{value}") }
 }
 
 /// Answers in each slice, stacked by what they say, and the arrivals as a line. Full width.
@@ -128,18 +112,8 @@ pub fn timeline(slices: &[Slice], slice_ms: u64) -> String {
     };
     let answers = |s: &Slice| layers(s).iter().map(|(_, n)| n).sum::<u32>();
     let slice_s = slice_ms as f64 / 1000.0;
-    let top = slices
-        .iter()
-        .map(|s| answers(s).max(s.due))
-        .max()
-        .unwrap_or(0)
-        .max(4);
-    let mut frame = Frame::new(
-        2.0 * WIDTH,
-        slices.len() as f64 * slice_s,
-        f64::from(top),
-        "answers over time",
-    );
+    let top = slices.iter().map(|s| answers(s).max(s.due)).max().unwrap_or(0).max(4);
+    let mut frame = Frame::new(2.0 * WIDTH, slices.len() as f64 * slice_s, f64::from(top), "answers over time");
     frame.y_axis(short);
     frame.time_axis();
     let mut arrivals = Vec::new();
@@ -168,16 +142,8 @@ pub fn timeline(slices: &[Slice], slice_ms: u64) -> String {
 /// Coupons promised and coupons written over time; moments in ms since the start.
 #[must_use]
 pub fn debts(promised_ms: &[f64], written_ms: &[f64], capacity: u32) -> String {
-    let end_s = promised_ms
-        .iter()
-        .chain(written_ms)
-        .copied()
-        .fold(0.0, f64::max)
-        * 1.05
-        / 1000.0;
-    let most = f64::from(capacity)
-        .max(promised_ms.len() as f64)
-        .max(written_ms.len() as f64);
+    let end_s = promised_ms.iter().chain(written_ms).copied().fold(0.0, f64::max) * 1.05 / 1000.0;
+    let most = f64::from(capacity).max(promised_ms.len() as f64).max(written_ms.len() as f64);
     let mut frame = Frame::new(WIDTH, end_s, most, "coupons promised and written over time");
     frame.y_axis(short);
     frame.time_axis();
@@ -202,40 +168,19 @@ pub fn debts(promised_ms: &[f64], written_ms: &[f64], capacity: u32) -> String {
 #[must_use]
 pub fn percentiles(latency: &Latency) -> String {
     let nines = |percentile: f64| -(1.0 - (percentile / 100.0).min(0.99999)).log10();
-    let marks = [
-        (50.0, "50 %"),
-        (90.0, "90 %"),
-        (99.0, "99 %"),
-        (99.9, "99.9 %"),
-        (99.99, "99.99 %"),
-    ];
+    let marks = [(50.0, "50 %"), (90.0, "90 %"), (99.0, "99 %"), (99.9, "99.9 %"), (99.99, "99.99 %")];
     // Percentiles finer than one claim in all of them say nothing.
     let end = nines(100.0 * (1.0 - 1.0 / latency.count.max(2) as f64)).max(1.0);
-    let mut frame = Frame::new(
-        WIDTH,
-        end,
-        latency.max_us as f64 / 1000.0,
-        "latency by percentile",
-    );
+    let mut frame = Frame::new(WIDTH, end, latency.max_us as f64 / 1000.0, "latency by percentile");
     let in_seconds = frame.y_max >= 1_000.0;
-    frame.y_axis(|ms| {
-        if in_seconds {
-            seconds(ms / 1000.0)
-        } else {
-            format!("{ms} ms")
-        }
-    });
+    frame.y_axis(|ms| if in_seconds { seconds(ms / 1000.0) } else { format!("{ms} ms") });
     for (percentile, name) in marks {
         let x = nines(percentile);
         if x <= end * 1.001 {
             frame.x_label(x, name);
         }
     }
-    let points: Vec<(f64, f64)> = latency
-        .curve
-        .iter()
-        .map(|(p, us)| (nines(*p), *us as f64 / 1000.0))
-        .collect();
+    let points: Vec<(f64, f64)> = latency.curve.iter().map(|(p, us)| (nines(*p), *us as f64 / 1000.0)).collect();
     frame.steps("already", &points);
     frame.end()
 }
@@ -254,20 +199,13 @@ mod tests {
 
     #[test]
     fn seconds_and_counts_are_short() {
-        assert_eq!(
-            [0.0, 0.25, 1.0, 12.5].map(seconds),
-            ["0 s", "0.25 s", "1 s", "12.5 s"]
-        );
+        assert_eq!([0.0, 0.25, 1.0, 12.5].map(seconds), ["0 s", "0.25 s", "1 s", "12.5 s"]);
         assert_eq!([0.0, 600.0, 20_000.0].map(short), ["0", "600", "20k"]);
     }
 
     #[test]
     fn charts_of_nothing_are_still_charts() {
-        for svg in [
-            timeline(&[], 50),
-            debts(&[], &[], 0),
-            percentiles(&Latency::default()),
-        ] {
+        for svg in [timeline(&[], 50), debts(&[], &[], 0), percentiles(&Latency::default())] {
             assert!(svg.starts_with("<svg") && svg.ends_with("</svg>"), "{svg}");
             assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
         }
@@ -275,25 +213,9 @@ mod tests {
 
     #[test]
     fn a_bar_is_as_high_as_its_count() {
-        let svg = timeline(
-            &[Slice {
-                due: 10,
-                admitted: 5,
-                denied: 5,
-                ..Slice::default()
-            }],
-            50,
-        );
-        let heights: Vec<f64> = svg
-            .split("height=\"")
-            .skip(1)
-            .filter_map(|part| part.split('"').next()?.parse().ok())
-            .collect();
-        assert_eq!(
-            heights,
-            [88.0, 88.0],
-            "half of the {} units each",
-            HEIGHT - TOP - BOTTOM
-        );
+        let svg = timeline(&[Slice { due: 10, admitted: 5, denied: 5, ..Slice::default() }], 50);
+        let heights: Vec<f64> =
+            svg.split("height=\"").skip(1).filter_map(|part| part.split('"').next()?.parse().ok()).collect();
+        assert_eq!(heights, [88.0, 88.0], "half of the {} units each", HEIGHT - TOP - BOTTOM);
     }
 }

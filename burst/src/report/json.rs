@@ -9,8 +9,5 @@ use serde_json::{Value, json};
 pub fn render(report: &Report) -> String {
     let verdict = if report.verdict.pass { "PASS" } else { "FAIL" };
     let body = serde_json::to_value(report).unwrap_or(Value::Null);
-    format!(
-        "{:#}\n",
-        json!({ "verdict": verdict, "summary": report.summary(), "report": body })
-    )
+    format!("{:#}\n", json!({ "verdict": verdict, "summary": report.summary(), "report": body }))
 }

@@ -38,26 +38,10 @@ impl Report {
         let coupons = figures.rows.unwrap_or(figures.users_in);
         let mut parts = vec![format!("{coupons} coupons for {} users", figures.users)];
         if self.verdict.pass {
-            parts.push(
-                if figures.rows.is_some() {
-                    "nobody wronged"
-                } else {
-                    "no answer wrong"
-                }
-                .to_owned(),
-            );
+            parts.push(if figures.rows.is_some() { "nobody wronged" } else { "no answer wrong" }.to_owned());
         }
-        for finding in self
-            .verdict
-            .findings
-            .iter()
-            .filter(|finding| finding.offences > 0)
-        {
-            parts.push(format!(
-                "NOT TRUE: {} ({})",
-                finding.check.promise(),
-                grouped(finding.offences as u64)
-            ));
+        for finding in self.verdict.findings.iter().filter(|finding| finding.offences > 0) {
+            parts.push(format!("NOT TRUE: {} ({})", finding.check.promise(), grouped(finding.offences as u64)));
         }
         let remarks = &self.verdict.remarks;
         for (reason, users) in &remarks.refused {
@@ -111,10 +95,7 @@ mod tests {
 
     #[test]
     fn numbers_and_spans() {
-        assert_eq!(
-            [0_u64, 999, 1_000, 12_345_678].map(grouped),
-            ["0", "999", "1,000", "12,345,678"]
-        );
+        assert_eq!([0_u64, 999, 1_000, 12_345_678].map(grouped), ["0", "999", "1,000", "12,345,678"]);
         assert_eq!(
             [850, 1_250, 12_300, 999_400, 1_204_000, 120_000_000].map(span),
             ["850 us", "1.2 ms", "12 ms", "999 ms", "1.20 s", "120 s"]

@@ -20,9 +20,7 @@ impl Http for Fetch {
     async fn post(&self, request: HttpRequest<'_>) -> Result<HttpReply, SendFault> {
         let deadline_ms = request.deadline_ms;
         send(request).await.map_err(|error| {
-            let name = js_sys::Reflect::get(&error, &"name".into())
-                .ok()
-                .and_then(|n| n.as_string());
+            let name = js_sys::Reflect::get(&error, &"name".into()).ok().and_then(|n| n.as_string());
             match name.as_deref() {
                 Some("TimeoutError" | "AbortError") => SendFault {
                     may_have_arrived: true,
@@ -51,12 +49,7 @@ async fn send(request: HttpRequest<'_>) -> Result<HttpReply, JsValue> {
     init.set_body(&JsValue::from_str(&request.body));
     // The signal ends the reading of the body too.
     init.set_signal(Some(&AbortSignal::timeout_with_u32(request.deadline_ms)));
-    let response: Response = JsFuture::from(global_fetch(request.url, &init))
-        .await?
-        .dyn_into()?;
+    let response: Response = JsFuture::from(global_fetch(request.url, &init)).await?.dyn_into()?;
     let body = JsFuture::from(response.array_buffer()?).await?;
-    Ok(HttpReply {
-        status: response.status(),
-        body: Uint8Array::new(&body).to_vec(),
-    })
+    Ok(HttpReply { status: response.status(), body: Uint8Array::new(&body).to_vec() })
 }

@@ -41,15 +41,9 @@ fn gate(env: &JsValue) -> Shared {
         Rc::clone(cell.get_or_init(|| {
             let settings = Settings::read(|name| Reflect::get(env, &name.into()).ok()?.as_string());
             if let Err(problems) = &settings {
-                console_error(
-                    &json!({ "event": "misconfigured", "problems": problems.0 }).to_string(),
-                );
+                console_error(&json!({ "event": "misconfigured", "problems": problems.0 }).to_string());
             }
-            Rc::new(
-                settings
-                    .map(|settings| Gate::new(settings, Fetch))
-                    .map_err(|e| e.to_string()),
-            )
+            Rc::new(settings.map(|settings| Gate::new(settings, Fetch)).map_err(|e| e.to_string()))
         }))
     })
 }
@@ -67,11 +61,7 @@ pub fn fetch(request: &Request, env: &JsValue, context: Context) -> JsValue {
     let url = request.url();
     let headers = request.headers();
     let header = |name: &str| headers.get(name).ok().flatten();
-    match gate.begin(&Visit {
-        method: &method,
-        path: path_of(&url),
-        header: &header,
-    }) {
+    match gate.begin(&Visit { method: &method, path: path_of(&url), header: &header }) {
         Step::Answer(reply) => response(&reply, head),
         Step::Call(call) => {
             let shared = Rc::clone(&shared);
@@ -79,11 +69,7 @@ pub fn fetch(request: &Request, env: &JsValue, context: Context) -> JsValue {
                 let Ok(gate) = &*shared else {
                     return Ok(JsValue::UNDEFINED);
                 };
-                let Finished {
-                    reply,
-                    forward,
-                    fault,
-                } = gate.finish(call).await;
+                let Finished { reply, forward, fault } = gate.finish(call).await;
                 if let Some(fault) = fault {
                     log_fault("request", &fault);
                 }
@@ -133,11 +119,7 @@ pub fn scheduled(_event: &JsValue, env: &JsValue, _context: &JsValue) -> Promise
 }
 
 fn now_ms() -> u64 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "ms since the epoch"
-    )]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "ms since the epoch")]
     let now = Date::now() as u64;
     now
 }
@@ -145,10 +127,7 @@ fn now_ms() -> u64 {
 /// The path within an absolute URL.
 fn path_of(url: &str) -> &str {
     let after_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let path = after_scheme
-        .find('/')
-        .and_then(|at| after_scheme.get(at..))
-        .unwrap_or("/");
+    let path = after_scheme.find('/').and_then(|at| after_scheme.get(at..)).unwrap_or("/");
     path.split(['?', '#']).next().unwrap_or(path)
 }
 

@@ -66,7 +66,7 @@ pub fn edge(site: &Site, endpoints: &Endpoints) -> Result<(Spec, String)> {
         ),
     )?;
     let mut args = vec![OsString::from(wrangler)];
-    args.extend(["dev", "--local", "--test-scheduled", "--ip", "127.0.0.1", "--inspector-port"].map(OsString::from));
+    args.extend(["dev", "--local", "--ip", "127.0.0.1", "--inspector-port"].map(OsString::from));
     args.push(ports::free()?.to_string().into());
     args.extend(["--port".to_owned(), port.to_string()].map(OsString::from));
     args.extend([OsString::from("--persist-to"), home.join("state").into()]);

@@ -104,7 +104,7 @@ impl Endpoints {
     /// # Errors
     /// If the gate cannot be reached.
     pub async fn cron(&self) -> Result<()> {
-        let url = format!("{}/__scheduled?cron=*+*+*+*+*", self.edge_url);
+        let url = format!("{}/cdn-cgi/handler/scheduled", self.edge_url);
         crate::http_client().get(url).send().await?.error_for_status()?;
         Ok(())
     }
@@ -418,11 +418,15 @@ impl Secrets {
 /// 128 random bits as 22 characters of base64url: also the form of a Kafka cluster id.
 fn random_id() -> Result<String> {
     use base64::Engine as _;
-    let mut bytes = [0_u8; 16];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     // Kafka refuses an id that begins with a dash, and a program would take it for an option.
-    let id = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
+    let id = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random::<16>()?);
     if id.starts_with('-') { random_id() } else { Ok(id) }
+}
+
+fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0_u8; N];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Writes a file that only its owner may read.

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Fails if the worker exceeds its budget, or if wrangler would not deploy it.
+set -euo pipefail
+cd "$(dirname "$0")"
+BUDGET_KB=250
+
+bytes=$(gzip -9c build/index_bg.wasm build/index.js | wc -c)
+printf 'worker: %d KB gzipped, budget %d KB\n' $(((bytes + 1023) / 1024)) "$BUDGET_KB"
+[ "$bytes" -le $((BUDGET_KB * 1024)) ] || { echo "the worker exceeds its budget" >&2; exit 1; }
+
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+for environment in staging production; do
+  EDGE_PREBUILT=1 WRANGLER_SEND_METRICS=false CI=true node_modules/.bin/wrangler deploy --dry-run \
+    --env "$environment" --outdir "$out/$environment" </dev/null | grep -E 'Total Upload|--dry-run'
+done
