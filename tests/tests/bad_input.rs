@@ -23,7 +23,7 @@ async fn every_bad_request_is_told_what_would_be_right() {
         assert_eq!((bad.status, bad.problem()), (400, "bad-request"), "{user:?}");
         assert!(bad.body["detail"].as_str().unwrap().contains("a user id"), "{bad:?}");
     }
-    for id in ["UPPER", "under_score", "%2e%2e", &"x".repeat(65)] {
+    for id in ["UPPER", "under_score", "%41", &"x".repeat(65)] {
         let bad = system.claim(id, "u1").await;
         assert_eq!((bad.status, bad.problem()), (400, "bad-request"), "{id}");
     }
