@@ -3,8 +3,10 @@
 SHELL := /bin/bash
 BIN := target/service
 LOCAL := $(BIN)/dropgate-local
+CACHE := $(or $(DROPGATE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dropgate)
+DENY := $(CACHE)/cargo-deny-0.20.2
 
-.PHONY: help setup build edge demo up down status logs sql test unit e2e lint fmt docs ci clean
+.PHONY: help setup build edge demo up down status logs sql test unit e2e size deny audit lint fmt docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -38,13 +40,30 @@ logs: ## follow its logs
 sql: ## ask its database: make sql Q='SELECT COUNT(*) FROM coupons'
 	@$(LOCAL) sql $(if $(Q),"$(Q)")
 
-test: build unit e2e ## all tests
+test: build ## all tests
+	@mkdir -p target
+	@set -o pipefail; $(MAKE) --no-print-directory unit e2e 2>&1 | tee target/test.log
+	@awk '/^test result:/ { passed += $$4; failed += $$6 } END { printf "\n%d passed, %d failed\n", passed, failed }' \
+		target/test.log
 
 unit: build
 	$(LOCAL) with-database cargo test --locked --workspace --exclude dropgate-tests
 
 e2e: build
-	cargo test --locked -p dropgate-tests -- --test-threads=1
+	cargo test --locked -p dropgate-tests --tests -- --test-threads=1
+
+size: edge ## the worker's size against its budget, and a dry run of its deployment
+	@edge/size.sh
+
+deny: $(DENY) ## licences and sources of all dependencies
+	@$(DENY)/bin/cargo-deny --log-level error check bans licenses sources
+
+audit: $(DENY) ## known vulnerabilities of all dependencies (asks the network)
+	@$(DENY)/bin/cargo-deny check advisories
+
+$(DENY):
+	@echo "building $(notdir $@) (about 5 minutes)"
+	@cargo install --quiet cargo-deny --version 0.20.2 --locked --root $@.part && mv $@.part $@
 
 lint: setup ## format, clippy natively and for wasm
 	cargo fmt --all --check

@@ -33,6 +33,15 @@ pub enum Decision {
     UnknownCampaign,
 }
 
+/// The decisions of one call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admission {
+    /// One a user, in the order asked.
+    pub decisions: Vec<Decision>,
+    /// How many users hold a claim, told with every [`Decision::SoldOut`].
+    pub held: Option<u64>,
+}
+
 /// Decides for `users`, in their order, in one EVALSHA. Repeating the call is harmless (I5).
 ///
 /// `lease_ms`: after this time without the issuer's confirmation the sweeper forwards the claim again.
@@ -44,14 +53,14 @@ pub async fn admit<H: Http>(
     campaign: &CampaignId,
     users: &[&UserId],
     lease_ms: u32,
-) -> Result<Vec<Decision>, Fault> {
+) -> Result<Admission, Fault> {
     let keys = CampaignKeys::of(campaign);
     let lease = lease_ms.to_string();
     let mut args = vec![lease.as_str()];
     args.extend(users.iter().map(|user| user.as_str()));
     let reply = redis.eval(&scripts::ADMIT, &[&keys.meta, &keys.claims, &keys.outbox], &args).await?;
     // The script ran, so an answer that cannot be read may stand for an admission.
-    decisions(&reply, users.len()).ok_or_else(|| Fault {
+    read(&reply, users.len()).ok_or_else(|| Fault {
         fate: Fate::Done,
         retry: true,
         source: Source::Redis,
@@ -61,14 +70,14 @@ pub async fn admit<H: Http>(
 }
 
 /// Reads the answer of `admit.lua`; its form is described there.
-fn decisions(reply: &Value, users: usize) -> Option<Vec<Decision>> {
+fn read(reply: &Value, users: usize) -> Option<Admission> {
     if reply.is_null() {
-        return Some(vec![Decision::UnknownCampaign; users]);
+        return Some(Admission { decisions: vec![Decision::UnknownCampaign; users], held: None });
     }
     let fields: Vec<&str> = reply.as_array()?.iter().map(Value::as_str).collect::<Option<_>>()?;
-    let (head, answers) = fields.split_at_checked(6)?;
-    let number = |at: usize| head.get(at).and_then(|n| n.parse::<u64>().ok());
-    let (opens_ms, now_ms) = (number(3)?, number(5)?);
+    let ([opens_ms, now_ms, held], answers) = fields.split_first_chunk()?;
+    let (opens_ms, now_ms) = (opens_ms.parse().ok()?, now_ms.parse().ok()?);
+    let held = if held.is_empty() { None } else { Some(held.parse().ok()?) };
     let decisions: Vec<Decision> = answers
         .iter()
         .map(|answer| match *answer {
@@ -83,7 +92,7 @@ fn decisions(reply: &Value, users: usize) -> Option<Vec<Decision>> {
             },
         })
         .collect::<Option<_>>()?;
-    (decisions.len() == users).then_some(decisions)
+    (decisions.len() == users).then_some(Admission { decisions, held })
 }
 
 /// A user's claim as Redis holds it, if he has one.
@@ -102,6 +111,15 @@ pub async fn stored_claim<H: Http>(
         Some(text) if let Ok(entry) = text.parse() => Ok(Some(entry)),
         _ => Err(Fault::unknown(Source::Redis, "garbled", "a claim entry cannot be read")),
     }
+}
+
+/// Who holds a claim of `campaign`, in no order.
+///
+/// # Errors
+/// [`Fault`].
+pub async fn holders<H: Http>(redis: &RedisRest<H>, campaign: &CampaignId) -> Result<Value, Fault> {
+    let keys = CampaignKeys::of(campaign);
+    redis.command(&["HKEYS", &keys.claims]).await
 }
 
 /// A campaign as Redis holds it.
@@ -171,17 +189,14 @@ mod tests {
 
     #[test]
     fn reads_every_answer_of_the_script() {
-        let reply = json!(["open", "2", "2", "500", "0", "900", "+2:900:a", "=1:800:i", "full"]);
-        assert_eq!(
-            decisions(&reply, 3),
-            Some(vec![Decision::Admitted(entry("2:900:a")), Decision::Already(entry("1:800:i")), Decision::SoldOut])
-        );
-        let reply = json!(["open", "2", "0", "500", "0", "400", "early", "late", "paused"]);
-        assert_eq!(
-            decisions(&reply, 3),
-            Some(vec![Decision::NotOpen { opens_ms: 500, now_ms: 400 }, Decision::Closed, Decision::Paused])
-        );
-        assert_eq!(decisions(&Value::Null, 2), Some(vec![Decision::UnknownCampaign; 2]));
+        let reply = json!(["500", "900", "2", "+2:900:a", "=1:800:i", "full"]);
+        let admission = read(&reply, 3).unwrap();
+        let expected = [Decision::Admitted(entry("2:900:a")), Decision::Already(entry("1:800:i")), Decision::SoldOut];
+        assert_eq!((admission.decisions.as_slice(), admission.held), (expected.as_slice(), Some(2)));
+        let admission = read(&json!(["500", "400", "", "early", "late", "paused"]), 3).unwrap();
+        let expected = [Decision::NotOpen { opens_ms: 500, now_ms: 400 }, Decision::Closed, Decision::Paused];
+        assert_eq!((admission.decisions.as_slice(), admission.held), (expected.as_slice(), None));
+        assert_eq!(read(&Value::Null, 2).unwrap().decisions, [Decision::UnknownCampaign; 2]);
     }
 
     #[test]
@@ -189,15 +204,16 @@ mod tests {
         for garbage in [
             json!("OK"),
             json!([]),
-            json!(["open", "2", "2", "500", "0", "900"]),
-            json!(["open", "2", "2", "500", "0", "900", "full", "full"]),
-            json!(["open", "2", "2", "500", "0", "900", "?"]),
-            json!(["open", "2", "2", "500", "0", "900", "+0:1:a"]),
-            json!(["open", "2", "2", "500", "0", "900", ""]),
-            json!(["open", "2", "2", "x", "0", "900", "full"]),
-            json!([1, 2, 3, 4, 5, 6, 7]),
+            json!(["500", "900", ""]),
+            json!(["500", "900", "", "full", "full"]),
+            json!(["500", "900", "", "?"]),
+            json!(["500", "900", "", "+0:1:a"]),
+            json!(["500", "900", "", ""]),
+            json!(["x", "900", "", "full"]),
+            json!(["500", "900", "many", "full"]),
+            json!([1, 2, 3, 4]),
         ] {
-            assert_eq!(decisions(&garbage, 1), None, "{garbage}");
+            assert_eq!(read(&garbage, 1), None, "{garbage}");
         }
     }
 

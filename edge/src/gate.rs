@@ -1,13 +1,17 @@
 //! One request through the gate: what can be answered at once, what needs Redis, what follows after
 //! the answer.
 
-use crate::admission::{self, Decision};
+use crate::admission;
+use crate::errand::Errand;
 use crate::identity::identify;
 use crate::kafka_rest::KafkaRest;
+use crate::lane::Lane;
+use crate::queue::Queue;
 use crate::relay::{self, SWEEP_BATCH, Swept};
 use crate::reply::{Problem, Reply};
 use crate::route::{Route, route};
 use crate::settings::{Auth, Settings};
+use crate::sold_out::SoldOut;
 use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
 use dropgate_shared::code::CodeSecret;
 use dropgate_shared::fault::Fault;
@@ -19,9 +23,16 @@ use dropgate_shared::redis_rest::RedisRest;
 use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 /// A claim says all it has to say in its address and headers.
 pub const BODY_LIMIT_BYTES: u64 = 4096;
+/// Produce calls of one isolate in flight at most: a proxy may keep a producer for each connection.
+const FORWARDS_IN_FLIGHT: usize = 2;
+/// Records in one produce call at most.
+const FORWARD_BATCH: usize = 200;
+/// Records that may wait to be forwarded; what does not fit is left to the sweeper.
+const FORWARD_WAITING: usize = 20_000;
 /// How often an isolate that is being visited sweeps beside its cron, in ms.
 const SWEEP_EVERY_MS: u64 = 5_000;
 
@@ -63,37 +74,41 @@ pub enum Call {
 pub enum Step {
     /// Answered without any I/O.
     Answer(Reply),
-    /// Needs Redis: [`Gate::finish`].
+    /// Needs I/O: [`Gate::finish`].
     Call(Call),
-}
-
-/// A request's end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finished {
-    /// The answer.
-    pub reply: Reply,
-    /// The claim to forward once the answer is out: [`Gate::after`].
-    pub forward: Option<AdmissionRecord>,
-    /// What went wrong upstream, for the log.
-    pub fault: Option<Fault>,
 }
 
 /// The gate of one isolate. Plain values only: nothing here belongs to one request.
 pub struct Gate<H> {
-    redis: RedisRest<H>,
-    kafka: KafkaRest<H>,
+    pub(crate) redis: RedisRest<H>,
+    pub(crate) kafka: KafkaRest<H>,
     codes: CodeSecret,
     auth: Auth,
     /// Campaigns that this isolate has seen in Redis: if one is missing later, Redis has lost data.
     seen_alive: RefCell<BTreeSet<CampaignId>>,
+    pub(crate) sold_out: SoldOut,
+    /// Claims of campaigns that were seen alive, and of others: a flood of made-up ids must not hold
+    /// up a real campaign.
+    pub(crate) alive: Queue,
+    pub(crate) unseen: Queue,
+    /// Admitted claims on their way to Kafka. May be lost with the isolate: the outbox has them all.
+    pub(crate) outgoing: Lane<AdmissionRecord, FORWARDS_IN_FLIGHT>,
+    /// How long a visitor waits for a decision, ms.
+    pub(crate) patience_ms: u64,
     swept_ms: Cell<u64>,
 }
 
-impl<H: Http + Clone> Gate<H> {
+impl<H: Http + Clone + 'static> Gate<H> {
     /// A gate that reaches its upstreams through `http`.
     pub fn new(settings: Settings, http: H) -> Self {
         let Settings { redis_url, redis_token, redis_key_locking, redis_deadline_ms, .. } = &settings;
+        let step_ms = u64::from(settings.kafka_deadline_ms).saturating_add(u64::from(*redis_deadline_ms));
         Self {
+            sold_out: SoldOut::default(),
+            alive: Queue::new(*redis_deadline_ms),
+            unseen: Queue::new(*redis_deadline_ms),
+            outgoing: Lane::new(FORWARD_WAITING, FORWARD_BATCH, step_ms.saturating_add(1_000)),
+            patience_ms: u64::from(*redis_deadline_ms).saturating_add(2_000),
             redis: RedisRest::new(http.clone(), redis_url, redis_token, *redis_deadline_ms, *redis_key_locking),
             kafka: KafkaRest::new(
                 http,
@@ -111,11 +126,11 @@ impl<H: Http + Clone> Gate<H> {
 
     /// Everything that needs no I/O.
     #[must_use]
-    pub fn begin(&self, visit: &Visit<'_>) -> Step {
-        self.examine(visit).unwrap_or_else(|problem| Step::Answer(problem.reply()))
+    pub fn begin(&self, visit: &Visit<'_>, now_ms: u64) -> Step {
+        self.examine(visit, now_ms).unwrap_or_else(|problem| Step::Answer(problem.reply()))
     }
 
-    fn examine(&self, visit: &Visit<'_>) -> Result<Step, Problem> {
+    fn examine(&self, visit: &Visit<'_>, now_ms: u64) -> Result<Step, Problem> {
         let header = visit.header;
         let length = header("content-length").and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
         if length > BODY_LIMIT_BYTES {
@@ -125,56 +140,29 @@ impl<H: Http + Clone> Gate<H> {
             Route::Health => return Ok(Step::Answer(Reply::json(200, &json!({ "status": "ok" })))),
             Route::Campaign(campaign) => Call::Campaign(campaign),
             Route::OwnClaim(campaign) => Call::OwnClaim { campaign, user: identify(self.auth, header)? },
-            Route::Claim(campaign) => Call::Claim {
-                campaign,
-                user: identify(self.auth, header)?,
-                trace: header("traceparent").filter(|t| t.len() == 55 && t.is_ascii()),
-            },
+            Route::Claim(campaign) => {
+                let user = identify(self.auth, header)?;
+                if self.sold_out.stranger(&campaign, &user, now_ms) {
+                    return Err(Problem::SoldOut);
+                }
+                let trace = header("traceparent").filter(|t| t.len() == 55 && t.is_ascii());
+                Call::Claim { campaign, user, trace }
+            }
         }))
     }
 
-    /// What needs Redis.
-    pub async fn finish(&self, call: Call) -> Finished {
+    /// What needs I/O.
+    pub async fn finish<E: Errand>(self: Rc<Self>, call: Call, errand: E) -> Reply {
         let done = match call {
-            Call::Claim { campaign, user, trace } => self.claim(campaign, user, trace).await,
-            Call::OwnClaim { campaign, user } => self.own_claim(&campaign, &user).await.map(|r| (r, None)),
-            Call::Campaign(campaign) => self.campaign(&campaign).await.map(|r| (r, None)),
+            Call::Claim { campaign, user, trace } => self.claim(campaign, user, trace, &errand).await,
+            Call::OwnClaim { campaign, user } => self.own_claim(&campaign, &user).await,
+            Call::Campaign(campaign) => self.campaign(&campaign).await,
         };
-        match done {
-            Ok((reply, forward)) => Finished { reply, forward, fault: None },
-            // Whatever became of the call, it is no refusal (I8).
-            Err(fault) => Finished { reply: Problem::Unavailable.reply(), forward: None, fault: Some(fault) },
-        }
-    }
-
-    async fn claim(
-        &self,
-        campaign: CampaignId,
-        user: UserId,
-        trace: Option<String>,
-    ) -> Result<(Reply, Option<AdmissionRecord>), Fault> {
-        let decisions = admission::admit(&self.redis, &campaign, &[&user], relay::FIRST_LEASE_MS).await?;
-        let decision = decisions.first().copied().unwrap_or(Decision::UnknownCampaign);
-        let problem = match decision {
-            Decision::Admitted(entry) => {
-                self.saw_alive(&campaign);
-                let reply = self.claim_reply(202, &campaign, &user, &entry);
-                let record = AdmissionRecord::new(campaign, user, entry.slot, entry.admitted_ms, trace);
-                return Ok((reply, Some(record)));
-            }
-            Decision::Already(entry) => {
-                return Ok((self.claim_reply(200, &campaign, &user, &entry), None));
-            }
-            Decision::SoldOut => Problem::SoldOut,
-            Decision::NotOpen { opens_ms, now_ms } => Problem::NotOpen { opens_ms, now_ms },
-            Decision::Closed => Problem::Closed,
-            Decision::Paused => Problem::Paused,
-            Decision::UnknownCampaign => {
-                return Ok((self.unknown_campaign(&campaign).reply(), None));
-            }
-        };
-        self.saw_alive(&campaign);
-        Ok((problem.reply(), None))
+        // Whatever became of the call, it is no refusal (I8).
+        done.unwrap_or_else(|fault| {
+            errand.report("request", &fault);
+            Problem::Unavailable.reply()
+        })
     }
 
     async fn own_claim(&self, campaign: &CampaignId, user: &UserId) -> Result<Reply, Fault> {
@@ -217,18 +205,22 @@ impl<H: Http + Clone> Gate<H> {
 
     /// A campaign that this isolate has seen alive does not cease to exist: Redis has lost it, and
     /// until the operator publishes it again nobody may hear that there is no such thing.
-    fn unknown_campaign(&self, campaign: &CampaignId) -> Problem {
-        if self.seen_alive.borrow().contains(campaign) { Problem::Unavailable } else { Problem::UnknownCampaign }
+    pub(crate) fn unknown_campaign(&self, campaign: &CampaignId) -> Problem {
+        if self.is_alive(campaign) { Problem::Unavailable } else { Problem::UnknownCampaign }
     }
 
-    fn saw_alive(&self, campaign: &CampaignId) {
+    pub(crate) fn is_alive(&self, campaign: &CampaignId) -> bool {
+        self.seen_alive.borrow().contains(campaign)
+    }
+
+    pub(crate) fn saw_alive(&self, campaign: &CampaignId) {
         let mut seen = self.seen_alive.borrow_mut();
         if !seen.contains(campaign) {
             seen.insert(campaign.clone());
         }
     }
 
-    fn claim_reply(&self, status: u16, campaign: &CampaignId, user: &UserId, entry: &ClaimEntry) -> Reply {
+    pub(crate) fn claim_reply(&self, status: u16, campaign: &CampaignId, user: &UserId, entry: &ClaimEntry) -> Reply {
         // A refused claim has no code to show: what it would open was never issued.
         let code = (entry.status != ClaimStatus::Refused).then(|| self.codes.code(campaign, user));
         let body = json!({
@@ -241,18 +233,13 @@ impl<H: Http + Clone> Gate<H> {
         Reply::json(status, &body).with("location", format!("/v1/campaigns/{campaign}/claims/me"))
     }
 
-    /// What follows an admission when the visitor has his answer: forwards his claim, and now and then
-    /// sweeps what earlier forwards have left behind.
-    ///
-    /// # Errors
-    /// [`Fault`]: the outbox keeps the claim.
-    pub async fn after(&self, record: AdmissionRecord, now_ms: u64) -> Result<(), Fault> {
-        relay::forward(&self.redis, &self.kafka, &record.campaign, std::slice::from_ref(&record)).await?;
-        if now_ms.saturating_sub(self.swept_ms.get()) >= SWEEP_EVERY_MS {
-            self.swept_ms.set(now_ms);
-            self.sweep_campaign(&record.campaign).await?;
+    /// Sweeps `campaign` if this isolate has not swept for a while.
+    pub(crate) async fn sweep_now_and_then(&self, campaign: &CampaignId, now_ms: u64) -> Result<(), Fault> {
+        if now_ms.saturating_sub(self.swept_ms.get()) < SWEEP_EVERY_MS {
+            return Ok(());
         }
-        Ok(())
+        self.swept_ms.set(now_ms);
+        self.sweep_campaign(campaign).await.map(drop)
     }
 
     /// Sweeps every campaign: what the cron does. One that fails does not stop the others.

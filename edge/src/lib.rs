@@ -6,13 +6,19 @@
 #![deny(clippy::arithmetic_side_effects, clippy::string_slice)]
 
 pub mod admission;
+mod claims;
+pub mod errand;
 pub mod gate;
 pub mod identity;
 pub mod kafka_rest;
+pub mod lane;
+pub mod places;
+pub mod queue;
 pub mod relay;
 pub mod reply;
 pub mod route;
 pub mod settings;
+pub mod sold_out;
 
 #[cfg(target_arch = "wasm32")]
 mod shell;

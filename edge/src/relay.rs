@@ -4,6 +4,7 @@
 //! the time from which the sweeper may send the claim again.
 
 use crate::kafka_rest::KafkaRest;
+use crate::lane::OfCampaign;
 use dropgate_shared::claim::ClaimEntry;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::Http;
@@ -22,6 +23,12 @@ pub const ACKNOWLEDGED_LEASE_MS: u64 = 60_000;
 const SWEEP_LEASE_MS: (u64, u64) = (5_000, 900_000);
 /// Claims that one step of the sweeper takes: a produce call well under 100 KB.
 pub const SWEEP_BATCH: usize = 200;
+
+impl OfCampaign for AdmissionRecord {
+    fn campaign(&self) -> &CampaignId {
+        &self.campaign
+    }
+}
 
 /// What one step of the sweeper did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

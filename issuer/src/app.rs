@@ -1,9 +1,7 @@
 //! The binary: command line, log, signals, and the order in which things are opened and closed.
 
 use crate::campaign;
-use crate::config::{
-    CampaignCommand, Cli, Command, CreateArgs, DatabaseSettings, Problems, RunSettings,
-};
+use crate::config::{CampaignCommand, Cli, Command, CreateArgs, DatabaseSettings, Problems, RunSettings};
 use crate::confirm;
 use crate::consumer::KafkaIntake;
 use crate::dead_letter::KafkaDeadLetters;
@@ -31,6 +29,8 @@ const TOPICS: [&str; 2] = [TOPIC, DEAD_LETTER_TOPIC];
 const CONNECTIONS: u32 = 2;
 /// How long the confirmations of the last batches may take.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(5);
+/// Signals closer together than this are one.
+const SAME_SIGNAL: Duration = Duration::from_millis(300);
 
 /// Why the process ends with another status than 0.
 enum Failure {
@@ -65,10 +65,7 @@ pub fn main() -> ExitCode {
     log_to_stderr();
     // reqwest is built without a provider of its own. An error means that one is installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("issuer: no runtime can be made: {error}");
@@ -92,19 +89,14 @@ pub fn main() -> ExitCode {
 }
 
 fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // sqlx tells of a dying connection at several levels; the loop tells of it once, with the remedy.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=error"));
     let terminal = std::io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if terminal {
         log.with_target(false).init();
     } else {
-        log.json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .init();
+        log.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
     }
 }
 
@@ -116,24 +108,16 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Campaign(CampaignCommand::Publish(args)) => {
             let (database, redis, kafka) = args.settings()?;
             let redis = redis::client(&redis).map_err(Failure::Failed)?;
-            let published =
-                campaign::publish(&open(&database), &redis, kafka.as_ref(), &args.id).await;
+            let published = campaign::publish(&open(&database), &redis, kafka.as_ref(), &args.id).await;
             println!("{}", published.map_err(|error| at(&database, error))?);
             Ok(())
         }
         Command::Campaign(CampaignCommand::Show(args)) => {
             let (database, redis) = args.settings()?;
-            let redis = redis
-                .as_ref()
-                .map(redis::client)
-                .transpose()
-                .map_err(Failure::Failed)?;
+            let redis = redis.as_ref().map(redis::client).transpose().map_err(Failure::Failed)?;
             let report = campaign::show(&open(&database), redis.as_ref(), &args.id).await;
             let report = report.map_err(|error| at(&database, error))?;
-            let json = || {
-                serde_json::to_string_pretty(&report)
-                    .map_err(|error| Failure::Failed(error.to_string()))
-            };
+            let json = || serde_json::to_string_pretty(&report).map_err(|error| Failure::Failed(error.to_string()));
             println!("{}", if args.json { json()? } else { report.human() });
             Ok(())
         }
@@ -147,9 +131,7 @@ fn open(settings: &DatabaseSettings) -> Database {
 /// A failure of MySQL, with the address at which it was looked for.
 fn at(settings: &DatabaseSettings, error: campaign::CampaignError) -> Failure {
     match error {
-        campaign::CampaignError::Fault(fault)
-            if fault.source == dropgate_shared::fault::Source::MySql =>
-        {
+        campaign::CampaignError::Fault(fault) if fault.source == dropgate_shared::fault::Source::MySql => {
             Failure::Failed(format!("{fault}\n  DATABASE_URL is {}", settings.shown))
         }
         other => other.into(),
@@ -157,10 +139,7 @@ fn at(settings: &DatabaseSettings, error: campaign::CampaignError) -> Failure {
 }
 
 async fn migrate(settings: DatabaseSettings) -> Result<(), Failure> {
-    let applied = open(&settings)
-        .migrate()
-        .await
-        .map_err(|fault| at(&settings, fault.into()))?;
+    let applied = open(&settings).migrate().await.map_err(|fault| at(&settings, fault.into()))?;
     if applied.is_empty() {
         println!("the schema is up to date");
     }
@@ -171,33 +150,15 @@ async fn migrate(settings: DatabaseSettings) -> Result<(), Failure> {
 }
 
 async fn create(args: CreateArgs) -> Result<(), Failure> {
-    let time = |name: &str, text: &str| {
-        moment::parse(text).map_err(|problem| Failure::Usage(format!("{name}: {problem}")))
-    };
-    let opens_at = if args.opens_at == "now" {
-        None
-    } else {
-        Some(time("--opens-at", &args.opens_at)?)
-    };
-    let closes_at = args
-        .closes_at
-        .as_deref()
-        .map(|text| time("--closes-at", text))
-        .transpose()?;
+    let time =
+        |name: &str, text: &str| moment::parse(text).map_err(|problem| Failure::Usage(format!("{name}: {problem}")));
+    let opens_at = if args.opens_at == "now" { None } else { Some(time("--opens-at", &args.opens_at)?) };
+    let closes_at = args.closes_at.as_deref().map(|text| time("--closes-at", text)).transpose()?;
     if closes_at.is_some_and(|closes_at| closes_at <= opens_at.unwrap_or_else(moment::now)) {
-        return Err(Failure::Usage(
-            "--closes-at must lie after --opens-at".to_owned(),
-        ));
+        return Err(Failure::Usage("--closes-at must lie after --opens-at".to_owned()));
     }
     let database = args.database.settings()?;
-    let created = campaign::create(
-        &open(&database),
-        &args.id,
-        args.capacity,
-        opens_at,
-        closes_at,
-    )
-    .await;
+    let created = campaign::create(&open(&database), &args.id, args.capacity, opens_at, closes_at).await;
     println!("{}", created.map_err(|error| at(&database, error))?);
     Ok(())
 }
@@ -219,12 +180,9 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
         return Ok(());
     };
     if !migrated {
-        return Err(Failure::Failed(
-            "the schema is missing or not up to date: run `issuer migrate`".to_owned(),
-        ));
+        return Err(Failure::Failed("the schema is missing or not up to date: run `issuer migrate`".to_owned()));
     }
-    let Some(missing) = until_up(&mut stop, || topics::missing(&settings.kafka, &TOPICS)).await
-    else {
+    let Some(missing) = until_up(&mut stop, || topics::missing(&settings.kafka, &TOPICS)).await else {
         return Ok(());
     };
     match settings.create_topics {
@@ -301,22 +259,27 @@ where
 
 /// True from the first SIGTERM or SIGINT on. The second ends the process at once.
 fn stop_on_signal() -> Result<watch::Receiver<bool>, Failure> {
-    let no_signals =
-        |error: std::io::Error| Failure::Failed(format!("signals cannot be listened to: {error}"));
+    let no_signals = |error: std::io::Error| Failure::Failed(format!("signals cannot be listened to: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
     let (sender, receiver) = watch::channel(false);
     tokio::spawn(async move {
-        for last in [false, true] {
+        let mut first = None;
+        loop {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-            if last {
-                tracing::warn!("second signal: ending at once");
-                std::process::exit(1);
+            match first {
+                None => {
+                    first = Some(Instant::now());
+                    tracing::info!("stopping: the batch in hand is finished first; a second signal ends at once");
+                    let _ = sender.send(true);
+                }
+                // Some wrappers signal the process and its group: that is one wish, not two.
+                Some(first) if first.elapsed() < SAME_SIGNAL => {}
+                Some(_) => {
+                    tracing::warn!("second signal: ending at once");
+                    std::process::exit(1);
+                }
             }
-            tracing::info!(
-                "stopping: the batch in hand is finished first; a second signal ends at once"
-            );
-            let _ = sender.send(true);
         }
     });
     Ok(receiver)

@@ -16,12 +16,7 @@ impl<T> Batcher<T> {
     #[must_use]
     pub fn new(size: usize, linger: Duration) -> Self {
         let size = size.max(1);
-        Self {
-            items: Vec::with_capacity(size),
-            first_at: None,
-            size,
-            linger,
-        }
+        Self { items: Vec::with_capacity(size), first_at: None, size, linger }
     }
 
     /// Adds an item that arrived at `now`.
@@ -69,10 +64,7 @@ mod tests {
     fn due_by_size() {
         let now = Instant::now();
         let mut batcher = Batcher::new(2, LINGER);
-        assert!(
-            !batcher.is_due(now + LINGER * 100),
-            "an empty batch is never due"
-        );
+        assert!(!batcher.is_due(now + LINGER * 100), "an empty batch is never due");
         batcher.push('a', now);
         assert!(!batcher.is_due(now));
         batcher.push('b', now);

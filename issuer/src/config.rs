@@ -62,12 +62,7 @@ pub struct KafkaArgs {
     #[arg(long, env = "KAFKA_BOOTSTRAP", value_name = "HOST:PORT,..")]
     kafka_bootstrap: Option<String>,
     /// Consumer group of all issuers
-    #[arg(
-        long,
-        env = "KAFKA_GROUP",
-        default_value = "dropgate-issuer",
-        value_name = "GROUP"
-    )]
+    #[arg(long, env = "KAFKA_GROUP", default_value = "dropgate-issuer", value_name = "GROUP")]
     kafka_group: String,
 }
 
@@ -78,12 +73,7 @@ pub struct RedisArgs {
     #[arg(long, env = "UPSTASH_REDIS_REST_URL", value_name = "URL")]
     upstash_redis_rest_url: Option<String>,
     /// Its token
-    #[arg(
-        long,
-        env = "UPSTASH_REDIS_REST_TOKEN",
-        hide_env_values = true,
-        value_name = "TOKEN"
-    )]
+    #[arg(long, env = "UPSTASH_REDIS_REST_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     upstash_redis_rest_token: Option<String>,
     /// Scripts lock only the keys they name: hosted Upstash only, plain Redis refuses the flag
     #[arg(long, env = "UPSTASH_KEY_LOCKING", value_parser = FalseyValueParser::new())]
@@ -100,12 +90,7 @@ pub struct RunArgs {
     #[command(flatten)]
     redis: RedisArgs,
     /// Secret that coupon codes are derived from, the same as at the gate; 16 bytes or more
-    #[arg(
-        long,
-        env = "COUPON_CODE_SECRET",
-        hide_env_values = true,
-        value_name = "SECRET"
-    )]
+    #[arg(long, env = "COUPON_CODE_SECRET", hide_env_values = true, value_name = "SECRET")]
     coupon_code_secret: Option<String>,
     /// Records in one transaction at most
     #[arg(long, env = "BATCH_RECORDS", default_value_t = 500, value_name = "N",
@@ -208,9 +193,7 @@ pub struct Problems(Vec<String>);
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the configuration is incomplete:")?;
-        self.0
-            .iter()
-            .try_for_each(|problem| write!(f, "\n  {problem}"))
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
     }
 }
 
@@ -223,10 +206,7 @@ impl Problems {
         value: Option<&String>,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Option<T> {
-        let parsed = match value
-            .map(|value| value.trim())
-            .filter(|value| !value.is_empty())
-        {
+        let parsed = match value.map(|value| value.trim()).filter(|value| !value.is_empty()) {
             None => Err("is not set".to_owned()),
             Some(value) => parse(value),
         };
@@ -246,20 +226,15 @@ impl Problems {
 
 impl DatabaseArgs {
     fn read(&self, problems: &mut Problems) -> Option<DatabaseSettings> {
-        let right =
-            "mysql://USER:PASSWORD@HOST:PORT/DATABASE (an odd character in the password as %XX)";
+        let right = "mysql://USER:PASSWORD@HOST:PORT/DATABASE (an odd character in the password as %XX)";
         problems.need("DATABASE_URL", right, self.database_url.as_ref(), |url| {
             if !url.starts_with("mysql://") && !url.starts_with("mariadb://") {
                 return Err("does not begin with mysql://".to_owned());
             }
             // The driver's error may quote the URL, so it is not repeated.
-            let options =
-                MySqlConnectOptions::from_str(url).map_err(|_| "cannot be read".to_owned())?;
+            let options = MySqlConnectOptions::from_str(url).map_err(|_| "cannot be read".to_owned())?;
             match options.get_database() {
-                Some(database) if !database.is_empty() => Ok(DatabaseSettings {
-                    options,
-                    shown: redacted(url),
-                }),
+                Some(database) if !database.is_empty() => Ok(DatabaseSettings { options, shown: redacted(url) }),
                 _ => Err("names no database".to_owned()),
             }
         })
@@ -278,61 +253,29 @@ impl DatabaseArgs {
 
 impl KafkaArgs {
     fn is_set(&self) -> bool {
-        self.kafka_bootstrap
-            .as_ref()
-            .is_some_and(|bootstrap| !bootstrap.trim().is_empty())
+        self.kafka_bootstrap.as_ref().is_some_and(|bootstrap| !bootstrap.trim().is_empty())
     }
 
     fn read(&self, problems: &mut Problems) -> Option<KafkaSettings> {
-        problems.need(
-            "KAFKA_BOOTSTRAP",
-            "HOST:PORT,HOST:PORT",
-            self.kafka_bootstrap.as_ref(),
-            |bootstrap| {
-                Ok(KafkaSettings {
-                    bootstrap: bootstrap.to_owned(),
-                    group: self.kafka_group.clone(),
-                })
-            },
-        )
+        problems.need("KAFKA_BOOTSTRAP", "HOST:PORT,HOST:PORT", self.kafka_bootstrap.as_ref(), |bootstrap| {
+            Ok(KafkaSettings { bootstrap: bootstrap.to_owned(), group: self.kafka_group.clone() })
+        })
     }
 }
 
 impl RedisArgs {
     fn read(&self, problems: &mut Problems) -> Option<RedisSettings> {
         let right = "the https:// address of the Redis REST service";
-        let url = problems.need(
-            "UPSTASH_REDIS_REST_URL",
-            right,
-            self.upstash_redis_rest_url.as_ref(),
-            |url| {
-                let fits = url.starts_with("https://") || url.starts_with("http://");
-                if fits {
-                    Ok(url.to_owned())
-                } else {
-                    Err("is no http address".to_owned())
-                }
-            },
-        );
+        let url = problems.need("UPSTASH_REDIS_REST_URL", right, self.upstash_redis_rest_url.as_ref(), |url| {
+            let fits = url.starts_with("https://") || url.starts_with("http://");
+            if fits { Ok(url.to_owned()) } else { Err("is no http address".to_owned()) }
+        });
         let token = self.upstash_redis_rest_token.as_ref();
-        let token = problems.need(
-            "UPSTASH_REDIS_REST_TOKEN",
-            "the token of that service",
-            token,
-            |token| {
-                let fits = token.bytes().all(|byte| byte.is_ascii_graphic());
-                if fits {
-                    Ok(token.to_owned())
-                } else {
-                    Err("holds a character that no token has".to_owned())
-                }
-            },
-        );
-        Some(RedisSettings {
-            url: url?,
-            token: token?,
-            key_locking: self.upstash_key_locking,
-        })
+        let token = problems.need("UPSTASH_REDIS_REST_TOKEN", "the token of that service", token, |token| {
+            let fits = token.bytes().all(|byte| byte.is_ascii_graphic());
+            if fits { Ok(token.to_owned()) } else { Err("holds a character that no token has".to_owned()) }
+        });
+        Some(RedisSettings { url: url?, token: token?, key_locking: self.upstash_key_locking })
     }
 }
 
@@ -347,18 +290,10 @@ impl RunArgs {
         let kafka = self.kafka.read(&mut problems);
         let redis = self.redis.read(&mut problems);
         let right = "16 bytes or more, the same as at the gate";
-        let secret = problems.need(
-            "COUPON_CODE_SECRET",
-            right,
-            self.coupon_code_secret.as_ref(),
-            |secret| {
-                CodeSecret::parse(secret).map_err(|_| format!("has only {} bytes", secret.len()))
-            },
-        );
-        let topics = TopicSettings {
-            partitions: self.partitions,
-            replication: self.replication,
-        };
+        let secret = problems.need("COUPON_CODE_SECRET", right, self.coupon_code_secret.as_ref(), |secret| {
+            CodeSecret::parse(secret).map_err(|_| format!("has only {} bytes", secret.len()))
+        });
+        let topics = TopicSettings { partitions: self.partitions, replication: self.replication };
         let settings = || {
             Some(RunSettings {
                 database: database?,
@@ -379,20 +314,12 @@ impl PublishArgs {
     ///
     /// # Errors
     /// [`Problems`].
-    pub fn settings(
-        &self,
-    ) -> Result<(DatabaseSettings, RedisSettings, Option<KafkaSettings>), Problems> {
+    pub fn settings(&self) -> Result<(DatabaseSettings, RedisSettings, Option<KafkaSettings>), Problems> {
         let mut problems = Problems::default();
         let database = self.database.read(&mut problems);
         let redis = self.redis.read(&mut problems);
-        let kafka = if self.kafka.is_set() {
-            self.kafka.read(&mut problems)
-        } else {
-            None
-        };
-        problems.or(database
-            .zip(redis)
-            .map(|(database, redis)| (database, redis, kafka)))
+        let kafka = if self.kafka.is_set() { self.kafka.read(&mut problems) } else { None };
+        problems.or(database.zip(redis).map(|(database, redis)| (database, redis, kafka)))
     }
 }
 
@@ -437,14 +364,8 @@ mod tests {
 
     #[test]
     fn a_password_is_never_shown() {
-        assert_eq!(
-            redacted("mysql://u:p%40ss@h:3306/db"),
-            "mysql://u:***@h:3306/db"
-        );
-        assert_eq!(
-            redacted("mysql://u:p@ss@h/db?ssl-mode=required"),
-            "mysql://u:***@h/db?ssl-mode=required"
-        );
+        assert_eq!(redacted("mysql://u:p%40ss@h:3306/db"), "mysql://u:***@h:3306/db");
+        assert_eq!(redacted("mysql://u:p@ss@h/db?ssl-mode=required"), "mysql://u:***@h/db?ssl-mode=required");
         assert_eq!(redacted("mysql://u@h/db"), "mysql://u@h/db");
         assert_eq!(redacted("mysql://h/db"), "mysql://h/db");
         assert!(!redacted("mysql://u:se/cr@et@h/db").contains("cr"));
@@ -454,10 +375,7 @@ mod tests {
     fn none() -> RunArgs {
         RunArgs {
             database: DatabaseArgs { database_url: None },
-            kafka: KafkaArgs {
-                kafka_bootstrap: Some(" ".to_owned()),
-                kafka_group: "g".to_owned(),
-            },
+            kafka: KafkaArgs { kafka_bootstrap: Some(" ".to_owned()), kafka_group: "g".to_owned() },
             redis: RedisArgs {
                 upstash_redis_rest_url: Some("redis://h".to_owned()),
                 upstash_redis_rest_token: None,
@@ -482,10 +400,7 @@ mod tests {
             ("UPSTASH_REDIS_REST_TOKEN", "is not set"),
             ("COUPON_CODE_SECRET", "has only 7 bytes"),
         ] {
-            assert!(
-                text.contains(&format!("{name} {problem}; it takes ")),
-                "{text}"
-            );
+            assert!(text.contains(&format!("{name} {problem}; it takes ")), "{text}");
         }
         assert!(!text.contains("hunter2"), "{text}");
     }
@@ -498,18 +413,12 @@ mod tests {
         args.redis.upstash_redis_rest_url = Some("https://r".to_owned());
         args.redis.upstash_redis_rest_token = Some("t".to_owned());
         args.coupon_code_secret = Some("0123456789abcdef".to_owned());
-        let settings = args
-            .settings()
-            .map_err(|problems| problems.to_string())
-            .unwrap();
+        let settings = args.settings().map_err(|problems| problems.to_string()).unwrap();
         assert_eq!(settings.database.shown, "mysql://u:***@h/db");
         assert_eq!(settings.create_topics.unwrap().partitions, 3);
 
         args.database.database_url = Some("mysql://u:secret@h".to_owned());
         let text = args.settings().err().unwrap().to_string();
-        assert!(
-            text.contains("names no database") && !text.contains("secret"),
-            "{text}"
-        );
+        assert!(text.contains("names no database") && !text.contains("secret"), "{text}");
     }
 }

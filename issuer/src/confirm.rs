@@ -39,13 +39,7 @@ pub struct Confirmer(JoinHandle<()>);
 pub fn start(redis: Redis) -> (ConfirmQueue, Confirmer) {
     let (sender, receiver) = mpsc::channel(QUEUE_BATCHES);
     let task = tokio::spawn(confirm_all(redis, receiver));
-    (
-        ConfirmQueue {
-            sender,
-            full: AtomicBool::new(false),
-        },
-        Confirmer(task),
-    )
+    (ConfirmQueue { sender, full: AtomicBool::new(false) }, Confirmer(task))
 }
 
 impl Confirmations for ConfirmQueue {
@@ -55,9 +49,7 @@ impl Confirmations for ConfirmQueue {
             Err(mpsc::error::TrySendError::Full(_) | mpsc::error::TrySendError::Closed(_)) => true,
         };
         if full && !self.full.swap(full, Ordering::Relaxed) {
-            tracing::warn!(
-                "Redis is slower than MySQL: confirmations are dropped, the outbox will send them again"
-            );
+            tracing::warn!("Redis is slower than MySQL: confirmations are dropped, the outbox will send them again");
         } else if !full && self.full.swap(full, Ordering::Relaxed) {
             tracing::info!("Redis keeps up again");
         }
@@ -93,25 +85,14 @@ async fn confirm_all(redis: Redis, mut receiver: mpsc::Receiver<Vec<Confirmation
             .into_iter()
             .flat_map(|(campaign, users)| {
                 let users: Vec<(String, String)> = users.into_iter().collect();
-                let pairs = |some: &[(String, String)]| {
-                    some.iter()
-                        .flat_map(|(u, e)| [u.clone(), e.clone()])
-                        .collect()
-                };
-                users
-                    .chunks(PAIRS)
-                    .map(|some| (campaign.clone(), pairs(some)))
-                    .collect::<Vec<_>>()
+                let pairs = |some: &[(String, String)]| some.iter().flat_map(|(u, e)| [u.clone(), e.clone()]).collect();
+                users.chunks(PAIRS).map(|some| (campaign.clone(), pairs(some))).collect::<Vec<_>>()
             })
             .collect();
         let results = futures_util::stream::iter(calls)
             .map(|(campaign, pairs)| {
                 let redis = Arc::clone(&redis);
-                async move {
-                    confirm(&redis, &campaign, &pairs)
-                        .await
-                        .map_err(|fault| (fault, pairs.len() / 2))
-                }
+                async move { confirm(&redis, &campaign, &pairs).await.map_err(|fault| (fault, pairs.len() / 2)) }
             })
             .buffer_unordered(CALLS)
             .collect::<Vec<_>>()
@@ -143,8 +124,6 @@ async fn confirm_all(redis: Redis, mut receiver: mpsc::Receiver<Vec<Confirmation
 /// [`Fault`]; repeating it changes nothing.
 pub async fn confirm(redis: &Redis, campaign: &CampaignId, pairs: &[String]) -> Result<u64, Fault> {
     let keys = CampaignKeys::of(campaign);
-    let ended = redis
-        .eval(&scripts::CONFIRM, &[&keys.claims, &keys.outbox], pairs)
-        .await?;
+    let ended = redis.eval(&scripts::CONFIRM, &[&keys.claims, &keys.outbox], pairs).await?;
     Ok(ended.as_u64().unwrap_or(0))
 }

@@ -15,9 +15,7 @@ use crate::ports::{Delivery, Intake};
 use dropgate_shared::fault::{Fault, Source};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{
-    BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance, StreamConsumer,
-};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance, StreamConsumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message;
 use rdkafka::statistics::Statistics;
@@ -50,11 +48,7 @@ impl KafkaIntake {
     /// # Errors
     /// [`Fault`] for settings that librdkafka refuses. An absent broker is no error here.
     pub fn join(settings: &KafkaSettings, topic: &str) -> Result<Self, Fault> {
-        let member = Member {
-            topic: topic.to_owned(),
-            revoked: Mutex::default(),
-            lag: AtomicU64::new(LAG_UNKNOWN),
-        };
+        let member = Member { topic: topic.to_owned(), revoked: Mutex::default(), lag: AtomicU64::new(LAG_UNKNOWN) };
         let consumer: StreamConsumer<Member> = settings
             .client()
             .set("group.id", &settings.group)
@@ -63,6 +57,10 @@ impl KafkaIntake {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "earliest")
             .set("partition.assignment.strategy", "cooperative-sticky")
+            // How long the partitions of a member that died without a word stay with it.
+            .set("session.timeout.ms", "15000")
+            // How soon a member hears that it shall share, or inherit.
+            .set("heartbeat.interval.ms", "1000")
             // What waits in this process: enough for half a second at full speed, and bounded. The rest
             // waits in the broker.
             .set("queued.min.messages", "20000")
@@ -71,13 +69,8 @@ impl KafkaIntake {
             .set("statistics.interval.ms", "5000")
             .create_with_context(member)
             .map_err(|error| kafka::fault("settings", false, &error))?;
-        consumer
-            .subscribe(&[topic])
-            .map_err(|error| kafka::fault("subscribe", false, &error))?;
-        Ok(Self {
-            consumer: Arc::new(consumer),
-            topic: topic.to_owned(),
-        })
+        consumer.subscribe(&[topic]).map_err(|error| kafka::fault("subscribe", false, &error))?;
+        Ok(Self { consumer: Arc::new(consumer), topic: topic.to_owned() })
     }
 
     /// Commits what is stored and leaves the group. Waits for both, within a bound.
@@ -94,17 +87,11 @@ impl KafkaIntake {
         }
     }
 
-    fn on_assignment(
-        &self,
-        call: impl Fn(&StreamConsumer<Member>, &TopicPartitionList) -> KafkaResult<()>,
-    ) {
-        let done = self.consumer.assignment().and_then(|partitions| {
-            if partitions.count() == 0 {
-                Ok(())
-            } else {
-                call(&self.consumer, &partitions)
-            }
-        });
+    fn on_assignment(&self, call: impl Fn(&StreamConsumer<Member>, &TopicPartitionList) -> KafkaResult<()>) {
+        let done = self
+            .consumer
+            .assignment()
+            .and_then(|partitions| if partitions.count() == 0 { Ok(()) } else { call(&self.consumer, &partitions) });
         if let Err(error) = done {
             tracing::warn!(%error, "pausing or resuming failed");
         }
@@ -120,22 +107,13 @@ impl Intake for KafkaIntake {
                 key: message.key().map(<[u8]>::to_vec),
                 payload: message.payload().map(<[u8]>::to_vec).unwrap_or_default(),
             }),
-            Err(error @ KafkaError::MessageConsumptionFatal(_)) => {
-                Err(kafka::fault("fatal", false, &error))
-            }
+            Err(error @ KafkaError::MessageConsumptionFatal(_)) => Err(kafka::fault("fatal", false, &error)),
             Err(error) => Err(kafka::fault("consume", true, &error)),
         }
     }
 
     fn revoked(&self) -> Vec<i32> {
-        std::mem::take(
-            &mut *self
-                .consumer
-                .context()
-                .revoked
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        std::mem::take(&mut *self.consumer.context().revoked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn pause(&self) {
@@ -180,10 +158,7 @@ impl ClientContext for Member {
             return;
         };
         // -1 where it is unknown: not assigned here, or not fetched yet.
-        let known = topic
-            .partitions
-            .values()
-            .filter_map(|partition| u64::try_from(partition.consumer_lag).ok());
+        let known = topic.partitions.values().filter_map(|partition| u64::try_from(partition.consumer_lag).ok());
         self.lag.store(known.sum(), Ordering::Relaxed);
     }
 }
@@ -191,9 +166,8 @@ impl ClientContext for Member {
 impl ConsumerContext for Member {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
-            // An empty list is a null pointer inside: rust-rdkafka panics when it is looked into.
-            Rebalance::Assign(partitions) | Rebalance::Revoke(partitions)
-                if partitions.count() == 0 => {}
+            // A rebalance among the others, seen from here.
+            Rebalance::Assign(partitions) | Rebalance::Revoke(partitions) if partitions.count() == 0 => {}
             Rebalance::Assign(partitions) => {
                 tracing::info!(partitions = ?ids(partitions), "partitions assigned")
             }
@@ -205,10 +179,7 @@ impl ConsumerContext for Member {
                 if !lost {
                     commit(consumer);
                 }
-                self.revoked
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .extend(partitions);
+                self.revoked.lock().unwrap_or_else(PoisonError::into_inner).extend(partitions);
             }
             Rebalance::Error(error) => tracing::warn!(%error, "rebalance failed"),
         }
@@ -225,11 +196,7 @@ impl ConsumerContext for Member {
 }
 
 fn ids(partitions: &TopicPartitionList) -> Vec<i32> {
-    partitions
-        .elements()
-        .iter()
-        .map(|element| element.partition())
-        .collect()
+    partitions.elements().iter().map(|element| element.partition()).collect()
 }
 
 /// Commits what is stored and waits for the answer.
@@ -239,10 +206,7 @@ fn commit<C: Consumer<Member>>(consumer: &C) {
         Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
         Err(error) => {
             let fault = Fault::unknown(Source::Kafka, "commit", error.to_string());
-            tracing::warn!(
-                label = fault.label,
-                "{fault}; records may come again, which changes nothing"
-            );
+            tracing::warn!(label = fault.label, "{fault}; records may come again, which changes nothing");
         }
     }
 }

@@ -43,19 +43,11 @@ impl KafkaDeadLetters {
     /// [`Fault`] for settings that librdkafka refuses.
     pub fn new(settings: KafkaSettings, source_topic: &str, topic: &str) -> Result<Self, Fault> {
         let producer = Mutex::new(producer(&settings)?);
-        Ok(Self {
-            settings,
-            producer,
-            source_topic: source_topic.to_owned(),
-            topic: topic.to_owned(),
-        })
+        Ok(Self { settings, producer, source_topic: source_topic.to_owned(), topic: topic.to_owned() })
     }
 
     fn producer(&self) -> FutureProducer<Logged> {
-        self.producer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.producer.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// An idempotent producer that lost its place in the sequence refuses all later records. A new one
@@ -111,10 +103,7 @@ fn producer(settings: &KafkaSettings) -> Result<FutureProducer<Logged>, Fault> {
         .client()
         .set("acks", "all")
         .set("enable.idempotence", "true")
-        .set(
-            "message.timeout.ms",
-            Duration::from_secs(10).as_millis().to_string(),
-        )
+        .set("message.timeout.ms", Duration::from_secs(10).as_millis().to_string())
         .set("linger.ms", "0")
         // The partition that a Java producer would take.
         .set("partitioner", "murmur2_random")
@@ -123,11 +112,8 @@ fn producer(settings: &KafkaSettings) -> Result<FutureProducer<Logged>, Fault> {
 }
 
 fn headers(topic: &str, delivery: &Delivery, cause: &Cause, time_ms: u64) -> OwnedHeaders {
-    let (partition, offset, time_ms) = (
-        delivery.partition.to_string(),
-        delivery.offset.to_string(),
-        time_ms.to_string(),
-    );
+    let (partition, offset, time_ms) =
+        (delivery.partition.to_string(), delivery.offset.to_string(), time_ms.to_string());
     [
         (header::TOPIC, topic),
         (header::PARTITION, &partition),
@@ -138,15 +124,9 @@ fn headers(topic: &str, delivery: &Delivery, cause: &Cause, time_ms: u64) -> Own
         (header::TIME_MS, &time_ms),
     ]
     .into_iter()
-    .fold(
-        OwnedHeaders::new_with_capacity(7),
-        |headers, (key, value)| {
-            headers.insert(Header {
-                key,
-                value: Some(value),
-            })
-        },
-    )
+    .fold(OwnedHeaders::new_with_capacity(7), |headers, (key, value)| {
+        headers.insert(Header { key, value: Some(value) })
+    })
 }
 
 #[cfg(test)]
@@ -156,26 +136,11 @@ mod tests {
 
     #[test]
     fn a_dead_letter_carries_its_evidence() {
-        let delivery = Delivery {
-            partition: 3,
-            offset: 42,
-            key: None,
-            payload: b"?".to_vec(),
-        };
-        let cause = Cause {
-            label: "malformed",
-            text: "malformed: expected value".to_owned(),
-        };
+        let delivery = Delivery { partition: 3, offset: 42, key: None, payload: b"?".to_vec() };
+        let cause = Cause { label: "malformed", text: "malformed: expected value".to_owned() };
         let headers = headers("coupon_create", &delivery, &cause, 1_763_700_000_123);
-        let read: Vec<(&str, &str)> = headers
-            .iter()
-            .map(|header| {
-                (
-                    header.key,
-                    std::str::from_utf8(header.value.unwrap()).unwrap(),
-                )
-            })
-            .collect();
+        let read: Vec<(&str, &str)> =
+            headers.iter().map(|header| (header.key, std::str::from_utf8(header.value.unwrap()).unwrap())).collect();
         assert_eq!(
             read,
             [

@@ -19,21 +19,13 @@ pub struct Admission {
 /// # Errors
 /// [`Cause`]: the record is poison, whoever reads it.
 pub fn decode(payload: &[u8]) -> Result<Admission, Cause> {
-    let record = AdmissionRecord::decode(payload).map_err(|error| Cause {
-        label: error.label(),
-        text: error.to_string(),
-    })?;
+    let record =
+        AdmissionRecord::decode(payload).map_err(|error| Cause { label: error.label(), text: error.to_string() })?;
     match moment::from_ms(record.admitted_at) {
-        Some(admitted_at) => Ok(Admission {
-            record,
-            admitted_at,
-        }),
+        Some(admitted_at) => Ok(Admission { record, admitted_at }),
         None => Err(Cause {
             label: "malformed",
-            text: format!(
-                "malformed: admitted_at {} lies beyond the year 9999",
-                record.admitted_at
-            ),
+            text: format!("malformed: admitted_at {} lies beyond the year 9999", record.admitted_at),
         }),
     }
 }
@@ -54,33 +46,18 @@ mod tests {
         .unwrap();
         assert_eq!(admission.record.user.as_str(), "Ünï-鬼");
         assert_eq!(admission.record.slot.get(), 57);
-        assert_eq!(
-            moment::format(admission.admitted_at),
-            "2025-11-21T04:40:00.123Z"
-        );
+        assert_eq!(moment::format(admission.admitted_at), "2025-11-21T04:40:00.123Z");
     }
 
     #[test]
     fn poison_has_a_label_and_never_panics() {
         assert_eq!(label(""), "malformed");
         assert_eq!(label("\0\u{1}"), "malformed");
-        assert_eq!(
-            label(r#"{"v":1,"campaign":"c","user":"u","slot":0,"admitted_at":1}"#),
-            "malformed"
-        );
-        assert_eq!(
-            label(r#"{"v":1,"campaign":"C","user":"u","slot":1,"admitted_at":1}"#),
-            "malformed"
-        );
+        assert_eq!(label(r#"{"v":1,"campaign":"c","user":"u","slot":0,"admitted_at":1}"#), "malformed");
+        assert_eq!(label(r#"{"v":1,"campaign":"C","user":"u","slot":1,"admitted_at":1}"#), "malformed");
         assert_eq!(label(r#"{"v":2,"anything":true}"#), "unknown_version");
-        let year_10000 =
-            r#"{"v":1,"campaign":"c","user":"u","slot":1,"admitted_at":253402300800000}"#;
+        let year_10000 = r#"{"v":1,"campaign":"c","user":"u","slot":1,"admitted_at":253402300800000}"#;
         assert_eq!(label(year_10000), "malformed");
-        assert!(
-            decode(year_10000.as_bytes())
-                .unwrap_err()
-                .text
-                .contains("9999")
-        );
+        assert!(decode(year_10000.as_bytes()).unwrap_err().text.contains("9999"));
     }
 }

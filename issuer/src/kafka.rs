@@ -46,10 +46,7 @@ impl ClientContext for Logged {
 /// Writes a line of librdkafka's log.
 pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
-        RDKafkaLogLevel::Emerg
-        | RDKafkaLogLevel::Alert
-        | RDKafkaLogLevel::Critical
-        | RDKafkaLogLevel::Error => {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
             tracing::error!(target: "librdkafka", facility, message);
         }
         RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", facility, message),

@@ -7,8 +7,7 @@ use time::{Duration, OffsetDateTime, PrimitiveDateTime};
 /// The time `ms` after the epoch, or `None` beyond the year 9999, which no DATETIME can hold.
 #[must_use]
 pub fn from_ms(ms: u64) -> Option<PrimitiveDateTime> {
-    let time =
-        OffsetDateTime::UNIX_EPOCH.checked_add(Duration::milliseconds(i64::try_from(ms).ok()?))?;
+    let time = OffsetDateTime::UNIX_EPOCH.checked_add(Duration::milliseconds(i64::try_from(ms).ok()?))?;
     Some(PrimitiveDateTime::new(time.date(), time.time()))
 }
 
@@ -50,9 +49,7 @@ pub fn format(moment: PrimitiveDateTime) -> String {
 /// DATETIME(3) keeps ms; what is written must compare equal to what is read back.
 fn to_the_ms(moment: PrimitiveDateTime) -> PrimitiveDateTime {
     let ms = moment.millisecond();
-    moment
-        .replace_nanosecond(u32::from(ms) * 1_000_000)
-        .unwrap_or(moment)
+    moment.replace_nanosecond(u32::from(ms) * 1_000_000).unwrap_or(moment)
 }
 
 #[cfg(test)]

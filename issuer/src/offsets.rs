@@ -22,11 +22,7 @@ impl Offsets {
         let partition = self.partitions.entry(partition).or_default();
         // Kafka delivers in order. A step back means that the partition was read anew: what is in hand
         // from before counts for nothing.
-        if partition
-            .in_hand
-            .back()
-            .is_some_and(|(last, _)| *last >= offset)
-        {
+        if partition.in_hand.back().is_some_and(|(last, _)| *last >= offset) {
             *partition = Partition::default();
         }
         partition.in_hand.push_back((offset, false));
@@ -38,9 +34,7 @@ impl Offsets {
         let Some(partition) = self.partitions.get_mut(&partition) else {
             return;
         };
-        if let Ok(index) = partition
-            .in_hand
-            .binary_search_by_key(&offset, |(offset, _)| *offset)
+        if let Ok(index) = partition.in_hand.binary_search_by_key(&offset, |(offset, _)| *offset)
             && let Some((_, settled)) = partition.in_hand.get_mut(index)
         {
             *settled = true;
@@ -58,8 +52,7 @@ impl Offsets {
 
     /// Each partition whose offset has moved since the last call, with the offset to go on from.
     pub fn moved(&mut self) -> Vec<(i32, i64)> {
-        let moved =
-            |(id, partition): (&i32, &mut Partition)| partition.next.take().map(|next| (*id, next));
+        let moved = |(id, partition): (&i32, &mut Partition)| partition.next.take().map(|next| (*id, next));
         self.partitions.iter_mut().filter_map(moved).collect()
     }
 }
@@ -114,11 +107,7 @@ mod tests {
             offsets.taken(0, offset);
         }
         offsets.settled(0, 6);
-        assert_eq!(
-            offsets.moved(),
-            [],
-            "offset 6 of the earlier reading says nothing about this one"
-        );
+        assert_eq!(offsets.moved(), [], "offset 6 of the earlier reading says nothing about this one");
         offsets.settled(0, 5);
         assert_eq!(offsets.moved(), [(0, 6)]);
     }

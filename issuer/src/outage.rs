@@ -60,10 +60,7 @@ mod tests {
         assert!(outage.failed("unreachable", now));
         assert!(!outage.failed("unreachable", now));
         assert!(outage.failed("read_only", now));
-        assert_eq!(
-            outage.answered(now + Duration::from_secs(3)),
-            Some(Duration::from_secs(3))
-        );
+        assert_eq!(outage.answered(now + Duration::from_secs(3)), Some(Duration::from_secs(3)));
         assert!(outage.failed("read_only", now), "a new outage");
     }
 
@@ -74,14 +71,8 @@ mod tests {
         let mut last_ms = 0;
         for _ in 0..40 {
             outage.failed("x", now);
-            let (least, most) = (
-                outage.delay(0).as_millis(),
-                outage.delay(u64::MAX).as_millis(),
-            );
-            assert!(
-                least >= last_ms / 2 && most <= u128::from(CAP_MS),
-                "{least} {most}"
-            );
+            let (least, most) = (outage.delay(0).as_millis(), outage.delay(u64::MAX).as_millis());
+            assert!(least >= last_ms / 2 && most <= u128::from(CAP_MS), "{least} {most}");
             last_ms = least;
         }
         assert_eq!(outage.delay(0).as_millis(), u128::from(CAP_MS / 2));

@@ -85,17 +85,13 @@ pub trait Ledger {
     ///
     /// # Errors
     /// [`Fault`]: nothing is known to be written, and the whole batch may be handed in again (I6).
-    fn persist(
-        &self,
-        admissions: &[Admission],
-    ) -> impl Future<Output = Result<Vec<Outcome>, Fault>>;
+    fn persist(&self, admissions: &[Admission]) -> impl Future<Output = Result<Vec<Outcome>, Fault>>;
 }
 
 /// Where the records go that can never become a row.
 pub trait DeadLetters {
     /// Sends them all. One result a record, in their order; `Ok` once the broker has acknowledged it.
-    fn bury(&self, letters: &[(&Delivery, &Cause)])
-    -> impl Future<Output = Vec<Result<(), Fault>>>;
+    fn bury(&self, letters: &[(&Delivery, &Cause)]) -> impl Future<Output = Vec<Result<(), Fault>>>;
 }
 
 /// A settled claim, to be told to Redis.

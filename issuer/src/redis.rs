@@ -32,13 +32,7 @@ pub fn client(settings: &RedisSettings) -> Result<Redis, String> {
         .tcp_nodelay(true)
         .build()
         .map_err(|error| format!("no HTTP client can be made: {}", causes(&error)))?;
-    Ok(RedisRest::new(
-        ReqwestHttp(http),
-        &settings.url,
-        &settings.token,
-        DEADLINE_MS,
-        settings.key_locking,
-    ))
+    Ok(RedisRest::new(ReqwestHttp(http), &settings.url, &settings.token, DEADLINE_MS, settings.key_locking))
 }
 
 /// The [`Http`] port over reqwest.
@@ -47,11 +41,8 @@ pub struct ReqwestHttp(reqwest::Client);
 
 impl Http for ReqwestHttp {
     async fn post(&self, request: HttpRequest<'_>) -> Result<HttpReply, SendFault> {
-        let mut builder = self
-            .0
-            .post(request.url)
-            .timeout(Duration::from_millis(request.deadline_ms.into()))
-            .body(request.body);
+        let mut builder =
+            self.0.post(request.url).timeout(Duration::from_millis(request.deadline_ms.into())).body(request.body);
         for (name, value) in request.headers {
             builder = builder.header(name, value);
         }
@@ -69,11 +60,7 @@ fn fault(error: reqwest::Error) -> SendFault {
         (false, true) => "timeout",
         (false, false) => "transport",
     };
-    SendFault {
-        may_have_arrived: !never_left,
-        label,
-        detail: causes(&error.without_url()),
-    }
+    SendFault { may_have_arrived: !never_left, label, detail: causes(&error.without_url()) }
 }
 
 /// An error with its causes: reqwest's own text stops at "error sending request".

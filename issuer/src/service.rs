@@ -4,9 +4,7 @@ use crate::batch::Batcher;
 use crate::decode::{Admission, decode};
 use crate::offsets::Offsets;
 use crate::outage::{Outage, random};
-use crate::ports::{
-    Cause, Confirmation, Confirmations, DeadLetters, Delivery, Intake, Ledger, Outcome,
-};
+use crate::ports::{Cause, Confirmation, Confirmations, DeadLetters, Delivery, Intake, Ledger, Outcome};
 use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
 use dropgate_shared::fault::Fault;
 use dropgate_shared::ids::Slot;
@@ -93,12 +91,7 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
 
     /// Gives the ports back, to be closed in order.
     pub fn into_ports(self) -> (I, L, D, C) {
-        (
-            self.intake,
-            self.ledger,
-            self.dead_letters,
-            self.confirmations,
-        )
+        (self.intake, self.ledger, self.dead_letters, self.confirmations)
     }
 
     /// Waits for a batch and settles it.
@@ -143,15 +136,12 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
     }
 
     fn take(&mut self, received: Result<Delivery, Fault>) -> Result<(), Fault> {
-        for partition in self.intake.revoked() {
-            self.offsets.forget(partition);
-        }
+        self.forget_revoked();
         match received {
             Ok(delivery) => {
                 self.offsets.taken(delivery.partition, delivery.offset);
                 let decoded = decode(&delivery.payload);
-                self.batcher
-                    .push(Taken { delivery, decoded }, Instant::now());
+                self.batcher.push(Taken { delivery, decoded }, Instant::now());
                 Ok(())
             }
             // librdkafka goes on by itself; it reports each trouble once.
@@ -160,6 +150,12 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
                 Ok(())
             }
             Err(fault) => Err(fault),
+        }
+    }
+
+    fn forget_revoked(&mut self) {
+        for partition in self.intake.revoked() {
+            self.offsets.forget(partition);
         }
     }
 
@@ -183,11 +179,7 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
             }
         }
 
-        let outcomes = if admissions.is_empty() {
-            Vec::new()
-        } else {
-            self.persist(&admissions).await?
-        };
+        let outcomes = if admissions.is_empty() { Vec::new() } else { self.persist(&admissions).await? };
         let mut confirmations = Vec::with_capacity(outcomes.len());
         for ((admission, index), outcome) in admissions.into_iter().zip(owners).zip(outcomes) {
             let (slot, status) = match outcome {
@@ -212,6 +204,8 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
         }
         self.bury(&deliveries, &poison).await?;
 
+        // The group may have changed during any wait above.
+        self.forget_revoked();
         self.counts.records += deliveries.len() as u64;
         self.counts.dead_letters += poison.len() as u64;
         for delivery in &deliveries {
@@ -237,11 +231,7 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
                     self.over(&mut outage, "the database is back");
                     return Ok(outcomes);
                 }
-                Ok(_) => Fault::unknown(
-                    dropgate_shared::fault::Source::MySql,
-                    "incomplete",
-                    "outcomes are missing",
-                ),
+                Ok(_) => Fault::unknown(dropgate_shared::fault::Source::MySql, "incomplete", "outcomes are missing"),
                 Err(fault) => fault,
             };
             if outage.failed(fault.label, Instant::now()) {
@@ -255,15 +245,9 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
         }
     }
 
-    async fn bury(
-        &mut self,
-        deliveries: &[Delivery],
-        poison: &[(usize, Cause)],
-    ) -> Result<(), GivenUp> {
-        let mut letters: Vec<(&Delivery, &Cause)> = poison
-            .iter()
-            .filter_map(|(index, cause)| Some((deliveries.get(*index)?, cause)))
-            .collect();
+    async fn bury(&mut self, deliveries: &[Delivery], poison: &[(usize, Cause)]) -> Result<(), GivenUp> {
+        let mut letters: Vec<(&Delivery, &Cause)> =
+            poison.iter().filter_map(|(index, cause)| Some((deliveries.get(*index)?, cause))).collect();
         for (delivery, cause) in &letters {
             tracing::warn!(
                 partition = delivery.partition,
@@ -291,11 +275,7 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
             let label = fault.as_ref().map_or("incomplete", |fault| fault.label);
             if outage.failed(label, Instant::now()) {
                 let detail = fault.map_or_else(String::new, |fault| fault.to_string());
-                tracing::warn!(
-                    label,
-                    records = letters.len(),
-                    "dead letters are not acknowledged; waiting: {detail}"
-                );
+                tracing::warn!(label, records = letters.len(), "dead letters are not acknowledged; waiting: {detail}");
             }
             self.wait(outage.delay(random())).await?;
         }
@@ -327,10 +307,7 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
 
     fn over(&self, outage: &mut Outage, what: &str) {
         if let Some(lasted) = outage.answered(Instant::now()) {
-            tracing::info!(
-                after_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
-                "{what}"
-            );
+            tracing::info!(after_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX), "{what}");
             self.intake.resume();
         }
     }
@@ -360,14 +337,6 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
 
 fn confirmation(admission: Admission, slot: Slot, status: ClaimStatus) -> Confirmation {
     let record = admission.record;
-    let entry = ClaimEntry {
-        slot,
-        admitted_ms: record.admitted_at,
-        status,
-    };
-    Confirmation {
-        campaign: record.campaign,
-        user: record.user,
-        entry,
-    }
+    let entry = ClaimEntry { slot, admitted_ms: record.admitted_at, status };
+    Confirmation { campaign: record.campaign, user: record.user, entry }
 }

@@ -20,13 +20,7 @@ impl<'a> Gaps<'a> {
     /// Looks for `needed` slots, from `top` down, none of them in `reserved`.
     #[must_use]
     pub fn new(top: u32, reserved: &'a HashSet<u32>, needed: usize) -> Self {
-        Self {
-            next: top,
-            reserved,
-            needed,
-            free: Vec::new(),
-            full_above: None,
-        }
+        Self { next: top, reserved, needed, free: Vec::new(), full_above: None }
     }
 
     /// Whether more taken slots need to be read.
@@ -102,11 +96,7 @@ mod tests {
     #[test]
     fn a_full_campaign_has_none() {
         assert_eq!(search(3, &[3, 2, 1], &[], 1), (vec![], 0));
-        assert_eq!(
-            search(0, &[], &[], 1),
-            (vec![], 0),
-            "the search that begins where all is taken"
-        );
+        assert_eq!(search(0, &[], &[], 1), (vec![], 0), "the search that begins where all is taken");
     }
 
     #[test]

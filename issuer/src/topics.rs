@@ -24,10 +24,7 @@ pub struct TopicSettings {
 ///
 /// # Errors
 /// [`Fault`] if no broker answers.
-pub async fn missing(
-    settings: &KafkaSettings,
-    topics: &'static [&'static str],
-) -> Result<Vec<&'static str>, Fault> {
+pub async fn missing(settings: &KafkaSettings, topics: &'static [&'static str]) -> Result<Vec<&'static str>, Fault> {
     let config = settings.client();
     blocking(move || {
         let consumer = observer(&config)?;
@@ -51,15 +48,10 @@ pub async fn create(
     settings: &KafkaSettings,
     topics: &[&str],
     dead_letter_topic: &str,
-    TopicSettings {
-        partitions,
-        replication,
-    }: TopicSettings,
+    TopicSettings { partitions, replication }: TopicSettings,
 ) -> Result<(), Fault> {
-    let admin: AdminClient<DefaultClientContext> = settings
-        .client()
-        .create()
-        .map_err(|error| kafka::fault("settings", false, &error))?;
+    let admin: AdminClient<DefaultClientContext> =
+        settings.client().create().map_err(|error| kafka::fault("settings", false, &error))?;
     let new = topics.iter().map(|topic| {
         let replication = TopicReplication::Fixed(replication);
         if *topic == dead_letter_topic {
@@ -69,23 +61,14 @@ pub async fn create(
         }
     });
     let new: Vec<NewTopic<'_>> = new.collect();
-    let options = AdminOptions::new()
-        .operation_timeout(Some(DEADLINE))
-        .request_timeout(Some(DEADLINE));
-    let results = admin
-        .create_topics(&new, &options)
-        .await
-        .map_err(|error| kafka::fault("create_topic", true, &error))?;
+    let options = AdminOptions::new().operation_timeout(Some(DEADLINE)).request_timeout(Some(DEADLINE));
+    let results =
+        admin.create_topics(&new, &options).await.map_err(|error| kafka::fault("create_topic", true, &error))?;
     for result in results {
         match result {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((topic, code)) => {
-                return Err(Fault::none(
-                    Source::Kafka,
-                    "create_topic",
-                    false,
-                    format!("topic {topic}: {code}"),
-                ));
+                return Err(Fault::none(Source::Kafka, "create_topic", false, format!("topic {topic}: {code}")));
             }
         }
     }
@@ -103,9 +86,7 @@ pub async fn lag(settings: &KafkaSettings, topic: &'static str) -> Result<u64, F
         let consumer = observer(&config)?;
         let ids = partitions(&consumer, topic)?;
         if ids.is_empty() {
-            return Err(KafkaError::MetadataFetch(
-                RDKafkaErrorCode::UnknownTopicOrPartition,
-            ));
+            return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
         }
         let mut wanted = TopicPartitionList::with_capacity(ids.len());
         for id in &ids {
@@ -138,14 +119,8 @@ fn partitions(consumer: &BaseConsumer<Observer>, topic: &str) -> Result<Vec<i32>
         return Ok(Vec::new());
     };
     match topic.error().map(RDKafkaErrorCode::from) {
-        None => Ok(topic
-            .partitions()
-            .iter()
-            .map(|partition| partition.id())
-            .collect()),
-        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-            Ok(Vec::new())
-        }
+        None => Ok(topic.partitions().iter().map(|partition| partition.id()).collect()),
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(Vec::new()),
         Some(code) => Err(KafkaError::MetadataFetch(code)),
     }
 }
@@ -153,9 +128,7 @@ fn partitions(consumer: &BaseConsumer<Observer>, topic: &str) -> Result<Vec<i32>
 async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> Result<T, KafkaError> + Send + 'static,
 ) -> Result<T, Fault> {
-    let done = tokio::task::spawn_blocking(call)
-        .await
-        .unwrap_or(Err(KafkaError::Canceled));
+    let done = tokio::task::spawn_blocking(call).await.unwrap_or(Err(KafkaError::Canceled));
     done.map_err(|error| kafka::fault("metadata", true, &error))
 }
 

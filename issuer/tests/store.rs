@@ -1,4 +1,6 @@
 //! The persist transaction against a real MySQL (or MariaDB), invariant by invariant.
+// Clippy's own allowance covers `#[test]` functions, not their helpers.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "store/scratch.rs"]
 mod scratch;
@@ -17,38 +19,19 @@ async fn a_batch_becomes_rows_with_every_field() {
     scratch(async |db| {
         db.campaign("c", 100).await;
         let outcomes = persist(&db.store(), &batch(&[("u2", 2), ("u1", 1)])).await;
-        assert_eq!(
-            outcomes,
-            [issued(2), issued(1)],
-            "in the order of the batch"
-        );
+        assert_eq!(outcomes, [issued(2), issued(1)], "in the order of the batch");
         assert_eq!(db.coupons("c").await, rows(&[(1, "u1"), (2, "u2")]));
 
-        let (allotment, code, admitted_at, issued_at): (
-            u32,
-            String,
-            PrimitiveDateTime,
-            PrimitiveDateTime,
-        ) = sqlx::query_as(
-            "SELECT allotment, code, admitted_at, issued_at FROM coupons WHERE slot = 1",
-        )
-        .fetch_one(&db.pool)
-        .await
-        .unwrap();
+        let (allotment, code, admitted_at, issued_at): (u32, String, PrimitiveDateTime, PrimitiveDateTime) =
+            sqlx::query_as("SELECT allotment, code, admitted_at, issued_at FROM coupons WHERE slot = 1")
+                .fetch_one(&db.pool)
+                .await
+                .unwrap();
         let secret = CodeSecret::parse(SECRET).unwrap();
         assert_eq!(allotment, 100);
-        assert_eq!(
-            code,
-            secret.code(
-                &CampaignId::parse("c").unwrap(),
-                &UserId::parse("u1").unwrap()
-            )
-        );
+        assert_eq!(code, secret.code(&CampaignId::parse("c").unwrap(), &UserId::parse("u1").unwrap()));
         assert_eq!(moment::to_ms(admitted_at), 1_763_700_000_123);
-        assert!(
-            moment::to_ms(moment::now()).abs_diff(moment::to_ms(issued_at)) < 60_000,
-            "{issued_at} is now, in UTC"
-        );
+        assert!(moment::to_ms(moment::now()).abs_diff(moment::to_ms(issued_at)) < 60_000, "{issued_at} is now, in UTC");
     })
     .await;
 }
@@ -60,21 +43,10 @@ async fn i6_redelivery_changes_nothing() {
         let store = db.store();
         persist(&store, &batch(&[("u1", 1), ("u2", 2)])).await;
         // The second and the third are new; the outcome of the others is what their rows say.
-        let outcomes = persist(
-            &store,
-            &batch(&[("u1", 1), ("u3", 3), ("u4", 4), ("u2", 2)]),
-        )
-        .await;
+        let outcomes = persist(&store, &batch(&[("u1", 1), ("u3", 3), ("u4", 4), ("u2", 2)])).await;
         assert_eq!(outcomes, [already(1), issued(3), issued(4), already(2)]);
-        assert_eq!(
-            persist(&db.store(), &batch(&[("u1", 77)])).await,
-            [already(1)],
-            "the row's slot, not the record's"
-        );
-        assert_eq!(
-            db.coupons("c").await,
-            rows(&[(1, "u1"), (2, "u2"), (3, "u3"), (4, "u4")])
-        );
+        assert_eq!(persist(&db.store(), &batch(&[("u1", 77)])).await, [already(1)], "the row's slot, not the record's");
+        assert_eq!(db.coupons("c").await, rows(&[(1, "u1"), (2, "u2"), (3, "u3"), (4, "u4")]));
     })
     .await;
 }
@@ -83,11 +55,7 @@ async fn i6_redelivery_changes_nothing() {
 async fn i2_a_user_twice_in_a_batch_gets_one_coupon() {
     scratch(async |db| {
         db.campaign("c", 100).await;
-        let outcomes = persist(
-            &db.store(),
-            &batch(&[("u1", 1), ("u1", 1), ("u2", 2), ("u1", 9)]),
-        )
-        .await;
+        let outcomes = persist(&db.store(), &batch(&[("u1", 1), ("u1", 1), ("u2", 2), ("u1", 9)])).await;
         assert_eq!(outcomes, [issued(1), already(1), issued(2), already(1)]);
         assert_eq!(db.coupons("c").await, rows(&[(1, "u1"), (2, "u2")]));
     })
@@ -103,10 +71,7 @@ async fn i3_a_taken_slot_is_replaced_by_the_highest_free_one() {
         // Redis lost its data and hands out 1 and 2 again, the latter to two users.
         let outcomes = persist(&store, &batch(&[("x", 1), ("y", 2), ("z", 2)])).await;
         assert_eq!(outcomes, [issued(6), issued(2), issued(4)]);
-        assert_eq!(
-            db.coupons("c").await,
-            rows(&[(1, "a"), (2, "y"), (4, "z"), (5, "b"), (6, "x")])
-        );
+        assert_eq!(db.coupons("c").await, rows(&[(1, "a"), (2, "y"), (4, "z"), (5, "b"), (6, "x")]));
     })
     .await;
 }
@@ -118,26 +83,14 @@ async fn i3_i10_no_slot_left_is_a_refusal_and_stays_one() {
         let store = db.store();
         persist(&store, &batch(&[("a", 1)])).await;
         let late = batch(&[("x", 1), ("y", 1), ("z", 1)]);
-        assert_eq!(
-            persist(&store, &late).await,
-            [issued(2), refused(1), refused(1)]
-        );
-        assert_eq!(
-            persist(&store, &late).await,
-            [already(2), refused(1), refused(1)]
-        );
+        assert_eq!(persist(&store, &late).await, [issued(2), refused(1), refused(1)]);
+        assert_eq!(persist(&store, &late).await, [already(2), refused(1), refused(1)]);
 
         // More room later gives nobody back what was refused: he has been told.
         db.raise("c", 3).await;
         assert_eq!(persist(&store, &late[1..]).await, [refused(1), refused(1)]);
         let reason = "capacity_exhausted".to_owned();
-        assert_eq!(
-            db.refusals("c").await,
-            [
-                ("y".to_owned(), 1, reason.clone()),
-                ("z".to_owned(), 1, reason)
-            ]
-        );
+        assert_eq!(db.refusals("c").await, [("y".to_owned(), 1, reason.clone()), ("z".to_owned(), 1, reason)]);
         assert_eq!(db.coupons("c").await, rows(&[(1, "a"), (2, "x")]));
     })
     .await;
@@ -147,22 +100,10 @@ async fn i3_i10_no_slot_left_is_a_refusal_and_stays_one() {
 async fn i1_a_slot_above_the_capacity_is_brought_below_it() {
     scratch(async |db| {
         db.campaign("c", 3).await;
-        let outcomes = persist(
-            &db.store(),
-            &batch(&[("a", 4), ("b", 3), ("c", 4_294_967_295), ("d", 9), ("e", 1)]),
-        )
-        .await;
+        let outcomes =
+            persist(&db.store(), &batch(&[("a", 4), ("b", 3), ("c", 4_294_967_295), ("d", 9), ("e", 1)])).await;
         // Two of the five find no slot, and it is those who had none of their own.
-        assert_eq!(
-            outcomes,
-            [
-                issued(2),
-                issued(3),
-                refused(4_294_967_295),
-                refused(9),
-                issued(1)
-            ]
-        );
+        assert_eq!(outcomes, [issued(2), issued(3), refused(4_294_967_295), refused(9), issued(1)]);
         assert_eq!(db.coupons("c").await, rows(&[(1, "e"), (2, "a"), (3, "b")]));
     })
     .await;
@@ -176,21 +117,10 @@ async fn a_raised_capacity_is_seen_at_once() {
         persist(&store, &batch(&[("a", 1), ("b", 2)])).await;
         assert_eq!(persist(&store, &batch(&[("x", 1)])).await, [refused(1)]);
         db.raise("c", 4).await;
-        assert_eq!(
-            persist(&store, &batch(&[("c", 3)])).await,
-            [issued(3)],
-            "a slot beyond what was known"
-        );
-        assert_eq!(
-            persist(&store, &batch(&[("d", 1)])).await,
-            [issued(4)],
-            "a conflict, under the new allotment"
-        );
+        assert_eq!(persist(&store, &batch(&[("c", 3)])).await, [issued(3)], "a slot beyond what was known");
+        assert_eq!(persist(&store, &batch(&[("d", 1)])).await, [issued(4)], "a conflict, under the new allotment");
         let allotments: Vec<u32> =
-            sqlx::query_scalar("SELECT allotment FROM coupons ORDER BY slot")
-                .fetch_all(&db.pool)
-                .await
-                .unwrap();
+            sqlx::query_scalar("SELECT allotment FROM coupons ORDER BY slot").fetch_all(&db.pool).await.unwrap();
         assert_eq!(allotments, [2, 2, 4, 4]);
     })
     .await;
@@ -200,33 +130,17 @@ async fn a_raised_capacity_is_seen_at_once() {
 async fn i1_coupon_101_is_refused_by_the_schema_whoever_writes() {
     scratch(async |db| {
         db.campaign("c", 100).await;
-        let hundred: Vec<_> = (1..=100)
-            .map(|n| admission("c", &format!("u{n}"), n))
-            .collect();
-        assert!(
-            persist(&db.store(), &hundred)
+        let hundred: Vec<_> = (1..=100).map(|n| admission("c", &format!("u{n}"), n)).collect();
+        assert!(persist(&db.store(), &hundred).await.iter().all(|outcome| matches!(outcome, Outcome::Issued { .. })));
+        for (slot, allotment, numbers) in [(101, 100, [3819, 4025]), (101, 101, [1452, 1452]), (100, 100, [1062, 1062])]
+        {
+            let error = sqlx::query("INSERT INTO coupons VALUES ('c', ?, ?, 'mallory', 'CODE', NOW(3), NOW(3))")
+                .bind(slot)
+                .bind(allotment)
+                .execute(&db.pool)
                 .await
-                .iter()
-                .all(|outcome| matches!(outcome, Outcome::Issued { .. }))
-        );
-        for (slot, allotment, numbers) in [
-            (101, 100, [3819, 4025]),
-            (101, 101, [1452, 1452]),
-            (100, 100, [1062, 1062]),
-        ] {
-            let error = sqlx::query(
-                "INSERT INTO coupons VALUES ('c', ?, ?, 'mallory', 'CODE', NOW(3), NOW(3))",
-            )
-            .bind(slot)
-            .bind(allotment)
-            .execute(&db.pool)
-            .await
-            .unwrap_err();
-            let number = error
-                .as_database_error()
-                .unwrap()
-                .downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
-                .number();
+                .unwrap_err();
+            let number = error.as_database_error().unwrap().downcast_ref::<sqlx::mysql::MySqlDatabaseError>().number();
             assert!(numbers.contains(&number), "{error}");
         }
         assert_eq!(db.coupons("c").await.len(), 100);
@@ -238,9 +152,7 @@ async fn i1_coupon_101_is_refused_by_the_schema_whoever_writes() {
 async fn i2_i6_i10_two_issuers_with_the_same_thousand_records_write_each_once() {
     scratch(async |db| {
         db.campaign("c", 900).await;
-        let records: Vec<_> = (1..=1_000)
-            .map(|n| admission("c", &format!("u{n}"), n))
-            .collect();
+        let records: Vec<_> = (1..=1_000).map(|n| admission("c", &format!("u{n}"), n)).collect();
         let backwards: Vec<_> = records.iter().rev().cloned().collect();
         let (one, other) = (db.store(), db.store());
         let (first, second) = tokio::join!(
@@ -259,47 +171,18 @@ async fn i2_i6_i10_two_issuers_with_the_same_thousand_records_write_each_once() 
                 outcomes
             }
         );
-        let count = |wanted: fn(&Outcome) -> bool| {
-            first.iter().chain(&second).filter(|o| wanted(o)).count()
-        };
-        assert_eq!(
-            count(|outcome| matches!(outcome, Outcome::Issued { .. })),
-            900
-        );
-        assert_eq!(
-            count(|outcome| matches!(outcome, Outcome::Already { .. })),
-            900
-        );
-        assert_eq!(
-            count(|outcome| matches!(outcome, Outcome::Refused { .. })),
-            200,
-            "a hundred users, told twice"
-        );
+        let count = |wanted: fn(&Outcome) -> bool| first.iter().chain(&second).filter(|o| wanted(o)).count();
+        assert_eq!(count(|outcome| matches!(outcome, Outcome::Issued { .. })), 900);
+        assert_eq!(count(|outcome| matches!(outcome, Outcome::Already { .. })), 900);
+        assert_eq!(count(|outcome| matches!(outcome, Outcome::Refused { .. })), 200, "a hundred users, told twice");
         let coupons = db.coupons("c").await;
-        assert_eq!(
-            coupons.iter().map(|(slot, _)| *slot).collect::<Vec<_>>(),
-            (1..=900).collect::<Vec<_>>()
-        );
-        assert_eq!(
-            coupons
-                .iter()
-                .map(|(_, user)| user)
-                .collect::<HashSet<_>>()
-                .len(),
-            900
-        );
+        assert_eq!(coupons.iter().map(|(slot, _)| *slot).collect::<Vec<_>>(), (1..=900).collect::<Vec<_>>());
+        assert_eq!(coupons.iter().map(|(_, user)| user).collect::<HashSet<_>>().len(), 900);
         assert_eq!(db.refusals("c").await.len(), 100);
         // Each was told the slot of his row, by both.
-        for (outcome, record) in first
-            .iter()
-            .zip(&records)
-            .chain(second.iter().zip(&backwards))
-        {
+        for (outcome, record) in first.iter().zip(&records).chain(second.iter().zip(&backwards)) {
             if let Outcome::Issued { slot } | Outcome::Already { slot } = outcome {
-                assert_eq!(
-                    coupons[slot.get() as usize - 1].1,
-                    record.record.user.as_str()
-                );
+                assert_eq!(coupons[slot.get() as usize - 1].1, record.record.user.as_str());
             }
         }
     })
@@ -311,29 +194,15 @@ async fn i10_after_redis_lost_everything_exactly_the_capacity_is_issued() {
     scratch(async |db| {
         db.campaign("c", 300).await;
         let store = db.store();
-        let before: Vec<_> = (1..=120)
-            .map(|n| admission("c", &format!("old{n}"), n))
-            .collect();
+        let before: Vec<_> = (1..=120).map(|n| admission("c", &format!("old{n}"), n)).collect();
         persist(&store, &before).await;
-        let after: Vec<_> = (1..=300)
-            .map(|n| admission("c", &format!("new{n}"), n))
-            .collect();
+        let after: Vec<_> = (1..=300).map(|n| admission("c", &format!("new{n}"), n)).collect();
         let mut refused = 0;
         for some in after.chunks(50) {
             let outcomes = persist(&store, some).await;
-            refused += outcomes
-                .iter()
-                .filter(|outcome| matches!(outcome, Outcome::Refused { .. }))
-                .count();
+            refused += outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Refused { .. })).count();
         }
-        assert_eq!(
-            (
-                db.coupons("c").await.len(),
-                refused,
-                db.refusals("c").await.len()
-            ),
-            (300, 120, 120)
-        );
+        assert_eq!((db.coupons("c").await.len(), refused, db.refusals("c").await.len()), (300, 120, 120));
     })
     .await;
 }
@@ -343,22 +212,14 @@ async fn an_unknown_campaign_is_poison_until_it_exists() {
     scratch(async |db| {
         db.campaign("c", 5).await;
         let store = db.store();
-        let mixed = [
-            admission("nowhere", "u1", 1),
-            admission("c", "u1", 1),
-            admission("nowhere", "u2", 2),
-        ];
+        let mixed = [admission("nowhere", "u1", 1), admission("c", "u1", 1), admission("nowhere", "u2", 2)];
         let outcomes = persist(&store, &mixed).await;
         assert_eq!(
             (poison(&outcomes[0]), &outcomes[1], poison(&outcomes[2])),
             ("unknown_campaign", &issued(1), "unknown_campaign")
         );
         db.campaign("nowhere", 5).await;
-        assert_eq!(
-            persist(&store, &mixed).await,
-            [issued(1), already(1), issued(2)],
-            "as a replay would find it"
-        );
+        assert_eq!(persist(&store, &mixed).await, [issued(1), already(1), issued(2)], "as a replay would find it");
     })
     .await;
 }
@@ -367,52 +228,17 @@ async fn an_unknown_campaign_is_poison_until_it_exists() {
 async fn i2_ids_compare_as_bytes() {
     scratch(async |db| {
         db.campaign("c", 100).await;
-        let users = [
-            "Alice",
-            "alice",
-            "ALICE",
-            "älice",
-            "a\u{308}lice",
-            "鬼",
-            "👩‍👩‍👧",
-            "ﬀ",
-            "ff",
-            "a b",
-            "straße",
-            "strasse",
-        ];
+        let users =
+            ["Alice", "alice", "ALICE", "älice", "a\u{308}lice", "鬼", "👩‍👩‍👧", "ﬀ", "ff", "a b", "straße", "strasse"];
         let longest = "é".repeat(64);
-        let users: Vec<_> = users
-            .into_iter()
-            .chain([longest.as_str()])
-            .zip(1..)
-            .collect();
+        let users: Vec<_> = users.into_iter().chain([longest.as_str()]).zip(1..).collect();
         let store = db.store();
         let outcomes = persist(&store, &batch(&users)).await;
-        assert!(
-            outcomes
-                .iter()
-                .all(|outcome| matches!(outcome, Outcome::Issued { .. })),
-            "{outcomes:?}"
-        );
+        assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Issued { .. })), "{outcomes:?}");
         let again = persist(&store, &batch(&users)).await;
-        assert_eq!(
-            again,
-            users
-                .iter()
-                .map(|(_, slot)| already(*slot))
-                .collect::<Vec<_>>()
-        );
-        let stored: Vec<_> = db
-            .coupons("c")
-            .await
-            .into_iter()
-            .map(|(_, user)| user)
-            .collect();
-        assert_eq!(
-            stored,
-            users.iter().map(|(user, _)| *user).collect::<Vec<_>>()
-        );
+        assert_eq!(again, users.iter().map(|(_, slot)| already(*slot)).collect::<Vec<_>>());
+        let stored: Vec<_> = db.coupons("c").await.into_iter().map(|(_, user)| user).collect();
+        assert_eq!(stored, users.iter().map(|(user, _)| *user).collect::<Vec<_>>());
     })
     .await;
 }
@@ -421,27 +247,13 @@ async fn i2_ids_compare_as_bytes() {
 async fn one_value_that_the_database_will_not_take_spoils_no_other() {
     scratch(async |db| {
         db.campaign("c", 100).await;
-        db.pool
-            .execute("ALTER TABLE coupons MODIFY user_id VARCHAR(8) COLLATE utf8mb4_bin NOT NULL")
-            .await
-            .unwrap();
-        let users: Vec<_> = (1..=40)
-            .map(|n| {
-                if n % 17 == 0 {
-                    format!("too-long-{n}")
-                } else {
-                    format!("u{n}")
-                }
-            })
-            .collect();
+        db.pool.execute("ALTER TABLE coupons MODIFY user_id VARCHAR(8) COLLATE utf8mb4_bin NOT NULL").await.unwrap();
+        let users: Vec<_> =
+            (1..=40).map(|n| if n % 17 == 0 { format!("too-long-{n}") } else { format!("u{n}") }).collect();
         let pairs: Vec<_> = users.iter().map(String::as_str).zip(1..).collect();
         let outcomes = persist(&db.store(), &batch(&pairs)).await;
         for ((_, slot), outcome) in pairs.iter().zip(&outcomes) {
-            if slot % 17 == 0 {
-                assert_eq!(poison(outcome), "data")
-            } else {
-                assert_eq!(*outcome, issued(*slot))
-            }
+            if slot % 17 == 0 { assert_eq!(poison(outcome), "data") } else { assert_eq!(*outcome, issued(*slot)) }
         }
         assert_eq!(db.coupons("c").await.len(), 38);
     })
@@ -454,22 +266,10 @@ async fn a_batch_of_more_rows_than_a_statement_has_binds_is_one_transaction() {
         db.campaign("c", 10_000).await;
         let store = db.store();
         persist(&store, &batch(&[("early", 9_000)])).await;
-        let records: Vec<_> = (1..=10_000)
-            .map(|n| admission("c", &format!("u{n}"), n))
-            .collect();
+        let records: Vec<_> = (1..=10_000).map(|n| admission("c", &format!("u{n}"), n)).collect();
         let outcomes = persist(&store, &records).await;
-        assert_eq!(
-            outcomes[8_999],
-            refused(9_000),
-            "the one whose slot was taken, and there is no other"
-        );
-        assert_eq!(
-            outcomes
-                .iter()
-                .filter(|outcome| matches!(outcome, Outcome::Issued { .. }))
-                .count(),
-            9_999
-        );
+        assert_eq!(outcomes[8_999], refused(9_000), "the one whose slot was taken, and there is no other");
+        assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Issued { .. })).count(), 9_999);
         assert_eq!(db.coupons("c").await.len(), 10_000);
     })
     .await;
@@ -481,28 +281,19 @@ async fn i7_a_database_that_refuses_writes_blames_no_record() {
         db.campaign("c", 5).await;
         let store = db.store();
         // The server's own errors, raised by a trigger: read-only, full, and one that nobody foresaw.
-        for (number, label) in [
-            (1290, "read_only"),
-            (1114, "out_of_space"),
-            (1040, "too_many_connections"),
-            (4321, "refused"),
-        ] {
+        for (number, label) in
+            [(1290, "read_only"), (1114, "out_of_space"), (1040, "too_many_connections"), (4321, "refused")]
+        {
             let trigger = format!(
                 "CREATE TRIGGER away BEFORE INSERT ON coupons FOR EACH ROW \
                  SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {number}, MESSAGE_TEXT = 'not now'"
             );
             db.pool.execute(AssertSqlSafe(trigger)).await.unwrap();
-            let fault = store
-                .persist(&batch(&[("u1", 1), ("u2", 2)]))
-                .await
-                .unwrap_err();
+            let fault = store.persist(&batch(&[("u1", 1), ("u2", 2)])).await.unwrap_err();
             assert_eq!((fault.label, fault.retry), (label, true), "{fault}");
             db.pool.execute("DROP TRIGGER away").await.unwrap();
         }
-        assert_eq!(
-            persist(&store, &batch(&[("u1", 1), ("u2", 2)])).await,
-            [issued(1), issued(2)]
-        );
+        assert_eq!(persist(&store, &batch(&[("u1", 1), ("u2", 2)])).await, [issued(1), issued(2)]);
     })
     .await;
 }
@@ -512,10 +303,7 @@ async fn migrating_again_changes_nothing_and_a_bare_database_says_so() {
     scratch(async |db| {
         assert!(db.database().is_migrated().await.unwrap());
         assert_eq!(db.database().migrate().await.unwrap(), Vec::<String>::new());
-        db.pool
-            .execute("DROP TABLE coupons, refusals, allotments, campaigns, _sqlx_migrations")
-            .await
-            .unwrap();
+        db.pool.execute("DROP TABLE coupons, refusals, allotments, campaigns, _sqlx_migrations").await.unwrap();
         assert!(!db.database().is_migrated().await.unwrap());
         let fault = db.store().persist(&batch(&[("u1", 1)])).await.unwrap_err();
         assert_eq!(fault.label, "no_schema");

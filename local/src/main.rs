@@ -125,11 +125,10 @@ async fn run(cli: Cli) -> Result<ExitCode> {
             Err(client.exec()).context("there is no MySQL client: run `make setup`")
         }
         Verb::Logs => {
-            let logs: Vec<PathBuf> =
-                fs::read_dir(cli.dir.join("log"))
-                    .with_context(|| format!("there are no logs in {}: `make up` first", cli.dir.display()))?
-                    .filter_map(|entry| Some(entry.ok()?.path()))
-                    .collect();
+            let logs: Vec<PathBuf> = fs::read_dir(cli.dir.join("log"))
+                .with_context(|| format!("there are no logs in {}: `make up` first", cli.dir.display()))?
+                .filter_map(|entry| Some(entry.ok()?.path()))
+                .collect();
             // Replaces this process, so ^C reaches tail.
             Err(Command::new("tail").args(["-n", "20", "-F"]).args(logs).exec().into())
         }

@@ -1,6 +1,8 @@
 //! The contract of the Kafka REST gateway over real HTTP. The broker is librdkafka's own mock: it
 //! speaks the protocol and fails on demand. A real Kafka is behind it in the end-to-end tests.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // helpers of tests are tests
+
 mod common;
 
 use common::{Gateway, TOKEN, answer};
@@ -52,11 +54,8 @@ impl Bench {
     async fn records(&self, partition: i32, count: usize) -> Vec<(Option<String>, Option<String>)> {
         let bootstrap = self.cluster.bootstrap_servers();
         tokio::task::spawn_blocking(move || {
-            let consumer: BaseConsumer = ClientConfig::new()
-                .set("bootstrap.servers", bootstrap)
-                .set("group.id", "reader")
-                .create()
-                .unwrap();
+            let consumer: BaseConsumer =
+                ClientConfig::new().set("bootstrap.servers", bootstrap).set("group.id", "reader").create().unwrap();
             let mut assignment = TopicPartitionList::new();
             assignment.add_partition_offset(TOPIC, partition, Offset::Beginning).unwrap();
             consumer.assign(&assignment).unwrap();
@@ -91,11 +90,7 @@ async fn json_records_arrive_as_compact_json_and_are_answered_in_order() {
     let some = |text: &str| Some(text.to_owned());
     assert_eq!(
         bench.records(1, 3).await,
-        [
-            (some(r#""c/u1""#), some(r#"{"v":1,"user":"u 1","n":1.10}"#)),
-            (None, None),
-            (some(r#"{"k":1}"#), some("0")),
-        ]
+        [(some(r#""c/u1""#), some(r#"{"v":1,"user":"u 1","n":1.10}"#)), (None, None), (some(r#"{"k":1}"#), some("0")),]
     );
     assert_eq!(bench.records(0, 1).await, [(None, some(r#""x""#))]);
 }
@@ -196,8 +191,7 @@ async fn only_the_token_opens_the_door() {
     let bench = bench().await;
     let path = format!("/topics/{TOPIC}");
     let record = r#"{"records":[{"value":1,"partition":0}]}"#;
-    let request =
-        || bench.gateway.bare(Method::POST, &path).header("content-type", JSON).body(record);
+    let request = || bench.gateway.bare(Method::POST, &path).header("content-type", JSON).body(record);
     for refused in [
         request(),
         request().bearer_auth("wrong"),
@@ -214,9 +208,8 @@ async fn only_the_token_opens_the_door() {
     let challenge = request().send().await.unwrap();
     assert!(challenge.headers()["www-authenticate"].to_str().unwrap().starts_with("Basic "));
     assert_eq!(challenge.headers()["content-type"], "application/vnd.kafka.v2+json");
-    for (offset, allowed) in [request().bearer_auth(TOKEN), request().basic_auth("anyone", Some(TOKEN))]
-        .into_iter()
-        .enumerate()
+    for (offset, allowed) in
+        [request().bearer_auth(TOKEN), request().basic_auth("anyone", Some(TOKEN))].into_iter().enumerate()
     {
         let (status, produced) = answer(allowed).await;
         // The refused ones left no record behind.

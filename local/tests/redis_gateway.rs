@@ -1,10 +1,12 @@
 //! The contract of the Redis REST gateway, over a real Redis and real HTTP.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // helpers of tests are tests
+
 mod common;
 
 use common::{Gateway, RedisServer, TOKEN, answer, until};
 use dropgate_local::gateway::redis_rest::{self, DEFAULT_BODY_LIMIT_BYTES, Upstream};
-use dropgate_local::gateway::{GatewayError, Token};
+use dropgate_local::gateway::{self, GatewayError, Token};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -36,7 +38,10 @@ async fn the_body_form_runs_a_command() {
     assert_eq!(gateway.post("/", r#"["INCRBY","n",9007199254740993]"#).await, result(json!(9007199254740993_i64)));
     assert_eq!(gateway.post("/", r#"["HSET","h","a",1,"b",true]"#).await, result(json!(2)));
     assert_eq!(gateway.post("/", r#"["HGETALL","h"]"#).await, result(json!(["a", "1", "b", "true"])));
-    assert_eq!(gateway.post("/", r#"["EVAL","return {1,{'x',false},'y'}",0]"#).await, result(json!([1, ["x", null], "y"])));
+    assert_eq!(
+        gateway.post("/", r#"["EVAL","return {1,{'x',false},'y'}",0]"#).await,
+        result(json!([1, ["x", null], "y"]))
+    );
     for bad in ["", "{", "[]", "[[\"GET\"]]", "[\"GET\",null]", "{\"GET\":1}"] {
         let (status, body) = gateway.post("/", bad).await;
         assert_eq!(status, 400, "{bad}");
@@ -251,6 +256,91 @@ async fn a_redis_that_is_not_there_is_named_with_the_remedy() {
     for message in [message, error.to_string()] {
         assert!(message.contains("REDIS_URL") && !message.contains("hidden"), "{message}");
     }
+}
+
+#[tokio::test]
+async fn a_password_that_is_missing_or_wrong_is_told_at_once() {
+    let redis = RedisServer::start().await;
+    let gateway = gateway_of(&redis, DEFAULT_BODY_LIMIT_BYTES).await;
+    assert_eq!(gateway.post("/", r#"["CONFIG","SET","requirepass","secret"]"#).await, result(json!("OK")));
+    let with = |password: &str| format!("redis://{password}127.0.0.1:{}", redis.port);
+    assert!(Upstream::connect(&with(":secret@"), WAIT).await.is_ok());
+    for url in [with(""), with(":hidden@")] {
+        let asked = Instant::now();
+        let message = Upstream::connect(&url, Duration::from_secs(60)).await.err().unwrap().to_string();
+        assert!(message.contains("refuses its user or password") && !message.contains("hidden"), "{message}");
+        assert!(asked.elapsed() < WAIT, "{:?}", asked.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn stopping_finishes_what_is_in_flight_and_takes_nothing_new() {
+    let redis = RedisServer::start().await;
+    let upstream = Upstream::connect(&redis.url(), WAIT).await.unwrap();
+    let router = redis_rest::router(upstream, Token::new(TOKEN).unwrap(), DEFAULT_BODY_LIMIT_BYTES);
+    let listener = gateway::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(gateway::serve(listener, router, async move {
+        let _ = stopped.await;
+    }));
+    // Redis is busy for 700 ms; what it counts first shows that the request has arrived.
+    let busy = "redis.call('SET','began',1) local t=redis.call('TIME') local e=t[1]*1000000+t[2]+700000
+        while true do t=redis.call('TIME') if t[1]*1000000+t[2]>e then return 'whole' end end";
+    let request = common::http().post(&url).bearer_auth(TOKEN).body(json!(["EVAL", busy, 0]).to_string());
+    let in_flight = tokio::spawn(answer(request));
+    let client = redis::Client::open(redis.url()).unwrap();
+    until("the script runs or ran", || async {
+        let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_millis(100)));
+        match client.get_multiplexed_async_connection_with_config(&config).await {
+            // A Redis that does not answer is in the script.
+            Err(_) => Some(()),
+            Ok(mut connection) => {
+                let began: Option<i64> = redis::cmd("GET").arg("began").query_async(&mut connection).await.ok()?;
+                began.map(|_| ())
+            }
+        }
+    })
+    .await;
+    stop.send(()).unwrap();
+    assert_eq!(in_flight.await.unwrap(), result(json!("whole")));
+    serving.await.unwrap().unwrap();
+    assert!(common::http().get(&url).send().await.is_err(), "nobody listens any more");
+}
+
+/// The program: what it says when it cannot start, and that SIGTERM ends it well.
+#[tokio::test]
+async fn the_program_starts_says_why_not_and_stops() {
+    let redis = RedisServer::start().await;
+    let program = |token: &str, listen: &str| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_dropgate-gateway"));
+        command.args(["redis", "--listen", listen, "--redis-url", &redis.url()]).env("DROPGATE_GATEWAY_TOKEN", token);
+        command.stderr(std::process::Stdio::piped()).kill_on_drop(true);
+        command
+    };
+    let addr = format!("127.0.0.1:{}", common::free_port());
+    let failed = |output: std::process::Output| {
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let message = failed(program("", &addr).output().await.unwrap());
+    assert!(message.contains("DROPGATE_GATEWAY_TOKEN"), "{message}");
+
+    let running = program("hidden-token", &addr).spawn().unwrap();
+    until("the program is ready", || async {
+        let health = common::http().get(format!("http://{addr}/healthz")).send().await.ok()?;
+        (health.status() == 200).then_some(())
+    })
+    .await;
+    let message = failed(program("hidden-token", &addr).output().await.unwrap());
+    assert!(message.contains("is taken") && message.contains("--listen"), "{message}");
+
+    let pid = running.id().unwrap().to_string();
+    assert!(tokio::process::Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+    let output = running.wait_with_output().await.unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{log}");
+    assert!(log.contains("stopped") && !log.contains("hidden-token"), "{log}");
 }
 
 /// The client that most users of the hosted service have: what it does must work here too.

@@ -2,9 +2,10 @@
 -- KEYS  1 meta   2 claims   3 outbox
 -- ARGV  1 lease_ms (when the sweeper may first take the obligation)   2.. users
 -- Reply false: no such campaign.
---       { state, capacity, count, opens_ms, closes_ms, now_ms, answer.. }, one answer a user:
+--       { opens_ms, now_ms, held, answer.. }, one answer a user:
 --       "+entry" admitted now, "=entry" admitted before, "full", "early", "late", "paused".
---       now_ms is 0 where the clock was not needed. All numbers are strings.
+--       now_ms is 0 where the clock was not needed; held is how many users hold a claim, "" unless
+--       somebody was told "full". All numbers are strings.
 -- Asking again for the same user changes nothing and returns the same entry (I2, I5).
 local meta = redis.call('HMGET', KEYS[1], 'state', 'capacity', 'count', 'opens_ms', 'closes_ms')
 if not meta[1] then return false end
@@ -22,7 +23,8 @@ for i = 2, #ARGV do users[i - 1] = ARGV[i] end
 local known = redis.call('HMGET', KEYS[2], unpack(users))
 
 local now = 0
-local barred = false
+local barred, full = false, false
+local held = ''
 local answers, claims, due, fresh = {}, {}, {}, {}
 for i, user in ipairs(users) do
   local entry = known[i] or fresh[user]
@@ -30,6 +32,7 @@ for i, user in ipairs(users) do
     answers[i] = '=' .. entry
   elseif count >= capacity then
     answers[i] = 'full'
+    full = true
   else
     if now == 0 then
       local time = redis.call('TIME')
@@ -58,6 +61,7 @@ if #claims > 0 then
   redis.call('ZADD', KEYS[3], unpack(due))
   redis.call('HSET', KEYS[1], 'count', string.format('%d', count))
 end
-local reply = { state, meta[2], string.format('%d', count), meta[4], meta[5], string.format('%d', now) }
-for i = 1, #answers do reply[6 + i] = answers[i] end
+if full then held = string.format('%d', redis.call('HLEN', KEYS[2])) end
+local reply = { meta[4], string.format('%d', now), held }
+for i = 1, #answers do reply[3 + i] = answers[i] end
 return reply

@@ -42,11 +42,7 @@ impl Database {
     ///
     /// # Errors
     /// [`Fault`].
-    pub async fn create_campaign(
-        &self,
-        id: &CampaignId,
-        campaign: &Campaign,
-    ) -> Result<bool, Fault> {
+    pub async fn create_campaign(&self, id: &CampaignId, campaign: &Campaign) -> Result<bool, Fault> {
         let mut connection = self.reach().await?;
         let create = async {
             let now = moment::now();
@@ -59,14 +55,12 @@ impl Database {
                 .bind(now)
                 .execute(&mut *transaction)
                 .await?;
-            sqlx::query(
-                "INSERT INTO allotments (campaign_id, capacity, granted_at) VALUES (?, ?, ?)",
-            )
-            .bind(id.as_str())
-            .bind(campaign.capacity)
-            .bind(now)
-            .execute(&mut *transaction)
-            .await?;
+            sqlx::query("INSERT INTO allotments (campaign_id, capacity, granted_at) VALUES (?, ?, ?)")
+                .bind(id.as_str())
+                .bind(campaign.capacity)
+                .bind(now)
+                .execute(&mut *transaction)
+                .await?;
             transaction.commit().await
         };
         match create.await {
@@ -89,12 +83,7 @@ impl Database {
         .fetch_optional(&mut self.reach().await?)
         .await
         .map_err(|error| fault_of(&error))?;
-        Ok(row.map(|(state, opens_at, closes_at, capacity)| Campaign {
-            state,
-            capacity,
-            opens_at,
-            closes_at,
-        }))
+        Ok(row.map(|(state, opens_at, closes_at, capacity)| Campaign { state, capacity, opens_at, closes_at }))
     }
 
     /// Counts a campaign's rows.
@@ -111,22 +100,14 @@ impl Database {
         .fetch_one(&mut self.reach().await?)
         .await
         .map_err(|error| fault_of(&error))?;
-        Ok(Tally {
-            issued: issued.unsigned_abs(),
-            refused: refused.unsigned_abs(),
-        })
+        Ok(Tally { issued: issued.unsigned_abs(), refused: refused.unsigned_abs() })
     }
 
     /// The next `limit` coupon holders, in the order of their slots, after slot `after`.
     ///
     /// # Errors
     /// [`Fault`].
-    pub async fn issued_after(
-        &self,
-        id: &CampaignId,
-        after: u32,
-        limit: u32,
-    ) -> Result<Vec<Holder>, Fault> {
+    pub async fn issued_after(&self, id: &CampaignId, after: u32, limit: u32) -> Result<Vec<Holder>, Fault> {
         let rows: Vec<(String, u32, PrimitiveDateTime)> = sqlx::query_as(
             "SELECT user_id, slot, admitted_at FROM coupons WHERE campaign_id = ? AND slot > ? ORDER BY slot LIMIT ?",
         )
@@ -143,12 +124,7 @@ impl Database {
     ///
     /// # Errors
     /// [`Fault`].
-    pub async fn refused_after(
-        &self,
-        id: &CampaignId,
-        after: &str,
-        limit: u32,
-    ) -> Result<Vec<Holder>, Fault> {
+    pub async fn refused_after(&self, id: &CampaignId, after: &str, limit: u32) -> Result<Vec<Holder>, Fault> {
         let rows: Vec<(String, u32, PrimitiveDateTime)> = sqlx::query_as(
             "SELECT user_id, proposed_slot, admitted_at FROM refusals \
              WHERE campaign_id = ? AND user_id > ? ORDER BY user_id LIMIT ?",
@@ -166,14 +142,7 @@ impl Database {
 fn holders(rows: Vec<(String, u32, PrimitiveDateTime)>, status: ClaimStatus) -> Vec<Holder> {
     let holder = |(user, slot, admitted_at)| {
         // Slot 0 exists nowhere: the gate proposes from 1 up and the schema checks it.
-        Some((
-            user,
-            ClaimEntry {
-                slot: Slot::new(slot).ok()?,
-                admitted_ms: moment::to_ms(admitted_at),
-                status,
-            },
-        ))
+        Some((user, ClaimEntry { slot: Slot::new(slot).ok()?, admitted_ms: moment::to_ms(admitted_at), status }))
     };
     rows.into_iter().filter_map(holder).collect()
 }

@@ -1,7 +1,7 @@
 //! The persist transaction: a batch of admissions becomes coupons, or refusals.
 //!
 //! Optimistic: one plain multi-row INSERT. If it succeeds every row is new. If a constraint refuses it,
-//! [`super::resolve`] looks which rows there are and places the rest. Never INSERT IGNORE or ON
+//! `resolve` looks which rows there are and places the rest. Never INSERT IGNORE or ON
 //! DUPLICATE: they would hide what we must know.
 
 use super::Database;
@@ -73,12 +73,7 @@ impl Coupons {
     /// Writes to `database`. Batches of `full_batch` rows are the usual ones.
     #[must_use]
     pub fn new(database: Database, secret: CodeSecret, full_batch: usize) -> Self {
-        Self {
-            database,
-            secret,
-            full_batch,
-            known: Mutex::default(),
-        }
+        Self { database, secret, full_batch, known: Mutex::default() }
     }
 
     /// Writes rows in one transaction, again and again while others are in the way.
@@ -108,23 +103,14 @@ impl Coupons {
                 other => return other,
             }
             if attempt > 1 {
-                tokio::time::sleep(Duration::from_millis(random() % (10 * u64::from(attempt))))
-                    .await;
+                tokio::time::sleep(Duration::from_millis(random() % (10 * u64::from(attempt)))).await;
             }
         }
-        Err(Trouble::Away(Fault::unknown(
-            Source::MySql,
-            "contention",
-            "others write the same rows all the time",
-        )))
+        Err(Trouble::Away(Fault::unknown(Source::MySql, "contention", "others write the same rows all the time")))
     }
 
     /// The optimistic way. `Constraint` if not every row is new.
-    async fn insert_new(
-        &self,
-        connection: &mut MySqlConnection,
-        rows: &[Row<'_>],
-    ) -> Result<Placed, Trouble> {
+    async fn insert_new(&self, connection: &mut MySqlConnection, rows: &[Row<'_>]) -> Result<Placed, Trouble> {
         let allotments = self.allotments(connection, rows).await?;
         let mut placed = Placed::with_capacity(rows.len());
         let mut inserts = Vec::with_capacity(rows.len());
@@ -134,24 +120,14 @@ impl Coupons {
                 // Beyond the newest allotment: another slot must be found, if there is one.
                 Some(allotment) if row.slot() > *allotment => return Err(Trouble::Constraint),
                 Some(allotment) => {
-                    inserts.push(Insert {
-                        row,
-                        slot: row.slot(),
-                        allotment: *allotment,
-                    });
-                    placed.push((
-                        row.index,
-                        Outcome::Issued {
-                            slot: row.admission.record.slot,
-                        },
-                    ));
+                    inserts.push(Insert { row, slot: row.slot(), allotment: *allotment });
+                    placed.push((row.index, Outcome::Issued { slot: row.admission.record.slot }));
                 }
             }
         }
         // In the order of the primary key: pages are written in order, and two issuers with the same
         // rows wait for one another instead of deadlocking.
-        inserts
-            .sort_unstable_by(|a, b| (a.row.campaign(), a.slot).cmp(&(b.row.campaign(), b.slot)));
+        inserts.sort_unstable_by(|a, b| (a.row.campaign(), a.slot).cmp(&(b.row.campaign(), b.slot)));
         match inserts.as_slice() {
             [] => {}
             // One statement is a transaction: two round trips saved.
@@ -168,11 +144,7 @@ impl Coupons {
     }
 
     /// Inserts coupon rows, plainly.
-    pub(super) async fn insert(
-        &self,
-        connection: &mut MySqlConnection,
-        inserts: &[Insert<'_>],
-    ) -> Result<(), Trouble> {
+    pub(super) async fn insert(&self, connection: &mut MySqlConnection, inserts: &[Insert<'_>]) -> Result<(), Trouble> {
         let issued_at = moment::now();
         for some in inserts.chunks(MAX_ROWS) {
             let mut sql = QueryBuilder::<MySql>::new(
@@ -190,10 +162,7 @@ impl Coupons {
             });
             // Every other length would push a useful statement out of the server's memory.
             let keep = some.len() == self.full_batch || some.len() == MAX_ROWS;
-            sql.build()
-                .persistent(keep)
-                .execute(&mut *connection)
-                .await?;
+            sql.build().persistent(keep).execute(&mut *connection).await?;
         }
         Ok(())
     }
@@ -237,17 +206,9 @@ impl Coupons {
     }
 
     /// Remembers what was read of a campaign, and returns what is known of it now.
-    pub(super) fn learn(
-        &self,
-        campaign: &CampaignId,
-        allotment: u32,
-        full_above: Option<u32>,
-    ) -> Known {
+    pub(super) fn learn(&self, campaign: &CampaignId, allotment: u32, full_above: Option<u32>) -> Known {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = Known {
-            allotment,
-            full_above: allotment,
-        };
+        let fresh = Known { allotment, full_above: allotment };
         let entry = known.entry(campaign.clone()).or_insert(fresh);
         if entry.allotment != allotment {
             *entry = fresh;
@@ -268,16 +229,10 @@ impl Ledger for Coupons {
         for (index, admission) in admissions.iter().enumerate() {
             let record = &admission.record;
             match first_of.entry((&record.campaign, &record.user)) {
-                std::collections::hash_map::Entry::Occupied(first) => {
-                    twins.push((index, *first.get()))
-                }
+                std::collections::hash_map::Entry::Occupied(first) => twins.push((index, *first.get())),
                 std::collections::hash_map::Entry::Vacant(place) => {
                     place.insert(index);
-                    rows.push(Row {
-                        index,
-                        admission,
-                        code: self.secret.code(&record.campaign, &record.user),
-                    });
+                    rows.push(Row { index, admission, code: self.secret.code(&record.campaign, &record.user) });
                 }
             }
         }
@@ -290,13 +245,7 @@ impl Ledger for Coupons {
                 Ok(outcomes) => placed.extend(outcomes),
                 Err(Trouble::Data(text)) => match rows.as_slice() {
                     [row] => {
-                        placed.insert(
-                            row.index,
-                            Outcome::Poison(Cause {
-                                label: "data",
-                                text,
-                            }),
-                        );
+                        placed.insert(row.index, Outcome::Poison(Cause { label: "data", text }));
                     }
                     _ => {
                         let half = rows.split_off(rows.len() / 2);
@@ -316,9 +265,7 @@ impl Ledger for Coupons {
             };
             placed.insert(index, outcome);
         }
-        (0..admissions.len())
-            .map(|index| placed.remove(&index).ok_or_else(incomplete))
-            .collect()
+        (0..admissions.len()).map(|index| placed.remove(&index).ok_or_else(incomplete)).collect()
     }
 }
 
@@ -334,12 +281,10 @@ pub(super) async fn newest_allotment(
     connection: &mut MySqlConnection,
     campaign: &CampaignId,
 ) -> Result<Option<u32>, Trouble> {
-    Ok(
-        sqlx::query_scalar("SELECT MAX(capacity) FROM allotments WHERE campaign_id = ?")
-            .bind(campaign.as_str())
-            .fetch_one(connection)
-            .await?,
-    )
+    Ok(sqlx::query_scalar("SELECT MAX(capacity) FROM allotments WHERE campaign_id = ?")
+        .bind(campaign.as_str())
+        .fetch_one(connection)
+        .await?)
 }
 
 pub(super) fn unknown_campaign() -> Outcome {
@@ -350,9 +295,5 @@ pub(super) fn unknown_campaign() -> Outcome {
 }
 
 fn incomplete() -> Fault {
-    Fault::unknown(
-        Source::MySql,
-        "incomplete",
-        "a batch came back without an outcome for each record",
-    )
+    Fault::unknown(Source::MySql, "incomplete", "a batch came back without an outcome for each record")
 }

@@ -46,8 +46,7 @@ impl Database {
     /// [`Fault`] with the remedy.
     pub async fn reach(&self) -> Result<MySqlConnection, Fault> {
         let connect = async {
-            let mut connection =
-                MySqlConnection::connect_with(&self.pool.connect_options()).await?;
+            let mut connection = MySqlConnection::connect_with(&self.pool.connect_options()).await?;
             prepare_session(&mut connection).await?;
             Ok(connection)
         };
@@ -68,23 +67,16 @@ impl Database {
     pub async fn migrate(&self) -> Result<Vec<String>, Fault> {
         let mut connection = self.reach().await?;
         let before = applied(&mut connection).await?;
-        MIGRATIONS
-            .run_direct(None, &mut connection, false)
-            .await
-            .map_err(|error| {
-                Fault::none(
-                    Source::MySql,
-                    "migration",
-                    false,
-                    format!("a migration failed, nothing after it was run: {error}"),
-                )
-            })?;
-        let new = MIGRATIONS
-            .iter()
-            .filter(|migration| !before.contains(&migration.version));
-        Ok(new
-            .map(|migration| format!("{:04} {}", migration.version, migration.description))
-            .collect())
+        MIGRATIONS.run_direct(None, &mut connection, false).await.map_err(|error| {
+            Fault::none(
+                Source::MySql,
+                "migration",
+                false,
+                format!("a migration failed, nothing after it was run: {error}"),
+            )
+        })?;
+        let new = MIGRATIONS.iter().filter(|migration| !before.contains(&migration.version));
+        Ok(new.map(|migration| format!("{:04} {}", migration.version, migration.description)).collect())
     }
 
     /// Whether every migration that this build knows has been applied.
@@ -94,9 +86,7 @@ impl Database {
     pub async fn is_migrated(&self) -> Result<bool, Fault> {
         let mut connection = self.reach().await?;
         let applied = applied(&mut connection).await?;
-        Ok(MIGRATIONS
-            .iter()
-            .all(|migration| applied.contains(&migration.version)))
+        Ok(MIGRATIONS.iter().all(|migration| applied.contains(&migration.version)))
     }
 
     /// Closes every connection.
@@ -113,12 +103,8 @@ impl Database {
 /// transaction. Autocommit is what a server may have switched off. A lock is waited for briefly; the
 /// batch is tried again anyway.
 async fn prepare_session(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
-    connection
-        .execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-        .await?;
-    connection
-        .execute("SET SESSION autocommit = 1, SESSION innodb_lock_wait_timeout = 5")
-        .await?;
+    connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+    connection.execute("SET SESSION autocommit = 1, SESSION innodb_lock_wait_timeout = 5").await?;
     Ok(())
 }
 

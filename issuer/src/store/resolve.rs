@@ -20,11 +20,7 @@ pub const CAPACITY_EXHAUSTED: &str = "capacity_exhausted";
 impl Coupons {
     /// Settles every row in one transaction. `Constraint` if another issuer wrote a row in between
     /// that this one wanted to write: the transaction is rolled back, look again.
-    pub(super) async fn resolve(
-        &self,
-        connection: &mut MySqlConnection,
-        rows: &[Row<'_>],
-    ) -> Result<Placed, Trouble> {
+    pub(super) async fn resolve(&self, connection: &mut MySqlConnection, rows: &[Row<'_>]) -> Result<Placed, Trouble> {
         // In the order of their ids, so that two resolvers lock them in the same order.
         let mut campaigns = BTreeMap::<&CampaignId, Vec<&Row<'_>>>::new();
         for row in rows {
@@ -33,10 +29,7 @@ impl Coupons {
         let mut transaction = connection.begin().await?;
         let mut placed = Placed::with_capacity(rows.len());
         for (campaign, rows) in campaigns {
-            placed.extend(
-                self.resolve_campaign(&mut transaction, campaign, &rows)
-                    .await?,
-            );
+            placed.extend(self.resolve_campaign(&mut transaction, campaign, &rows).await?);
         }
         transaction.commit().await?;
         Ok(placed)
@@ -49,26 +42,21 @@ impl Coupons {
         rows: &[&Row<'_>],
     ) -> Result<Placed, Trouble> {
         // One resolver of a campaign at a time: two would find the same highest free slot.
-        let locked: Option<String> =
-            sqlx::query_scalar("SELECT id FROM campaigns WHERE id = ? FOR UPDATE")
-                .bind(campaign.as_str())
-                .fetch_optional(&mut *connection)
-                .await?;
+        let locked: Option<String> = sqlx::query_scalar("SELECT id FROM campaigns WHERE id = ? FOR UPDATE")
+            .bind(campaign.as_str())
+            .fetch_optional(&mut *connection)
+            .await?;
         let newest = match locked {
             Some(_) => newest_allotment(connection, campaign).await?,
             None => None,
         };
         let Some(allotment) = newest else {
-            return Ok(rows
-                .iter()
-                .map(|row| (row.index, unknown_campaign()))
-                .collect());
+            return Ok(rows.iter().map(|row| (row.index, unknown_campaign())).collect());
         };
         let known = self.learn(campaign, allotment, None);
 
         let issued = slots_of_users(connection, "coupons", "slot", campaign, rows).await?;
-        let refused =
-            slots_of_users(connection, "refusals", "proposed_slot", campaign, rows).await?;
+        let refused = slots_of_users(connection, "refusals", "proposed_slot", campaign, rows).await?;
         let mut placed = Placed::with_capacity(rows.len());
         let mut open = Vec::new();
         for row in rows.iter().copied() {
@@ -87,11 +75,7 @@ impl Coupons {
         let mut homeless = Vec::new();
         for row in open {
             if row.slot() <= allotment && reserved.insert(row.slot()) {
-                inserts.push(Insert {
-                    row,
-                    slot: row.slot(),
-                    allotment,
-                });
+                inserts.push(Insert { row, slot: row.slot(), allotment });
             } else {
                 homeless.push(row);
             }
@@ -104,11 +88,7 @@ impl Coupons {
         let mut refusals = Vec::new();
         for row in homeless {
             match free.next() {
-                Some(slot) => inserts.push(Insert {
-                    row,
-                    slot,
-                    allotment,
-                }),
+                Some(slot) => inserts.push(Insert { row, slot, allotment }),
                 None => refusals.push(row),
             }
         }
@@ -121,14 +101,7 @@ impl Coupons {
             let slot = Slot::new(insert.slot).unwrap_or(insert.row.admission.record.slot);
             placed.push((insert.row.index, Outcome::Issued { slot }));
         }
-        placed.extend(refusals.iter().map(|row| {
-            (
-                row.index,
-                Outcome::Refused {
-                    slot: row.admission.record.slot,
-                },
-            )
-        }));
+        placed.extend(refusals.iter().map(|row| (row.index, Outcome::Refused { slot: row.admission.record.slot })));
         Ok(placed)
     }
 }
@@ -144,26 +117,15 @@ async fn slots_of_users(
     let mut slots = HashMap::new();
     for some in rows.chunks(CHUNK) {
         let mut sql = QueryBuilder::<MySql>::new("SELECT user_id, ");
-        sql.push(column)
-            .push(" FROM ")
-            .push(table)
-            .push(" WHERE campaign_id = ");
+        sql.push(column).push(" FROM ").push(table).push(" WHERE campaign_id = ");
         sql.push_bind(campaign.as_str()).push(" AND user_id IN (");
         let mut users = sql.separated(", ");
         for row in some {
             users.push_bind(row.user());
         }
         sql.push(")");
-        let found: Vec<(String, u32)> = sql
-            .build_query_as()
-            .persistent(false)
-            .fetch_all(&mut *connection)
-            .await?;
-        slots.extend(
-            found
-                .into_iter()
-                .filter_map(|(user, slot)| Some((user, Slot::new(slot).ok()?))),
-        );
+        let found: Vec<(String, u32)> = sql.build_query_as().persistent(false).fetch_all(&mut *connection).await?;
+        slots.extend(found.into_iter().filter_map(|(user, slot)| Some((user, Slot::new(slot).ok()?))));
     }
     Ok(slots)
 }
@@ -183,22 +145,14 @@ async fn taken_among(
             slots.push_bind(row.slot());
         }
         sql.push(")");
-        let found: Vec<u32> = sql
-            .build_query_scalar()
-            .persistent(false)
-            .fetch_all(&mut *connection)
-            .await?;
+        let found: Vec<u32> = sql.build_query_scalar().persistent(false).fetch_all(&mut *connection).await?;
         taken.extend(found);
     }
     Ok(taken)
 }
 
 /// Reads taken slots from the top down until enough free ones are known.
-async fn search(
-    connection: &mut MySqlConnection,
-    campaign: &CampaignId,
-    gaps: &mut Gaps<'_>,
-) -> Result<(), Trouble> {
+async fn search(connection: &mut MySqlConnection, campaign: &CampaignId, gaps: &mut Gaps<'_>) -> Result<(), Trouble> {
     while gaps.wants_more() {
         let page: Vec<u32> = sqlx::query_scalar(
             "SELECT slot FROM coupons WHERE campaign_id = ? AND slot <= ? ORDER BY slot DESC LIMIT ?",
@@ -218,11 +172,7 @@ async fn search(
     Ok(())
 }
 
-async fn refuse(
-    connection: &mut MySqlConnection,
-    campaign: &CampaignId,
-    rows: &[&Row<'_>],
-) -> Result<(), Trouble> {
+async fn refuse(connection: &mut MySqlConnection, campaign: &CampaignId, rows: &[&Row<'_>]) -> Result<(), Trouble> {
     let refused_at = moment::now();
     for some in rows.chunks(CHUNK) {
         let mut sql = QueryBuilder::<MySql>::new(
@@ -237,10 +187,7 @@ async fn refuse(
                 .push_bind(row.admission.admitted_at)
                 .push_bind(refused_at);
         });
-        sql.build()
-            .persistent(false)
-            .execute(&mut *connection)
-            .await?;
+        sql.build().persistent(false).execute(&mut *connection).await?;
     }
     Ok(())
 }

@@ -36,29 +36,15 @@ where
     let server = MySqlConnectOptions::from_str(&server).unwrap();
     let mut admin = MySqlConnection::connect_with(&server).await.unwrap();
     let name = format!("dropgate_test_{:016x}", random());
-    admin
-        .execute(AssertSqlSafe(format!("CREATE DATABASE {name}")))
-        .await
-        .unwrap();
+    admin.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
 
     let options = server.database(&name);
-    let pool = MySqlPoolOptions::new()
-        .max_connections(4)
-        .connect_lazy_with(options.clone());
-    let scratch = Scratch {
-        options,
-        pool: pool.clone(),
-    };
-    assert_eq!(
-        scratch.database().migrate().await.unwrap(),
-        ["0001 coupons"]
-    );
+    let pool = MySqlPoolOptions::new().max_connections(4).connect_lazy_with(options.clone());
+    let scratch = Scratch { options, pool: pool.clone() };
+    assert_eq!(scratch.database().migrate().await.unwrap(), ["0001 coupons"]);
     let result = tokio::spawn(test(scratch)).await;
     pool.close().await;
-    admin
-        .execute(AssertSqlSafe(format!("DROP DATABASE {name}")))
-        .await
-        .unwrap();
+    admin.execute(AssertSqlSafe(format!("DROP DATABASE {name}"))).await.unwrap();
     if let Err(failed) = result {
         std::panic::resume_unwind(failed.into_panic());
     }
@@ -76,18 +62,8 @@ impl Scratch {
 
     pub async fn campaign(&self, id: &str, capacity: u32) {
         let opens_at = moment::from_ms(0).unwrap();
-        let campaign = Campaign {
-            state: "open".to_owned(),
-            capacity,
-            opens_at,
-            closes_at: None,
-        };
-        assert!(
-            self.database()
-                .create_campaign(&CampaignId::parse(id).unwrap(), &campaign)
-                .await
-                .unwrap()
-        );
+        let campaign = Campaign { state: "open".to_owned(), capacity, opens_at, closes_at: None };
+        assert!(self.database().create_campaign(&CampaignId::parse(id).unwrap(), &campaign).await.unwrap());
     }
 
     pub async fn raise(&self, id: &str, capacity: u32) {
@@ -133,10 +109,7 @@ pub fn admission(campaign: &str, user: &str, slot: u32) -> Admission {
 
 /// Admissions of campaign `c`.
 pub fn batch(pairs: &[(&str, u32)]) -> Vec<Admission> {
-    pairs
-        .iter()
-        .map(|(user, slot)| admission("c", user, *slot))
-        .collect()
+    pairs.iter().map(|(user, slot)| admission("c", user, *slot)).collect()
 }
 
 pub async fn persist(store: &Coupons, admissions: &[Admission]) -> Vec<Outcome> {
@@ -144,21 +117,15 @@ pub async fn persist(store: &Coupons, admissions: &[Admission]) -> Vec<Outcome> 
 }
 
 pub fn issued(slot: u32) -> Outcome {
-    Outcome::Issued {
-        slot: Slot::new(slot).unwrap(),
-    }
+    Outcome::Issued { slot: Slot::new(slot).unwrap() }
 }
 
 pub fn already(slot: u32) -> Outcome {
-    Outcome::Already {
-        slot: Slot::new(slot).unwrap(),
-    }
+    Outcome::Already { slot: Slot::new(slot).unwrap() }
 }
 
 pub fn refused(slot: u32) -> Outcome {
-    Outcome::Refused {
-        slot: Slot::new(slot).unwrap(),
-    }
+    Outcome::Refused { slot: Slot::new(slot).unwrap() }
 }
 
 pub fn poison(outcome: &Outcome) -> &'static str {
@@ -169,8 +136,5 @@ pub fn poison(outcome: &Outcome) -> &'static str {
 }
 
 pub fn rows(pairs: &[(u32, &str)]) -> Vec<(u32, String)> {
-    pairs
-        .iter()
-        .map(|(slot, user)| (*slot, (*user).to_owned()))
-        .collect()
+    pairs.iter().map(|(slot, user)| (*slot, (*user).to_owned())).collect()
 }

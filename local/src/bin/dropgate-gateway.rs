@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use dropgate_local::gateway::{GatewayError, TOKEN_ENV, Token, kafka_rest, listen, redis_rest, serve, stop_signal};
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
@@ -24,7 +25,7 @@ enum Gateway {
         /// Where to listen.
         #[arg(long, default_value = "127.0.0.1:8079")]
         listen: SocketAddr,
-        /// The Redis: redis://[[user]:password@]host:port[/db].
+        /// The Redis: `redis://[[user]:password@]host:port[/db]`.
         #[arg(long, env = redis_rest::REDIS_URL_ENV, default_value = "redis://127.0.0.1:6379", hide_env_values = true)]
         redis_url: String,
         #[command(flatten)]
@@ -63,7 +64,18 @@ struct Common {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
+    match gateway().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line that says what to do; a backtrace helps nobody who mistyped a setting.
+            eprintln!("dropgate-gateway: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn gateway() -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let terminal = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).init();

@@ -145,9 +145,9 @@ async fn produce(
             "the content type must be application/vnd.kafka.json.v2+json or application/vnd.kafka.binary.v2+json",
         )
     })?;
-    let body = Bytes::from_request(request, &()).await.map_err(|rejection: BytesRejection| {
-        Refusal::plain(rejection.status(), rejection.body_text())
-    })?;
+    let body = Bytes::from_request(request, &())
+        .await
+        .map_err(|rejection: BytesRejection| Refusal::plain(rejection.status(), rejection.body_text()))?;
     let records = record::parse(&body, format).map_err(|malformed| match malformed {
         Malformed::Json(message) => Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, 42203, message),
         Malformed::Records(message) => Refusal::plain(StatusCode::UNPROCESSABLE_ENTITY, message),

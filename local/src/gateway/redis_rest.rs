@@ -7,8 +7,11 @@
 
 mod command;
 mod reply;
+mod upstream;
 
-use super::{GatewayError, Token, credentials, redact};
+pub use upstream::{REDIS_URL_ENV, Upstream};
+
+use super::{Token, credentials};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
@@ -16,112 +19,12 @@ use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::Response;
 use command::{Command, token_parameter};
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, Cmd, ErrorKind, IntoConnectionInfo, Pipeline, RedisError, Value};
+use redis::{Pipeline, RedisError, Value};
 use reply::{Encoding, error_text, write_error, write_reply};
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, MissedTickBehavior};
-
-/// The environment variable that holds the address of the Redis.
-pub const REDIS_URL_ENV: &str = "REDIS_URL";
 
 /// The hosted service's limit of a request body.
 pub const DEFAULT_BODY_LIMIT_BYTES: usize = 10 * 1024 * 1024;
-
-/// A caller gives up long before; this only frees what a dead peer holds.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const HEARTBEAT: Duration = Duration::from_millis(500);
-
-/// A Redis, over one multiplexed connection that restores itself.
-#[derive(Clone)]
-pub struct Upstream {
-    connection: ConnectionManager,
-    _heartbeat: Arc<Heartbeat>,
-}
-
-struct Heartbeat(AbortHandle);
-
-impl Drop for Heartbeat {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl Upstream {
-    /// Connects to the Redis at `url`, trying for `wait` at most.
-    ///
-    /// # Errors
-    /// [`GatewayError::Setting`] for an address or a password that Redis refuses,
-    /// [`GatewayError::Unreachable`] when the wait is over.
-    pub async fn connect(url: &str, wait: Duration) -> Result<Self, GatewayError> {
-        let setting = |cause: String| GatewayError::Setting { setting: REDIS_URL_ENV, cause };
-        // The crate's message may repeat the address, password included: say only what is expected.
-        let unreadable = |_| setting("expected redis://[[user]:password@]host:port[/db]".to_owned());
-        let info = url.into_connection_info().map_err(unreadable)?;
-        let tcp = info.tcp_settings().clone().set_nodelay(true);
-        let client = Client::open(info.set_tcp_settings(tcp)).map_err(unreadable)?;
-        let config = ConnectionManagerConfig::new()
-            // A request during an outage learns so at once; the heartbeat is what tries again.
-            .set_number_of_retries(0)
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(RESPONSE_TIMEOUT));
-        let deadline = Instant::now() + wait;
-        let connection = loop {
-            let error = match ConnectionManager::new_with_config(client.clone(), config.clone()).await {
-                Ok(connection) => break connection,
-                Err(error) => error,
-            };
-            if error.kind() == ErrorKind::AuthenticationFailed {
-                return Err(setting(format!("{} refuses its user or password", redact(url))));
-            }
-            if Instant::now() + HEARTBEAT >= deadline {
-                return Err(GatewayError::Unreachable {
-                    url: redact(url),
-                    env: REDIS_URL_ENV,
-                    waited_s: wait.as_secs(),
-                    cause: error.to_string(),
-                });
-            }
-            tokio::time::sleep(HEARTBEAT).await;
-        };
-        let heartbeat = tokio::spawn(heartbeat(connection.clone())).abort_handle();
-        Ok(Self { connection, _heartbeat: Arc::new(Heartbeat(heartbeat)) })
-    }
-
-    async fn run(&self, cmd: &Cmd) -> Result<Value, RedisError> {
-        self.connection.clone().send_packed_command(cmd).await
-    }
-
-    async fn ping(&self) -> bool {
-        matches!(self.run(&redis::cmd("PING")).await, Ok(Value::SimpleString(_)))
-    }
-}
-
-/// The connection notices its loss only when it is used, and answers the first use after an outage
-/// with the stale failure. So it is used.
-async fn heartbeat(mut connection: ConnectionManager) {
-    let ping = redis::cmd("PING");
-    let mut alive = true;
-    let mut tick = tokio::time::interval(HEARTBEAT);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        match connection.send_packed_command(&ping).await {
-            Ok(_) if !alive => {
-                alive = true;
-                tracing::info!("Redis answers again");
-            }
-            Err(error) if alive => {
-                alive = false;
-                tracing::warn!(%error, "Redis does not answer; trying again every {} ms", HEARTBEAT.as_millis());
-            }
-            _ => {}
-        }
-    }
-}
 
 #[derive(Clone)]
 struct Gateway {
@@ -132,10 +35,11 @@ struct Gateway {
 
 /// The REST API over `upstream`, for callers that show `token`.
 pub fn router(upstream: Upstream, token: Token, body_limit_bytes: usize) -> Router {
-    Router::new()
-        .fallback(handle)
-        .layer(DefaultBodyLimit::max(body_limit_bytes))
-        .with_state(Arc::new(Gateway { upstream, token, body_limit_bytes }))
+    Router::new().fallback(handle).layer(DefaultBodyLimit::max(body_limit_bytes)).with_state(Arc::new(Gateway {
+        upstream,
+        token,
+        body_limit_bytes,
+    }))
 }
 
 /// An answer other than 200.
@@ -256,8 +160,7 @@ impl Gateway {
         let values = if pipeline.is_empty() {
             Vec::new()
         } else {
-            let mut connection = self.upstream.connection.clone();
-            let answered = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await;
+            let answered = self.upstream.run_all(&pipeline, 0, pipeline.len()).await;
             answered.map_err(|error| Refusal::upstream(&error))?
         };
         let mut values = values.iter();
@@ -279,9 +182,8 @@ impl Gateway {
             }
             pipeline.add_command(command.0);
         }
-        let mut connection = self.upstream.connection.clone();
         // MULTI's answer and one QUEUED a command are skipped; EXEC's answer holds the results.
-        match connection.send_packed_commands(&pipeline, pipeline.len() + 1, 1).await {
+        match self.upstream.run_all(&pipeline, pipeline.len() + 1, 1).await {
             Ok(answers) => match answers.first() {
                 Some(Value::Array(values)) => {
                     Ok(write_list(values.iter(), |out, value| write_reply(out, value, encoding)))

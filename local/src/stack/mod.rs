@@ -43,12 +43,7 @@ impl Site {
             .or_else(|| Some(var("XDG_CACHE_HOME").or_else(|| Some(var("HOME")?.join(".cache")))?.join("dropgate")))
             .context("set HOME or DROPGATE_CACHE, so that the installed servers can be found")?;
         let absolute = |path: &Path| std::path::absolute(path);
-        Ok(Self {
-            repo: absolute(repo)?,
-            cache: absolute(&cache)?,
-            programs: absolute(programs)?,
-            dir: absolute(dir)?,
-        })
+        Ok(Self { repo: absolute(repo)?, cache: absolute(&cache)?, programs: absolute(programs)?, dir: absolute(dir)? })
     }
 
     fn folder(&self, name: &str) -> Result<PathBuf> {
@@ -309,11 +304,20 @@ impl Stack {
     ///
     /// # Errors
     /// If there is no such part, or it does not come up again.
-    pub async fn without<T>(&mut self, name: &str, kill: bool, meanwhile: impl Future<Output = Result<T>>) -> Result<T> {
+    pub async fn without<T>(
+        &mut self,
+        name: &str,
+        kill: bool,
+        meanwhile: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let at = self.parts.iter().position(|part| part.spec.name == name);
         let part = at.map(|at| self.parts.remove(at)).with_context(|| format!("this stack has no part {name}"))?;
         let spec = part.spec.clone();
-        if kill { part.kill()? } else { part.stop().await.map(drop)? }
+        if kill {
+            part.kill()?
+        } else {
+            part.stop().await.map(drop)?
+        }
         let result = meanwhile.await;
         let mut part = spec.start(&self.site.logs())?;
         part.ready().await?;

@@ -161,6 +161,10 @@ pub fn database(site: &Site, password: &str) -> Result<(Spec, String)> {
             bail!("the database's folder cannot be initialised:\n{}", String::from_utf8_lossy(&done.stderr));
         }
     }
+    // By the socket where a client can: over TCP on loopback, TLS makes large statements wait for
+    // delayed acknowledgements.
+    let socket = socket(&home);
+    let url = format!("mysql://dropgate:{password}@127.0.0.1:{port}/dropgate?socket={}", socket.display());
     super::write_secret(
         &init,
         &format!(
@@ -176,13 +180,12 @@ pub fn database(site: &Site, password: &str) -> Result<(Spec, String)> {
             format!("--datadir={}", data.display()),
             format!("--port={port}"),
             "--bind-address=127.0.0.1".to_owned(),
-            format!("--socket={}", socket(&home).display()),
+            format!("--socket={}", socket.display()),
             format!("--pid-file={}", home.join("pid").display()),
             format!("--init-file={}", init.display()),
         ]
         .map(OsString::from),
     );
-    let url = format!("mysql://dropgate:{password}@127.0.0.1:{port}/dropgate");
     let spec = Spec {
         name: "mysql",
         program: server.program,
@@ -266,11 +269,7 @@ impl Server {
             .into_iter()
             .find(|path| path.exists())
             .context("there is no mariadbd: run `DATABASE_KIND=mariadb make setup`")?;
-        Ok(Self {
-            program,
-            args: args(["--no-defaults", "--user=root"]),
-            install: Some("mariadb-install-db".into()),
-        })
+        Ok(Self { program, args: args(["--no-defaults", "--user=root"]), install: Some("mariadb-install-db".into()) })
     }
 
     fn initialise(&self, data: &Path) -> Command {

@@ -92,6 +92,13 @@ fn redis_program() -> PathBuf {
         .expect("redis-server is not installed: run `make setup`")
 }
 
+/// A client; connections are kept for the test only.
+pub fn http() -> reqwest::Client {
+    // Already installed by another test of this binary, or now.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::new()
+}
+
 /// A gateway that serves in this process, and a client that shows its token.
 pub struct Gateway {
     pub url: String,
@@ -100,13 +107,11 @@ pub struct Gateway {
 
 impl Gateway {
     pub async fn serve(router: Router) -> Self {
-        // Already installed by another test of this binary, or now.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let addr: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let listener = gateway::listen(addr).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(gateway::serve(listener, router, std::future::pending()));
-        Self { url, http: reqwest::Client::new() }
+        Self { url, http: http() }
     }
 
     /// A request without a token.

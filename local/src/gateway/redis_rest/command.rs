@@ -90,7 +90,10 @@ impl Command {
         let listed = |list: &[&str]| list.iter().any(|entry| name.eq_ignore_ascii_case(entry.as_bytes()));
         let printed = || String::from_utf8_lossy(name).to_uppercase();
         if listed(RESTRICTED) {
-            return Some(format!("ERR Command \"{}\" is not allowed in REST or it has a special context path", printed()));
+            return Some(format!(
+                "ERR Command \"{}\" is not allowed in REST or it has a special context path",
+                printed()
+            ));
         }
         if listed(UNAVAILABLE) {
             return Some(format!("ERR Command is not available: '{}'", printed()));

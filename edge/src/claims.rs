@@ -1,0 +1,173 @@
+//! The way of a claim that needs Redis: into the queue, to Redis in company, back to its visitor, and
+//! on to Kafka.
+
+use crate::admission::{self, Admission, Decision};
+use crate::errand::Errand;
+use crate::gate::Gate;
+use crate::places::Place;
+use crate::queue::{Queue, Waiting};
+use crate::relay;
+use crate::reply::{Problem, Reply};
+use dropgate_shared::fault::{Fault, Source};
+use dropgate_shared::http::Http;
+use dropgate_shared::ids::{CampaignId, UserId};
+use dropgate_shared::record::AdmissionRecord;
+use serde_json::Value;
+use std::rc::Rc;
+
+/// How long a request may work for others after its own answer, ms: the runtime ends it after 30 s.
+const LEAD_MS: u64 = 10_000;
+/// How long the first record of a produce call waits for company, ms.
+const COMPANY_MS: u32 = 5;
+
+/// Which queue a leader works at.
+#[derive(Clone, Copy)]
+enum Line {
+    Alive,
+    Unseen,
+}
+
+impl<H: Http + Clone + 'static> Gate<H> {
+    /// Gets a decision for one claim. Leads the queue itself where nobody does.
+    pub(crate) async fn claim<E: Errand>(
+        self: &Rc<Self>,
+        campaign: CampaignId,
+        user: UserId,
+        trace: Option<String>,
+        errand: &E,
+    ) -> Result<Reply, Fault> {
+        let line = self.line(&campaign);
+        let queue = self.queue(line);
+        let full = || Fault::none(Source::Redis, "queue_full", true, "too many claims wait in this isolate");
+        let ticket = queue.push(campaign.clone(), user.clone(), trace).ok_or_else(full)?;
+        let until_ms = errand.now_ms().saturating_add(self.patience_ms);
+        let mut looks = 0;
+        let outcome = loop {
+            if let Some(outcome) = queue.collect(ticket) {
+                break outcome;
+            }
+            let now_ms = errand.now_ms();
+            if now_ms >= until_ms {
+                queue.give_up(ticket);
+                break Err(Fault::unknown(Source::Redis, "patience", "no decision in time"));
+            }
+            if let Some(place) = queue.lane.lead(now_ms) {
+                // Not as a part of this request: a visitor who hangs up must not strand the others.
+                errand.after_answer(Rc::clone(self).lead(line, place, errand.clone()));
+            }
+            errand.sleep(queue.pause_ms(looks)).await;
+            looks = looks.saturating_add(1);
+        };
+        let problem = match outcome? {
+            Decision::Admitted(entry) => return Ok(self.claim_reply(202, &campaign, &user, &entry)),
+            Decision::Already(entry) => return Ok(self.claim_reply(200, &campaign, &user, &entry)),
+            Decision::SoldOut => Problem::SoldOut,
+            Decision::NotOpen { opens_ms, now_ms } => Problem::NotOpen { opens_ms, now_ms },
+            Decision::Closed => Problem::Closed,
+            Decision::Paused => Problem::Paused,
+            Decision::UnknownCampaign => self.unknown_campaign(&campaign),
+        };
+        Ok(problem.reply())
+    }
+
+    fn line(&self, campaign: &CampaignId) -> Line {
+        if self.is_alive(campaign) { Line::Alive } else { Line::Unseen }
+    }
+
+    fn queue(&self, line: Line) -> &Queue {
+        match line {
+            Line::Alive => &self.alive,
+            Line::Unseen => &self.unseen,
+        }
+    }
+
+    /// Takes batch after batch to Redis while somebody waits.
+    async fn lead<E: Errand>(self: Rc<Self>, line: Line, mut place: Place, errand: E) {
+        let queue = self.queue(line);
+        let begun_ms = errand.now_ms();
+        while let Some((held, campaign, batch)) = queue.lane.next_batch(place, errand.now_ms()) {
+            place = held;
+            let asked_ms = errand.now_ms();
+            let users: Vec<&UserId> = batch.iter().map(|claim| &claim.user).collect();
+            let result = admission::admit(&self.redis, &campaign, &users, relay::FIRST_LEASE_MS).await;
+            let now_ms = errand.now_ms();
+            let took_ms = now_ms.saturating_sub(asked_ms);
+            match result {
+                Ok(admission) => {
+                    self.note(&campaign, &admission, &errand);
+                    let decisions = admission.decisions.iter().map(|decision| Ok(*decision));
+                    queue.decide(batch.iter().map(|claim| claim.ticket).zip(decisions), took_ms, now_ms);
+                    self.send(campaign, batch, &admission.decisions, &errand);
+                }
+                Err(fault) => {
+                    errand.report("admit", &fault);
+                    queue.decide(batch.iter().map(|claim| (claim.ticket, Err(fault.clone()))), took_ms, now_ms);
+                }
+            }
+            if now_ms.saturating_sub(begun_ms) > LEAD_MS {
+                queue.lane.release(place);
+                return;
+            }
+        }
+    }
+
+    /// Remembers what a call has told about its campaign.
+    fn note<E: Errand>(self: &Rc<Self>, campaign: &CampaignId, admission: &Admission, errand: &E) {
+        if admission.decisions.first().is_some_and(|first| *first != Decision::UnknownCampaign) {
+            self.saw_alive(campaign);
+        }
+        if let Some(held) = admission.held {
+            if self.sold_out.full(campaign, held, errand.now_ms()) {
+                errand.after_answer(Rc::clone(self).fetch_holders(campaign.clone(), errand.clone()));
+            }
+        } else if admission.decisions.iter().any(|decision| matches!(decision, Decision::Admitted(_))) {
+            self.sold_out.open(campaign);
+        }
+    }
+
+    async fn fetch_holders<E: Errand>(self: Rc<Self>, campaign: CampaignId, errand: E) {
+        match admission::holders(&self.redis, &campaign).await {
+            Ok(users) => {
+                let users = users.as_array().map(Vec::as_slice).unwrap_or_default();
+                self.sold_out.fetched(&campaign, users.iter().filter_map(Value::as_str));
+            }
+            Err(fault) => errand.report("holders", &fault),
+        }
+    }
+
+    /// Puts the admitted into the forward buffer, and sends it where nobody does.
+    fn send<E: Errand>(self: &Rc<Self>, campaign: CampaignId, batch: Vec<Waiting>, decisions: &[Decision], errand: &E) {
+        for (claim, decision) in batch.into_iter().zip(decisions) {
+            if let Decision::Admitted(entry) = decision {
+                let record =
+                    AdmissionRecord::new(campaign.clone(), claim.user, entry.slot, entry.admitted_ms, claim.trace);
+                if !self.outgoing.push(record) {
+                    break;
+                }
+            }
+        }
+        if let Some(place) = self.outgoing.lead(errand.now_ms()) {
+            errand.after_answer(Rc::clone(self).forward(place, errand.clone()));
+        }
+    }
+
+    /// Forwards what waits in the buffer.
+    async fn forward<E: Errand>(self: Rc<Self>, mut place: Place, errand: E) {
+        let begun_ms = errand.now_ms();
+        errand.sleep(COMPANY_MS).await;
+        while let Some((held, campaign, batch)) = self.outgoing.next_batch(place, errand.now_ms()) {
+            place = held;
+            let result = async {
+                relay::forward(&self.redis, &self.kafka, &campaign, &batch).await?;
+                self.sweep_now_and_then(&campaign, errand.now_ms()).await
+            };
+            if let Err(fault) = result.await {
+                errand.report("forward", &fault);
+            }
+            if errand.now_ms().saturating_sub(begun_ms) > LEAD_MS {
+                self.outgoing.release(place);
+                return;
+            }
+        }
+    }
+}

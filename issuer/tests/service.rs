@@ -1,0 +1,240 @@
+//! The loop over ports that live in memory: what is told to whom, and in which order.
+// Clippy's own allowance covers `#[test]` functions, not their helpers.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use dropgate_issuer::decode::Admission;
+use dropgate_issuer::ports::{Cause, Confirmation, Confirmations, DeadLetters, Delivery, Intake, Ledger, Outcome};
+use dropgate_issuer::service::{Service, Step};
+use dropgate_shared::fault::{Fault, Source};
+use dropgate_shared::ids::Slot;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// The world outside. Every event that matters is written down in order.
+#[derive(Default)]
+struct World {
+    records: VecDeque<Delivery>,
+    revoked: Vec<i32>,
+    paused: bool,
+    /// How often the ledger, or the dead-letter topic, is away before it answers.
+    away: u32,
+    dead_letters_away: u32,
+    log: Vec<String>,
+    stop_when_away: Option<watch::Sender<bool>>,
+}
+
+#[derive(Clone, Default)]
+struct Ports(Rc<RefCell<World>>);
+
+impl Ports {
+    fn log(&self, line: String) {
+        self.0.borrow_mut().log.push(line);
+    }
+
+    fn deliver(&self, partition: i32, offset: i64, payload: &str) {
+        let payload = payload.as_bytes().to_vec();
+        let delivery = Delivery { partition, offset, key: None, payload };
+        self.0.borrow_mut().records.push_back(delivery);
+    }
+}
+
+impl Intake for Ports {
+    async fn recv(&self) -> Result<Delivery, Fault> {
+        let next = {
+            let mut world = self.0.borrow_mut();
+            if world.paused { None } else { world.records.pop_front() }
+        };
+        match next {
+            Some(delivery) => Ok(delivery),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn revoked(&self) -> Vec<i32> {
+        std::mem::take(&mut self.0.borrow_mut().revoked)
+    }
+
+    fn pause(&self) {
+        self.0.borrow_mut().paused = true;
+    }
+
+    fn resume(&self) {
+        self.0.borrow_mut().paused = false;
+    }
+
+    fn store(&self, next: &[(i32, i64)]) -> Result<(), Fault> {
+        self.log(format!("store {next:?}"));
+        Ok(())
+    }
+
+    fn lag(&self) -> Option<u64> {
+        None
+    }
+}
+
+impl Ledger for Ports {
+    async fn persist(&self, admissions: &[Admission]) -> Result<Vec<Outcome>, Fault> {
+        let mut world = self.0.borrow_mut();
+        if world.away > 0 {
+            world.away -= 1;
+            world.log.push("away".to_owned());
+            if let Some(stop) = &world.stop_when_away {
+                stop.send(true).unwrap();
+            }
+            return Err(Fault::unknown(Source::MySql, "unreachable", "away"));
+        }
+        world.log.push(format!("persist {}", admissions.len()));
+        let outcome = |admission: &Admission| match admission.record.user.as_str() {
+            "late" => Outcome::Refused { slot: admission.record.slot },
+            "again" => Outcome::Already { slot: Slot::new(77).unwrap() },
+            "spoiled" => Outcome::Poison(Cause { label: "data", text: String::new() }),
+            _ => Outcome::Issued { slot: admission.record.slot },
+        };
+        Ok(admissions.iter().map(outcome).collect())
+    }
+}
+
+impl DeadLetters for Ports {
+    async fn bury(&self, letters: &[(&Delivery, &Cause)]) -> Vec<Result<(), Fault>> {
+        let mut world = self.0.borrow_mut();
+        let away = world.dead_letters_away > 0;
+        world.dead_letters_away = world.dead_letters_away.saturating_sub(1);
+        let mut results = Vec::new();
+        for (nth, (delivery, cause)) in letters.iter().enumerate() {
+            // While it is away, the first of each call gets through.
+            if away && nth > 0 {
+                results.push(Err(Fault::unknown(Source::Kafka, "dead_letter", "away")));
+            } else {
+                world.log.push(format!("bury {} {}", delivery.offset, cause.label));
+                results.push(Ok(()));
+            }
+        }
+        results
+    }
+}
+
+impl Confirmations for Ports {
+    fn offer(&self, settled: Vec<Confirmation>) {
+        let entries = settled.iter().map(|c| format!("{} {}", c.user.as_str(), c.entry));
+        self.log(format!("confirm {}", entries.collect::<Vec<_>>().join(", ")));
+    }
+}
+
+fn record(user: &str, slot: u32) -> String {
+    format!(r#"{{"v":1,"campaign":"c","user":"{user}","slot":{slot},"admitted_at":5}}"#)
+}
+
+type TestService = Service<Ports, Ports, Ports, Ports>;
+
+fn service(ports: &Ports, size: usize) -> (TestService, watch::Sender<bool>) {
+    let (stop, stopped) = watch::channel(false);
+    let all = (ports.clone(), ports.clone(), ports.clone(), ports.clone());
+    (Service::new(all, size, Duration::from_millis(1), stopped), stop)
+}
+
+fn log(ports: &Ports) -> Vec<String> {
+    std::mem::take(&mut ports.0.borrow_mut().log)
+}
+
+#[tokio::test]
+async fn i7_rows_then_dead_letters_then_offsets_then_redis() {
+    let ports = Ports::default();
+    ports.deliver(0, 10, &record("u1", 1));
+    ports.deliver(0, 11, "garbage");
+    ports.deliver(1, 5, &record("again", 2));
+    ports.deliver(0, 12, &record("spoiled", 3));
+    ports.deliver(0, 13, &record("late", 4));
+    let (mut service, _stop) = service(&ports, 5);
+    assert_eq!(service.step().await.unwrap(), Step::Again);
+    assert_eq!(
+        log(&ports),
+        [
+            "persist 4",
+            "bury 11 malformed",
+            "bury 12 data",
+            "store [(0, 14), (1, 6)]",
+            "confirm u1 1:5:i, again 77:5:i, spoiled 3:5:d, late 4:5:r",
+        ]
+    );
+    let counts = service.counts();
+    assert_eq!((counts.records, counts.issued, counts.already), (5, 1, 1));
+    assert_eq!((counts.refused, counts.dead_letters), (1, 2));
+}
+
+#[tokio::test]
+async fn i9_a_database_that_is_away_is_waited_for_and_nothing_is_dead_lettered() {
+    let ports = Ports::default();
+    ports.0.borrow_mut().away = 3;
+    ports.deliver(0, 1, &record("u1", 1));
+    ports.deliver(0, 2, &record("u2", 2));
+    let (mut service, _stop) = service(&ports, 1);
+    service.step().await.unwrap();
+    assert_eq!(log(&ports), ["away", "away", "away", "persist 1", "store [(0, 2)]", "confirm u1 1:5:i"]);
+    assert!(!ports.0.borrow().paused, "records flow again");
+    service.step().await.unwrap();
+    assert_eq!(log(&ports), ["persist 1", "store [(0, 3)]", "confirm u2 2:5:i"]);
+}
+
+#[tokio::test]
+async fn i7_an_offset_waits_for_its_dead_letter() {
+    let ports = Ports::default();
+    ports.0.borrow_mut().dead_letters_away = 2;
+    for offset in [1, 2, 3] {
+        ports.deliver(0, offset, "garbage");
+    }
+    let (mut service, _stop) = service(&ports, 3);
+    service.step().await.unwrap();
+    // Those that were acknowledged are not sent again.
+    assert_eq!(log(&ports), ["bury 1 malformed", "bury 2 malformed", "bury 3 malformed", "store [(0, 4)]"]);
+}
+
+#[tokio::test]
+async fn i7_a_stop_while_the_database_is_away_stores_nothing() {
+    let ports = Ports::default();
+    ports.deliver(0, 1, &record("u1", 1));
+    let (mut service, stop) = service(&ports, 1);
+    ports.0.borrow_mut().away = 1;
+    ports.0.borrow_mut().stop_when_away = Some(stop);
+    assert_eq!(service.step().await.unwrap(), Step::Stopped);
+    assert_eq!(log(&ports), ["away"]);
+}
+
+#[tokio::test]
+async fn a_stop_finishes_the_batch_in_hand() {
+    let ports = Ports::default();
+    ports.deliver(0, 1, &record("u1", 1));
+    let (stop, stopped) = watch::channel(false);
+    let all = (ports.clone(), ports.clone(), ports.clone(), ports.clone());
+    // A linger that nobody waits for: only the stop ends the gathering.
+    let mut service = Service::new(all, 100, Duration::from_secs(3600), stopped);
+    let (step, ()) = tokio::join!(service.step(), async {
+        while !ports.0.borrow().records.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        stop.send(true).unwrap();
+    });
+    assert_eq!(step.unwrap(), Step::Stopped);
+    assert_eq!(log(&ports), ["persist 1", "store [(0, 2)]", "confirm u1 1:5:i"]);
+}
+
+#[tokio::test]
+async fn i7_a_partition_that_was_taken_away_moves_no_offset() {
+    let ports = Ports::default();
+    ports.deliver(0, 1, &record("u1", 1));
+    ports.deliver(1, 7, &record("u2", 2));
+    ports.0.borrow_mut().away = 1;
+    let (mut service, _stop) = service(&ports, 2);
+    let taken_away = async {
+        // While the database is waited for, the group moves partition 1 elsewhere.
+        while !ports.0.borrow().paused {
+            tokio::task::yield_now().await;
+        }
+        ports.0.borrow_mut().revoked = vec![1];
+    };
+    let (step, ()) = tokio::join!(service.step(), taken_away);
+    step.unwrap();
+    assert_eq!(log(&ports)[..3], ["away", "persist 2", "store [(0, 2)]"]);
+}
