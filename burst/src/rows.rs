@@ -48,7 +48,7 @@ impl Store {
     pub async fn reach(&self) -> Result<(), sqlx::Error> {
         let options = self.pool.connect_options();
         let connecting = tokio::time::timeout(ACQUIRE, MySqlConnection::connect_with(&options));
-        connecting.await.map_err(|_| sqlx::Error::PoolTimedOut)??.close().await
+        connecting.await.map_err(|_| sqlx::Error::PoolTimedOut)??.ping().await
     }
 
     /// The capacity in force: the greatest that was granted. None if there is no such campaign.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::probe::Probe;
 
 /// How long a part may take from its start to its first good answer.
-const READY_WITHIN: Duration = Duration::from_secs(90);
+const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Between two looks at a part that is starting or stopping.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
