@@ -62,8 +62,8 @@ audit: $(DENY) ## known vulnerabilities of all dependencies (asks the network)
 	@$(DENY)/bin/cargo-deny check advisories
 
 $(DENY):
-	@echo "building $(notdir $@) (about 5 minutes)"
-	@cargo install --quiet cargo-deny --version 0.20.2 --locked --root $@.part && mv $@.part $@
+	@echo "building $(notdir $@) (about 3 minutes)"
+	@cargo install --quiet --debug cargo-deny --version 0.20.2 --locked --root $@.part && mv $@.part $@
 
 lint: setup ## format, clippy natively and for wasm
 	cargo fmt --all --check
