@@ -12,6 +12,7 @@ pub use process::{Part, Spec};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use futures_util::future::try_join_all;
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};
@@ -341,6 +342,15 @@ impl Stack {
         let parts = self.parts.iter().map(|part| (part.spec.name.to_owned(), part.pid())).collect();
         let state = State { supervisor: std::process::id(), endpoints: self.endpoints.clone(), parts };
         write_secret(&self.site.dir.join(STATE), &serde_json::to_string_pretty(&state)?)
+    }
+}
+
+/// Interrupted: all parts are told at once, and each ends while the others do.
+impl Drop for Stack {
+    fn drop(&mut self) {
+        for part in &self.parts {
+            part.signal(Signal::TERM);
+        }
     }
 }
 

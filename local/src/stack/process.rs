@@ -14,6 +14,8 @@ use super::probe::Probe;
 
 /// How long a part may take from its start to its first good answer.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// How long a part may take to end when the command is interrupted.
+const DROP_WITHIN: Duration = Duration::from_secs(5);
 /// Between two looks at a part that is starting or stopping.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -36,7 +38,7 @@ pub struct Spec {
     pub stop_within: Duration,
 }
 
-/// A running part. Dropping it kills it; [`Part::stop`] lets it end well.
+/// A running part. Dropping it ends it within seconds; [`Part::stop`] gives it all the time it needs.
 #[derive(Debug)]
 pub struct Part {
     /// How it was started, and is started again.
@@ -196,9 +198,19 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        if !self.stopped {
-            self.signal(Signal::KILL);
-            let _ = self.child.wait();
+        if self.stopped {
+            return;
         }
+        // It gets a moment to end what it has started itself.
+        self.signal(Signal::TERM);
+        let deadline = Instant::now() + DROP_WITHIN.min(self.spec.stop_within);
+        while Instant::now() < deadline {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.signal(Signal::KILL);
+        let _ = self.child.wait();
     }
 }
