@@ -4,6 +4,9 @@ SHELL := /bin/bash
 BIN := target/service
 LOCAL := $(BIN)/dropgate-local
 CACHE := $(or $(DROPGATE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dropgate)
+WORKER := edge/build/worker/shim.mjs
+EDGE_SOURCES := $(shell find edge/src shared/src shared/lua -type f) shared/build.rs \
+	Cargo.toml Cargo.lock edge/Cargo.toml shared/Cargo.toml edge/build.sh edge/package-lock.json
 DENY := $(CACHE)/cargo-deny-0.20.2
 
 .PHONY: help setup build edge demo up down status logs sql test unit e2e size deny audit lint fmt docs clean
@@ -14,7 +17,9 @@ help: ## this list
 setup: ## install what the stack needs (once a machine)
 	@local/setup
 
-edge: setup ## compile the gate to WebAssembly
+edge: setup $(WORKER) ## compile the gate to WebAssembly
+
+$(WORKER): $(EDGE_SOURCES)
 	@echo "building the gate (WebAssembly)"
 	@edge/build.sh
 

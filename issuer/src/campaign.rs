@@ -117,6 +117,7 @@ pub async fn publish(
         campaign.capacity.to_string(),
         moment::to_ms(campaign.opens_at).to_string(),
         campaign.closes_at.map_or(0, moment::to_ms).to_string(),
+        refused.to_string(),
     ];
     let reply = redis.eval(&scripts::PUBLISH, &[&keys.meta, &keys.claims], &args).await?;
     redis.command(&["SADD", CAMPAIGNS_KEY, id.as_str()]).await?;
