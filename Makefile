@@ -17,9 +17,9 @@ help: ## this list
 setup: ## install what the stack needs (once a machine)
 	@local/setup
 
-edge: setup $(WORKER) ## compile the gate to WebAssembly
+edge: $(WORKER) ## compile the gate to WebAssembly
 
-$(WORKER): $(EDGE_SOURCES)
+$(WORKER): $(EDGE_SOURCES) | setup
 	@echo "building the gate (WebAssembly)"
 	@edge/build.sh
 
