@@ -34,10 +34,10 @@ up: build ## start the stack and leave it running
 	@$(LOCAL) up
 
 down: ## stop it
-	@$(LOCAL) down
+	@[ ! -x $(LOCAL) ] || $(LOCAL) down
 
 status: ## what runs, and where
-	@$(LOCAL) status
+	@if [ -x $(LOCAL) ]; then $(LOCAL) status; else echo "nothing is built yet: make up"; fi
 
 logs: ## follow its logs
 	@$(LOCAL) logs

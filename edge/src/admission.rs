@@ -33,13 +33,22 @@ pub enum Decision {
     UnknownCampaign,
 }
 
+/// A mark of the set of holders: two alike stand for the same set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// How many claims there are.
+    pub claims: u64,
+    /// When the last one was admitted, ms since the epoch.
+    pub last_ms: u64,
+}
+
 /// The decisions of one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admission {
     /// One a user, in the order asked.
     pub decisions: Vec<Decision>,
-    /// How many users hold a claim, told with every [`Decision::SoldOut`].
-    pub held: Option<u64>,
+    /// Who holds claims, told with every [`Decision::SoldOut`].
+    pub held: Option<Held>,
 }
 
 /// Decides for `users`, in their order, in one EVALSHA. Repeating the call is harmless (I5).
@@ -77,7 +86,11 @@ fn read(reply: &Value, users: usize) -> Option<Admission> {
     let fields: Vec<&str> = reply.as_array()?.iter().map(Value::as_str).collect::<Option<_>>()?;
     let ([opens_ms, now_ms, held], answers) = fields.split_first_chunk()?;
     let (opens_ms, now_ms) = (opens_ms.parse().ok()?, now_ms.parse().ok()?);
-    let held = if held.is_empty() { None } else { Some(held.parse().ok()?) };
+    let held = match held.split_once(':') {
+        Some((claims, last_ms)) => Some(Held { claims: claims.parse().ok()?, last_ms: last_ms.parse().ok()? }),
+        None if held.is_empty() => None,
+        None => return None,
+    };
     let decisions: Vec<Decision> = answers
         .iter()
         .map(|answer| match *answer {
@@ -95,7 +108,18 @@ fn read(reply: &Value, users: usize) -> Option<Admission> {
     (decisions.len() == users).then_some(Admission { decisions, held })
 }
 
-/// A user's claim as Redis holds it, if he has one.
+/// A user's claim, as far as Redis can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoredClaim {
+    /// He has this one.
+    Found(ClaimEntry),
+    /// He has none.
+    None,
+    /// Redis knows no such campaign, so it cannot tell.
+    UnknownCampaign,
+}
+
+/// Looks a user's claim up, and whether its campaign is there at all.
 ///
 /// # Errors
 /// [`Fault`].
@@ -103,13 +127,18 @@ pub async fn stored_claim<H: Http>(
     redis: &RedisRest<H>,
     campaign: &CampaignId,
     user: &UserId,
-) -> Result<Option<ClaimEntry>, Fault> {
-    let keys = CampaignKeys::of(campaign);
-    let reply = redis.command(&["HGET", &keys.claims, user.as_str()]).await?;
-    match reply.as_str() {
-        None if reply.is_null() => Ok(None),
-        Some(text) if let Ok(entry) = text.parse() => Ok(Some(entry)),
-        _ => Err(Fault::unknown(Source::Redis, "garbled", "a claim entry cannot be read")),
+) -> Result<StoredClaim, Fault> {
+    let CampaignKeys { meta, claims, .. } = CampaignKeys::of(campaign);
+    let commands =
+        [vec!["HGET".to_owned(), claims, user.as_str().to_owned()], vec!["HGET".to_owned(), meta, "state".to_owned()]];
+    let garbled = || Fault::unknown(Source::Redis, "garbled", "a claim entry cannot be read");
+    let mut results = redis.pipeline(&commands).await?.into_iter();
+    let entry = results.next().ok_or_else(garbled)??;
+    let state = results.next().ok_or_else(garbled)??;
+    match (entry.as_str(), state.is_null()) {
+        (Some(entry), _) => entry.parse().map(StoredClaim::Found).map_err(|_| garbled()),
+        (None, true) => Ok(StoredClaim::UnknownCampaign),
+        (None, false) => Ok(StoredClaim::None),
     }
 }
 
@@ -189,10 +218,13 @@ mod tests {
 
     #[test]
     fn reads_every_answer_of_the_script() {
-        let reply = json!(["500", "900", "2", "+2:900:a", "=1:800:i", "full"]);
+        let reply = json!(["500", "900", "2:900", "+2:900:a", "=1:800:i", "full"]);
         let admission = read(&reply, 3).unwrap();
         let expected = [Decision::Admitted(entry("2:900:a")), Decision::Already(entry("1:800:i")), Decision::SoldOut];
-        assert_eq!((admission.decisions.as_slice(), admission.held), (expected.as_slice(), Some(2)));
+        assert_eq!(
+            (admission.decisions.as_slice(), admission.held),
+            (expected.as_slice(), Some(Held { claims: 2, last_ms: 900 }))
+        );
         let admission = read(&json!(["500", "400", "", "early", "late", "paused"]), 3).unwrap();
         let expected = [Decision::NotOpen { opens_ms: 500, now_ms: 400 }, Decision::Closed, Decision::Paused];
         assert_eq!((admission.decisions.as_slice(), admission.held), (expected.as_slice(), None));

@@ -1,7 +1,7 @@
 //! The way of a claim that needs Redis: into the queue, to Redis in company, back to its visitor, and
 //! on to Kafka.
 
-use crate::admission::{self, Admission, Decision};
+use crate::admission::{self, Admission, Decision, Held};
 use crate::errand::Errand;
 use crate::gate::Gate;
 use crate::places::Place;
@@ -17,6 +17,11 @@ use std::rc::Rc;
 
 /// How long a request may work for others after its own answer, ms: the runtime ends it after 30 s.
 const LEAD_MS: u64 = 10_000;
+/// EVALs that one request makes for others at most: the runtime grants a request a number of
+/// subrequests, 50 on its smallest plan, and forwarding needs some too.
+const LEAD_BATCHES: u32 = 20;
+/// Produce calls that one request makes at most; each is followed by moving its leases.
+const FORWARD_BATCHES: u32 = 8;
 /// How long the first record of a produce call waits for company, ms.
 const COMPANY_MS: u32 = 5;
 
@@ -58,6 +63,8 @@ impl<H: Http + Clone + 'static> Gate<H> {
             errand.sleep(queue.pause_ms(looks)).await;
             looks = looks.saturating_add(1);
         };
+        // Whatever an earlier request has left in the buffer goes on with this one.
+        self.relay(errand);
         let problem = match outcome? {
             Decision::Admitted(entry) => return Ok(self.claim_reply(202, &campaign, &user, &entry)),
             Decision::Already(entry) => return Ok(self.claim_reply(200, &campaign, &user, &entry)),
@@ -85,6 +92,7 @@ impl<H: Http + Clone + 'static> Gate<H> {
     async fn lead<E: Errand>(self: Rc<Self>, line: Line, mut place: Place, errand: E) {
         let queue = self.queue(line);
         let begun_ms = errand.now_ms();
+        let mut batches = 0_u32;
         while let Some((held, campaign, batch)) = queue.lane.next_batch(place, errand.now_ms()) {
             place = held;
             let asked_ms = errand.now_ms();
@@ -94,7 +102,7 @@ impl<H: Http + Clone + 'static> Gate<H> {
             let took_ms = now_ms.saturating_sub(asked_ms);
             match result {
                 Ok(admission) => {
-                    self.note(&campaign, &admission, &errand);
+                    self.note(&campaign, &admission, asked_ms, &errand);
                     let decisions = admission.decisions.iter().map(|decision| Ok(*decision));
                     queue.decide(batch.iter().map(|claim| claim.ticket).zip(decisions), took_ms, now_ms);
                     self.send(campaign, batch, &admission.decisions, &errand);
@@ -102,9 +110,13 @@ impl<H: Http + Clone + 'static> Gate<H> {
                 Err(fault) => {
                     errand.report("admit", &fault);
                     queue.decide(batch.iter().map(|claim| (claim.ticket, Err(fault.clone()))), took_ms, now_ms);
+                    // It may be this request that can call no more: the next in line tries for himself.
+                    queue.lane.release(place);
+                    return;
                 }
             }
-            if now_ms.saturating_sub(begun_ms) > LEAD_MS {
+            batches = batches.saturating_add(1);
+            if batches >= LEAD_BATCHES || now_ms.saturating_sub(begun_ms) > LEAD_MS {
                 queue.lane.release(place);
                 return;
             }
@@ -112,30 +124,30 @@ impl<H: Http + Clone + 'static> Gate<H> {
     }
 
     /// Remembers what a call has told about its campaign.
-    fn note<E: Errand>(self: &Rc<Self>, campaign: &CampaignId, admission: &Admission, errand: &E) {
+    fn note<E: Errand>(self: &Rc<Self>, campaign: &CampaignId, admission: &Admission, asked_ms: u64, errand: &E) {
         if admission.decisions.first().is_some_and(|first| *first != Decision::UnknownCampaign) {
             self.saw_alive(campaign);
         }
         if let Some(held) = admission.held {
-            if self.sold_out.full(campaign, held, errand.now_ms()) {
-                errand.after_answer(Rc::clone(self).fetch_holders(campaign.clone(), errand.clone()));
+            if self.sold_out.full(campaign, held, asked_ms) {
+                errand.after_answer(Rc::clone(self).fetch_holders(campaign.clone(), held, errand.clone()));
             }
         } else if admission.decisions.iter().any(|decision| matches!(decision, Decision::Admitted(_))) {
             self.sold_out.open(campaign);
         }
     }
 
-    async fn fetch_holders<E: Errand>(self: Rc<Self>, campaign: CampaignId, errand: E) {
+    async fn fetch_holders<E: Errand>(self: Rc<Self>, campaign: CampaignId, held: Held, errand: E) {
         match admission::holders(&self.redis, &campaign).await {
             Ok(users) => {
                 let users = users.as_array().map(Vec::as_slice).unwrap_or_default();
-                self.sold_out.fetched(&campaign, users.iter().filter_map(Value::as_str));
+                self.sold_out.fetched(&campaign, held, users.iter().filter_map(Value::as_str));
             }
             Err(fault) => errand.report("holders", &fault),
         }
     }
 
-    /// Puts the admitted into the forward buffer, and sends it where nobody does.
+    /// Puts the admitted into the forward buffer and sends it.
     fn send<E: Errand>(self: &Rc<Self>, campaign: CampaignId, batch: Vec<Waiting>, decisions: &[Decision], errand: &E) {
         for (claim, decision) in batch.into_iter().zip(decisions) {
             if let Decision::Admitted(entry) = decision {
@@ -146,6 +158,11 @@ impl<H: Http + Clone + 'static> Gate<H> {
                 }
             }
         }
+        self.relay(errand);
+    }
+
+    /// Sends the forward buffer where nobody does.
+    fn relay<E: Errand>(self: &Rc<Self>, errand: &E) {
         if let Some(place) = self.outgoing.lead(errand.now_ms()) {
             errand.after_answer(Rc::clone(self).forward(place, errand.clone()));
         }
@@ -154,6 +171,7 @@ impl<H: Http + Clone + 'static> Gate<H> {
     /// Forwards what waits in the buffer.
     async fn forward<E: Errand>(self: Rc<Self>, mut place: Place, errand: E) {
         let begun_ms = errand.now_ms();
+        let mut batches = 0_u32;
         errand.sleep(COMPANY_MS).await;
         while let Some((held, campaign, batch)) = self.outgoing.next_batch(place, errand.now_ms()) {
             place = held;
@@ -164,7 +182,8 @@ impl<H: Http + Clone + 'static> Gate<H> {
             if let Err(fault) = result.await {
                 errand.report("forward", &fault);
             }
-            if errand.now_ms().saturating_sub(begun_ms) > LEAD_MS {
+            batches = batches.saturating_add(1);
+            if batches >= FORWARD_BATCHES || errand.now_ms().saturating_sub(begun_ms) > LEAD_MS {
                 self.outgoing.release(place);
                 return;
             }

@@ -1,7 +1,7 @@
 //! One request through the gate: what can be answered at once, what needs Redis, what follows after
 //! the answer.
 
-use crate::admission;
+use crate::admission::{self, StoredClaim};
 use crate::errand::Errand;
 use crate::identity::identify;
 use crate::kafka_rest::KafkaRest;
@@ -27,6 +27,11 @@ use std::rc::Rc;
 
 /// A claim says all it has to say in its address and headers.
 pub const BODY_LIMIT_BYTES: u64 = 4096;
+/// Claims that may wait; beyond that, asking again later is kinder than waiting.
+const ALIVE_WAITING: usize = 10_000;
+/// The same for campaigns not seen yet. Each made-up id costs a call of its own, so that many of them
+/// are through before a real claim among them loses patience.
+const UNSEEN_WAITING: usize = 2_000;
 /// Produce calls of one isolate in flight at most: a proxy may keep a producer for each connection.
 const FORWARDS_IN_FLIGHT: usize = 2;
 /// Records in one produce call at most.
@@ -105,8 +110,8 @@ impl<H: Http + Clone + 'static> Gate<H> {
         let step_ms = u64::from(settings.kafka_deadline_ms).saturating_add(u64::from(*redis_deadline_ms));
         Self {
             sold_out: SoldOut::default(),
-            alive: Queue::new(*redis_deadline_ms),
-            unseen: Queue::new(*redis_deadline_ms),
+            alive: Queue::new(*redis_deadline_ms, ALIVE_WAITING),
+            unseen: Queue::new(*redis_deadline_ms, UNSEEN_WAITING),
             outgoing: Lane::new(FORWARD_WAITING, FORWARD_BATCH, step_ms.saturating_add(1_000)),
             patience_ms: u64::from(*redis_deadline_ms).saturating_add(2_000),
             redis: RedisRest::new(http.clone(), redis_url, redis_token, *redis_deadline_ms, *redis_key_locking),
@@ -167,8 +172,9 @@ impl<H: Http + Clone + 'static> Gate<H> {
 
     async fn own_claim(&self, campaign: &CampaignId, user: &UserId) -> Result<Reply, Fault> {
         Ok(match admission::stored_claim(&self.redis, campaign, user).await? {
-            Some(entry) => self.claim_reply(200, campaign, user, &entry),
-            None => Problem::NoClaim.reply(),
+            StoredClaim::Found(entry) => self.claim_reply(200, campaign, user, &entry),
+            StoredClaim::None => Problem::NoClaim.reply(),
+            StoredClaim::UnknownCampaign => self.unknown_campaign(campaign).reply(),
         })
     }
 

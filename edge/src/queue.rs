@@ -15,8 +15,6 @@ use std::collections::BTreeMap;
 const IN_FLIGHT: usize = 3;
 /// Claims in one EVAL at most: well under a millisecond of the script.
 const BATCH: usize = 256;
-/// Claims that may wait; beyond that, asking again later is kinder than waiting.
-const WAITING: usize = 10_000;
 /// How long a decision is kept for a visitor who no longer asks for it, ms.
 const KEPT_MS: u64 = 15_000;
 
@@ -58,13 +56,13 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// A queue whose EVALs have `deadline_ms` each.
+    /// A queue for `waiting` claims, whose EVALs have `deadline_ms` each.
     #[must_use]
-    pub fn new(deadline_ms: u32) -> Self {
+    pub fn new(deadline_ms: u32, waiting: usize) -> Self {
         // EVALSHA, and EVAL if it must be.
         let step_ms = u64::from(deadline_ms).saturating_mul(2).saturating_add(500);
         Self {
-            lane: Lane::new(WAITING, BATCH, step_ms),
+            lane: Lane::new(waiting, BATCH, step_ms),
             next: Cell::new(0),
             decided: RefCell::default(),
             usual_ms: Cell::new(2),
@@ -124,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_decision_is_collected_once_and_forgotten_when_nobody_comes() {
-        let queue = Queue::new(1000);
+        let queue = Queue::new(1000, 100);
         let (first, second) = (push(&queue, "1"), push(&queue, "2"));
         queue.decide([(first, Ok(Decision::Closed)), (second, Ok(Decision::Closed))].into_iter(), 3, 10);
         assert_eq!(queue.collect(first), Some(Ok(Decision::Closed)));
@@ -135,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_claim_that_is_given_up_does_not_reach_redis() {
-        let queue = Queue::new(1000);
+        let queue = Queue::new(1000, 100);
         let (first, _) = (push(&queue, "1"), push(&queue, "2"));
         queue.give_up(first);
         let place = queue.lane.lead(0).unwrap();
@@ -145,7 +143,7 @@ mod tests {
 
     #[test]
     fn looks_come_when_an_answer_is_likely() {
-        let queue = Queue::new(1000);
+        let queue = Queue::new(1000, 100);
         for _ in 0..20 {
             queue.decide(std::iter::empty(), 40, 0);
         }

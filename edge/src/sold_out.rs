@@ -1,38 +1,46 @@
 //! What an isolate remembers of campaigns that are sold out: enough to send strangers away without
-//! any call, and never a holder.
+//! any call.
 //!
 //! Once a campaign is sold out its set of holders no longer changes, so it is fetched once, as
-//! fingerprints. Redis tells with every "full" how many holders there are: while that number is the
-//! one that was fetched, the set is complete. A fingerprint that is found goes to Redis for the truth.
+//! fingerprints. With every "full" Redis tells a mark of the set; while that is the mark of the set
+//! that was fetched, the set is complete. A fingerprint that is found goes to Redis for the truth.
+//!
+//! What was told is believed for less than two seconds. That is the window in which a raised capacity
+//! is not yet seen here, and whoever was admitted by another isolate after such a raise is a stranger.
 
+use crate::admission::Held;
 use dropgate_shared::ids::{CampaignId, UserId};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// How long "sold out" holds without asking Redis again, ms: a raised capacity is seen after this.
-const HOLDS_MS: u64 = 1_000;
-/// While one claim asks Redis again, the others are answered from memory for this long, ms.
-const GRACE_MS: u64 = 700;
-/// How long fetching the holders may take before another request tries, ms.
-const FETCH_MS: u64 = 10_000;
-/// Beyond so many holders an isolate does not keep them, and every claim asks Redis.
-pub const MOST_HOLDERS: u64 = 100_000;
+/// How long "sold out" holds from the moment Redis was asked, ms.
+const HOLDS_MS: u64 = 800;
+/// How long after that a claim may begin to ask again on behalf of all, ms. Later, each asks.
+const STALE_MS: u64 = 200;
+/// While one claim asks again, the others are answered from memory for this long, ms.
+const GRACE_MS: u64 = 600;
+/// Between two tries to fetch the holders, ms.
+const FETCH_MS: u64 = 1_000;
+/// Beyond so many claims an isolate does not keep the holders, and every claim asks Redis.
+const MOST_HOLDERS: u64 = 100_000;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Campaign {
     until_ms: u64,
     /// Somebody asks Redis again; until then the memory is good for the others.
     asked_until_ms: u64,
+    /// The mark that Redis told last.
+    held: Held,
     holders: HashSet<u64>,
+    /// The mark at which the holders were fetched.
+    fetched: Option<Held>,
     fetching_until_ms: u64,
-    /// The number of holders that Redis told last.
-    held: u64,
 }
 
 impl Campaign {
     fn complete(&self) -> bool {
-        self.held > 0 && u64::try_from(self.holders.len()).is_ok_and(|known| known == self.held)
+        self.fetched == Some(self.held)
     }
 }
 
@@ -58,23 +66,31 @@ impl SoldOut {
         if now_ms < known.until_ms || now_ms < known.asked_until_ms {
             return true;
         }
-        if now_ms < known.until_ms.saturating_add(HOLDS_MS) {
+        if now_ms < known.until_ms.saturating_add(STALE_MS) {
             // This one asks; those who come while it does need not.
             known.asked_until_ms = now_ms.saturating_add(GRACE_MS);
         }
         false
     }
 
-    /// Redis said "full", and how many holders there are. True if the caller shall fetch them.
+    /// Redis, asked at `asked_ms`, said "full" and told the mark of the holders. True if the caller
+    /// shall fetch them.
     #[must_use]
-    pub fn full(&self, campaign: &CampaignId, held: u64, now_ms: u64) -> bool {
+    pub fn full(&self, campaign: &CampaignId, held: Held, asked_ms: u64) -> bool {
         let mut campaigns = self.0.borrow_mut();
-        let known = campaigns.entry(campaign.clone()).or_default();
-        known.until_ms = now_ms.saturating_add(HOLDS_MS);
+        let known = campaigns.entry(campaign.clone()).or_insert_with(|| Campaign {
+            until_ms: 0,
+            asked_until_ms: 0,
+            held,
+            holders: HashSet::new(),
+            fetched: None,
+            fetching_until_ms: 0,
+        });
+        known.until_ms = known.until_ms.max(asked_ms.saturating_add(HOLDS_MS));
         known.held = held;
-        let fetch = !known.complete() && held <= MOST_HOLDERS && known.fetching_until_ms <= now_ms;
+        let fetch = !known.complete() && held.claims <= MOST_HOLDERS && known.fetching_until_ms <= asked_ms;
         if fetch {
-            known.fetching_until_ms = now_ms.saturating_add(FETCH_MS);
+            known.fetching_until_ms = asked_ms.saturating_add(FETCH_MS);
         }
         fetch
     }
@@ -84,12 +100,13 @@ impl SoldOut {
         self.0.borrow_mut().remove(campaign);
     }
 
-    /// The holders, as fetched. Two users of one fingerprint, or a holder who came meanwhile, leave the
-    /// set incomplete, and the memory unused.
-    pub fn fetched<'a>(&self, campaign: &CampaignId, users: impl Iterator<Item = &'a str>) {
+    /// The holders, fetched after Redis told the mark `held`. Used only if there are as many as that
+    /// says: two users of one fingerprint, or a claim more or less, leave the set incomplete.
+    pub fn fetched<'a>(&self, campaign: &CampaignId, held: Held, users: impl Iterator<Item = &'a str>) {
         if let Some(known) = self.0.borrow_mut().get_mut(campaign) {
             known.holders = users.map(fingerprint).collect();
-            known.fetching_until_ms = 0;
+            let count = u64::try_from(known.holders.len()).ok();
+            known.fetched = (count == Some(held.claims)).then_some(held);
         }
     }
 }
@@ -97,6 +114,8 @@ impl SoldOut {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TWO: Held = Held { claims: 2, last_ms: 7 };
 
     fn id() -> CampaignId {
         CampaignId::parse("a").unwrap()
@@ -106,10 +125,10 @@ mod tests {
         memory.stranger(&id(), &UserId::parse(user).unwrap(), now_ms)
     }
 
-    fn sold_out(now_ms: u64) -> SoldOut {
+    fn sold_out() -> SoldOut {
         let memory = SoldOut::default();
-        assert!(memory.full(&id(), 2, now_ms));
-        memory.fetched(&id(), ["h1", "h2"].into_iter());
+        assert!(memory.full(&id(), TWO, 0));
+        memory.fetched(&id(), TWO, ["h1", "h2"].into_iter());
         memory
     }
 
@@ -117,51 +136,58 @@ mod tests {
     fn strangers_are_known_only_with_the_whole_set_of_holders() {
         let memory = SoldOut::default();
         assert!(!stranger(&memory, "s", 0));
-        assert!(memory.full(&id(), 2, 0));
-        assert!(!memory.full(&id(), 2, 0), "fetched twice at once");
+        assert!(memory.full(&id(), TWO, 0));
+        assert!(!memory.full(&id(), TWO, 0), "fetched twice at once");
         assert!(!stranger(&memory, "s", 0));
-        memory.fetched(&id(), ["h1"].into_iter());
+        memory.fetched(&id(), TWO, ["h1"].into_iter());
         assert!(!stranger(&memory, "s", 0), "an incomplete set was used");
-        assert!(memory.full(&id(), 2, 0));
-        memory.fetched(&id(), ["h1", "h2"].into_iter());
-        assert!(stranger(&memory, "s", 0));
+        assert!(!memory.full(&id(), TWO, 999), "fetched again at once");
+        assert!(memory.full(&id(), TWO, 1_000));
+        memory.fetched(&id(), TWO, ["h1", "h2"].into_iter());
+        assert!(stranger(&memory, "s", 1_000));
     }
 
     #[test]
     fn holders_always_ask() {
-        let memory = sold_out(0);
-        assert!(!stranger(&memory, "h1", 0) && !stranger(&memory, "h2", 999));
+        let memory = sold_out();
+        assert!(!stranger(&memory, "h1", 0) && !stranger(&memory, "h2", 799));
     }
 
     #[test]
-    fn a_holder_that_redis_has_gained_ends_the_memory() {
-        let memory = sold_out(0);
-        assert!(memory.full(&id(), 3, 10));
-        assert!(!stranger(&memory, "s", 10));
+    fn a_change_among_the_holders_ends_the_memory() {
+        for changed in [Held { claims: 3, ..TWO }, Held { last_ms: 8, ..TWO }] {
+            let memory = sold_out();
+            assert!(stranger(&memory, "s", 10));
+            let _ = memory.full(&id(), changed, 10);
+            assert!(!stranger(&memory, "s", 10), "{changed:?}");
+        }
     }
 
     #[test]
-    fn after_a_second_one_asks_again_while_the_others_are_answered() {
-        let memory = sold_out(0);
-        assert!(stranger(&memory, "s", 999));
-        assert!(!stranger(&memory, "s", 1_000), "nobody asked again");
-        assert!(stranger(&memory, "s", 1_001));
+    fn one_asks_again_while_the_others_are_answered_but_never_for_two_seconds() {
+        let memory = sold_out();
+        assert!(stranger(&memory, "s", 799));
+        assert!(!stranger(&memory, "s", 800), "nobody asked again");
+        assert!(stranger(&memory, "s", 801));
+        assert!(stranger(&memory, "s", 1_399));
+        assert!(!stranger(&memory, "s", 1_400), "nobody answered, and the memory went on");
+
+        let memory = sold_out();
+        assert!(!stranger(&memory, "s", 999));
+        assert!(stranger(&memory, "s", 1_598));
+        assert!((1_599..10_000).all(|now_ms| !stranger(&memory, "s", now_ms)));
+    }
+
+    #[test]
+    fn an_answer_that_nothing_changed_prolongs_it_without_fetching() {
+        let memory = sold_out();
+        assert!(!memory.full(&id(), TWO, 900), "the same holders were fetched again");
         assert!(stranger(&memory, "s", 1_699));
-        assert!(!stranger(&memory, "s", 1_700), "nobody answered, and the memory went on");
-        assert!(!memory.full(&id(), 2, 1_750), "the same holders were fetched again");
-        assert!(stranger(&memory, "s", 1_751));
-    }
-
-    #[test]
-    fn memory_that_was_long_unused_is_not_believed() {
-        let memory = sold_out(0);
-        assert!(!stranger(&memory, "s", 60_000));
-        assert!(!stranger(&memory, "t", 60_000));
     }
 
     #[test]
     fn an_admission_ends_it() {
-        let memory = sold_out(0);
+        let memory = sold_out();
         memory.open(&id());
         assert!(!stranger(&memory, "s", 1));
     }

@@ -132,7 +132,7 @@ async fn answered(script: &Script, gate: &Rc<Gate<Script>>, status: u16, body: &
 }
 
 fn admitted(answer: &str) -> Value {
-    let held = if answer == "full" { "1" } else { "" };
+    let held = if answer == "full" { "1:900" } else { "" };
     json!({ "result": ["0", "900", held, answer] })
 }
 
@@ -316,7 +316,7 @@ async fn a_leader_whose_visitor_hangs_up_still_decides_for_the_others() {
 async fn sold_out_is_remembered_with_everyone_who_holds_a_slot() {
     let script = Script::default();
     let gate = gate(&script);
-    script.answer(200, &json!({ "result": ["0", "900", "2", "full"] }));
+    script.answer(200, &json!({ "result": ["0", "900", "2:900", "full"] }));
     script.answer(200, &json!({ "result": ["holder-1", "holder-2"] }));
     let errand = Test::new();
     let local = LocalSet::new();

@@ -19,6 +19,11 @@ pub struct Delivery {
     pub payload: Vec<u8>,
 }
 
+/// Label of a record whose campaign MySQL does not know. MySQL is written before Redis, so such a
+/// database is most likely the wrong one or not yet restored: the obligation does not end with the dead
+/// letter, and the sweeper sends the claim again.
+pub const UNKNOWN_CAMPAIGN: &str = "unknown_campaign";
+
 /// Why a record can never become a row as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause {

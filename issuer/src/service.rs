@@ -4,7 +4,9 @@ use crate::batch::Batcher;
 use crate::decode::{Admission, decode};
 use crate::offsets::Offsets;
 use crate::outage::{Outage, random};
-use crate::ports::{Cause, Confirmation, Confirmations, DeadLetters, Delivery, Intake, Ledger, Outcome};
+use crate::ports::{
+    Cause, Confirmation, Confirmations, DeadLetters, Delivery, Intake, Ledger, Outcome, UNKNOWN_CAMPAIGN,
+};
 use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
 use dropgate_shared::fault::Fault;
 use dropgate_shared::ids::Slot;
@@ -39,8 +41,7 @@ pub enum Step {
     Stopped,
 }
 
-/// The service. Later stages find their room here: a write budget before [`Ledger::persist`], metrics
-/// where [`Counts`] are counted, the end after many dead letters in a row in `bury`.
+/// The service.
 pub struct Service<I, L, D, C> {
     intake: I,
     ledger: L,
@@ -196,7 +197,11 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
                     (slot, ClaimStatus::Refused)
                 }
                 Outcome::Poison(cause) => {
+                    let heals = cause.label == UNKNOWN_CAMPAIGN;
                     poison.push((index, cause));
+                    if heals {
+                        continue;
+                    }
                     (admission.record.slot, ClaimStatus::DeadLettered)
                 }
             };

@@ -42,7 +42,7 @@ enum Verb {
     },
     /// Follow the logs of all parts.
     Logs,
-    /// Run a command with a fresh database in `DROPGATE_TEST_DATABASE_URL`.
+    /// Run a command with a database of its own in `DROPGATE_TEST_DATABASE_URL`.
     WithDatabase {
         /// The command.
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
@@ -154,21 +154,11 @@ async fn interruptible(work: impl Future<Output = Result<ExitCode>>) -> Result<E
 
 async fn demo_on(site: Site, demo: &Demo) -> Result<ExitCode> {
     let begun = Instant::now();
-    // A demo begins anew; the folder of one that runs is not touched.
-    if State::of(&site.dir)?.is_some() {
-        bail!("a demo runs already in {}: wait for it, or give another folder with --dir", site.dir.display());
-    }
-    match fs::remove_dir_all(&site.dir) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            return Err(e).with_context(|| format!("{} cannot be emptied", site.dir.display()));
-        }
-        _ => {}
-    }
     let report = site.dir.join("report.html");
     let burst = site.programs.join("burst");
     println!("starting the stack; data and logs in {}", site.dir.display());
     let mut say = |line: &str| println!("  {line}");
-    let mut stack = Stack::start(site, &mut say).await?;
+    let mut stack = Stack::start_anew(site, &mut say).await?;
 
     let campaign = format!("demo-{}", SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis());
     let capacity = demo.capacity.to_string();
@@ -205,15 +195,29 @@ async fn demo_on(site: Site, demo: &Demo) -> Result<ExitCode> {
 async fn with_database(site: Site, command: &[OsString]) -> Result<ExitCode> {
     let Some((program, args)) = command.split_first() else { bail!("no command was given") };
     let database = Database::start(&site).await?;
-    let status = tokio::process::Command::new(program)
+    let mut child = tokio::process::Command::new(program)
         .args(args)
         .env("DROPGATE_TEST_DATABASE_URL", &database.url)
-        .kill_on_drop(true)
-        .status()
-        .await
+        .process_group(0)
+        .spawn()
         .with_context(|| format!("{} cannot be run", program.display()))?;
+    // Interrupted, the command ends with all it has started.
+    let group = Group(child.id().and_then(pid));
+    let status = child.wait().await?;
+    drop(group);
     database.stop().await?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A process group that ends with this value.
+struct Group(Option<rustix::process::Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::TERM);
+        }
+    }
 }
 
 async fn supervise(site: Site) -> Result<ExitCode> {
@@ -238,6 +242,7 @@ async fn up(cli: &Cli, site: &Site) -> Result<ExitCode> {
         print_state(&state);
         return Ok(ExitCode::SUCCESS);
     }
+    State::forget(&site.dir);
     fs::create_dir_all(site.logs())?;
     let log = site.logs().join("supervisor.log");
     let out = fs::File::create(&log)?;
@@ -254,21 +259,37 @@ async fn up(cli: &Cli, site: &Site) -> Result<ExitCode> {
         .spawn()?;
     println!("starting the stack; data and logs in {}", site.dir.display());
     let mut told = 0;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     loop {
         let text = fs::read_to_string(&log)?;
         if let Some(fresh) = text.get(told..) {
             print!("{fresh}");
         }
         told = text.len();
-        if let Some(state) = State::of(&site.dir)? {
+        // Its word, not its lock: to look at that would be in its way.
+        if let Some(state) = State::written(&site.dir) {
             print_state(&state);
             return Ok(ExitCode::SUCCESS);
         }
         if child.try_wait()?.is_some() {
             return Ok(ExitCode::FAILURE);
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+            _ = interrupt.recv() => {
+                if let Some(pid) = pid(child.id()) {
+                    rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+                }
+                child.wait()?;
+                eprintln!("\ninterrupted: everything is stopped");
+                return Ok(ExitCode::from(130));
+            }
+        }
     }
+}
+
+fn pid(id: u32) -> Option<rustix::process::Pid> {
+    i32::try_from(id).ok().and_then(rustix::process::Pid::from_raw)
 }
 
 async fn down(dir: &Path) -> Result<ExitCode> {
@@ -276,10 +297,10 @@ async fn down(dir: &Path) -> Result<ExitCode> {
         println!("no stack runs in {}", dir.display());
         return Ok(ExitCode::SUCCESS);
     };
-    let pid = i32::try_from(state.supervisor).ok().and_then(rustix::process::Pid::from_raw).context("no process id")?;
+    let pid = pid(state.supervisor).context("no process id")?;
     rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
     let deadline = Instant::now() + Duration::from_secs(120);
-    while State::of(dir)?.is_some() || rustix::process::test_kill_process(pid).is_ok() {
+    while rustix::process::test_kill_process(pid).is_ok() {
         if Instant::now() > deadline {
             bail!("the supervisor, pid {}, does not end", state.supervisor);
         }

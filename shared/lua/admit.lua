@@ -4,10 +4,10 @@
 -- Reply false: no such campaign.
 --       { opens_ms, now_ms, held, answer.. }, one answer a user:
 --       "+entry" admitted now, "=entry" admitted before, "full", "early", "late", "paused".
---       now_ms is 0 where the clock was not needed; held is how many users hold a claim, "" unless
---       somebody was told "full". All numbers are strings.
+--       now_ms is 0 where the clock was not needed; held is "claims:last", how many claims there are and
+--       when the last was admitted, "" unless somebody was told "full". All numbers are strings.
 -- Asking again for the same user changes nothing and returns the same entry (I2, I5).
-local meta = redis.call('HMGET', KEYS[1], 'state', 'capacity', 'count', 'opens_ms', 'closes_ms')
+local meta = redis.call('HMGET', KEYS[1], 'state', 'capacity', 'count', 'opens_ms', 'closes_ms', 'last_ms')
 if not meta[1] then return false end
 local state, capacity, count = meta[1], tonumber(meta[2]), tonumber(meta[3])
 local opens, closes, lease = tonumber(meta[4]), tonumber(meta[5]), tonumber(ARGV[1])
@@ -56,12 +56,19 @@ for i, user in ipairs(users) do
   end
 end
 
+if full then
+  -- Every slot handed out has its claim here, unless Redis has lost some: then nobody may hear "full".
+  local claimed = redis.call('HLEN', KEYS[2]) + #claims / 2
+  if claimed < count then
+    return redis.error_reply('DROPGATE claims are lost: publish the campaign again')
+  end
+  held = string.format('%d:%s', claimed, #claims > 0 and string.format('%d', now) or meta[6] or '0')
+end
 if #claims > 0 then
   redis.call('HSET', KEYS[2], unpack(claims))
   redis.call('ZADD', KEYS[3], unpack(due))
-  redis.call('HSET', KEYS[1], 'count', string.format('%d', count))
+  redis.call('HSET', KEYS[1], 'count', string.format('%d', count), 'last_ms', string.format('%d', now))
 end
-if full then held = string.format('%d', redis.call('HLEN', KEYS[2])) end
 local reply = { meta[4], string.format('%d', now), held }
 for i = 1, #answers do reply[3 + i] = answers[i] end
 return reply

@@ -9,7 +9,7 @@ use super::trouble::Trouble;
 use crate::decode::Admission;
 use crate::moment;
 use crate::outage::random;
-use crate::ports::{Cause, Ledger, Outcome};
+use crate::ports::{Cause, Ledger, Outcome, UNKNOWN_CAMPAIGN};
 use dropgate_shared::code::CodeSecret;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::ids::CampaignId;
@@ -289,8 +289,8 @@ pub(super) async fn newest_allotment(
 
 pub(super) fn unknown_campaign() -> Outcome {
     Outcome::Poison(Cause {
-        label: "unknown_campaign",
-        text: "MySQL knows no such campaign: create it, then replay this record".to_owned(),
+        label: UNKNOWN_CAMPAIGN,
+        text: "MySQL knows no such campaign: create it; the outbox sends the claim again".to_owned(),
     })
 }
 

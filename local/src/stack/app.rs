@@ -57,7 +57,8 @@ pub fn edge(site: &Site, endpoints: &Endpoints) -> Result<(Spec, String)> {
         &vars,
         &format!(
             "UPSTASH_REDIS_REST_URL={}\nUPSTASH_REDIS_REST_TOKEN={}\nKAFKA_REST_URL={}\nKAFKA_REST_TOKEN={}\n\
-             COUPON_CODE_SECRET={}\n",
+             COUPON_CODE_SECRET={}\n\
+             ENVIRONMENT=development\nAUTH=insecure-header\n",
             endpoints.redis_rest_url,
             endpoints.redis_rest_token,
             endpoints.kafka_rest_url,

@@ -173,6 +173,25 @@ fn yours(name: &str) -> Option<String> {
 }
 
 impl Stack {
+    /// Starts all parts in a folder that is emptied first.
+    ///
+    /// # Errors
+    /// As [`Stack::start`]; also if a stack runs there already.
+    pub async fn start_anew(site: Site, say: &mut dyn FnMut(&str)) -> Result<Self> {
+        let lock = lock(&site)?;
+        // Only now it is sure that nobody's data is in the way.
+        for entry in fs::read_dir(&site.dir)? {
+            let path = entry?.path();
+            let removed = match path.file_name().is_some_and(|name| name == LOCK) {
+                true => Ok(()),
+                false if path.is_dir() => fs::remove_dir_all(&path),
+                false => fs::remove_file(&path),
+            };
+            removed.with_context(|| format!("{} cannot be removed", path.display()))?;
+        }
+        Self::start_locked(site, lock, say).await
+    }
+
     /// Starts all parts and waits until each is ready. `say` is told one line a part.
     ///
     /// Parts that the user already runs are used instead: `REDIS_URL`, `UPSTASH_REDIS_REST_URL` (with
@@ -183,6 +202,28 @@ impl Stack {
     /// If a part does not come up; those that did are stopped. The message names the part and its log.
     pub async fn start(site: Site, say: &mut dyn FnMut(&str)) -> Result<Self> {
         let lock = lock(&site)?;
+        Self::start_locked(site, lock, say).await
+    }
+
+    async fn start_locked(site: Site, lock: File, say: &mut dyn FnMut(&str)) -> Result<Self> {
+        State::forget(&site.dir);
+        let mut tries = 0;
+        let (endpoints, parts) = loop {
+            match Self::start_parts(&site, say).await {
+                // Between the choice of a free port and its use somebody else may take it.
+                Err(e) if tries < 2 && format!("{e:#}").to_lowercase().contains("address already in use") => {
+                    tries += 1;
+                    say("a port was taken meanwhile; once more with others");
+                }
+                result => break result?,
+            }
+        };
+        let stack = Self { endpoints, site, parts, restarts: Vec::new(), _lock: lock };
+        stack.write_state()?;
+        Ok(stack)
+    }
+
+    async fn start_parts(site: &Site, say: &mut dyn FnMut(&str)) -> Result<(Endpoints, Vec<Part>)> {
         let secrets = Secrets::of(&site.dir)?;
         let logs = site.logs();
 
@@ -191,15 +232,15 @@ impl Stack {
         let redis_url = match (yours("REDIS_URL"), &redis_rest) {
             (Some(url), _) => url,
             (None, Some(_)) => String::new(),
-            (None, None) => added(&mut servers, servers::redis(&site)?),
+            (None, None) => added(&mut servers, servers::redis(site)?),
         };
         let kafka_bootstrap = match yours("KAFKA_BOOTSTRAP") {
             Some(bootstrap) => bootstrap,
-            None => added(&mut servers, servers::kafka(&site)?),
+            None => added(&mut servers, servers::kafka(site)?),
         };
         let database_url = match yours("DATABASE_URL") {
             Some(url) => url,
-            None => added(&mut servers, servers::database(&site, &secrets.database)?),
+            None => added(&mut servers, servers::database(site, &secrets.database)?),
         };
         let mut parts = start_all(servers, &logs, say).await?;
 
@@ -211,13 +252,13 @@ impl Stack {
                 (url, token)
             }
             None => {
-                (added(&mut gateways, app::redis_rest(&site, &redis_url, &secrets.gateway)?), secrets.gateway.clone())
+                (added(&mut gateways, app::redis_rest(site, &redis_url, &secrets.gateway)?), secrets.gateway.clone())
             }
         };
         let (kafka_rest_url, kafka_rest_token) = match yours("KAFKA_REST_URL") {
             Some(url) => (url, yours("KAFKA_REST_TOKEN").unwrap_or_default()),
             None => (
-                added(&mut gateways, app::kafka_rest(&site, &kafka_bootstrap, &secrets.gateway)?),
+                added(&mut gateways, app::kafka_rest(site, &kafka_bootstrap, &secrets.gateway)?),
                 secrets.gateway.clone(),
             ),
         };
@@ -231,14 +272,12 @@ impl Stack {
             database_url,
             code_secret: secrets.codes,
         };
-        endpoints.edge_url = added(&mut gateways, app::edge(&site, &endpoints)?);
-        gateways.push(app::issuer(&site, &endpoints)?);
-        app::migrate(&site, &endpoints)?;
+        endpoints.edge_url = added(&mut gateways, app::edge(site, &endpoints)?);
+        gateways.push(app::issuer(site, &endpoints)?);
+        app::migrate(site, &endpoints)?;
         parts.extend(start_all(gateways, &logs, say).await?);
 
-        let stack = Self { endpoints, site, parts, restarts: Vec::new(), _lock: lock };
-        stack.write_state()?;
-        Ok(stack)
+        Ok((endpoints, parts))
     }
 
     /// Runs `issuer` with the stack's settings and returns what it prints.
@@ -355,6 +394,7 @@ impl Drop for Stack {
 }
 
 const STATE: &str = "state.json";
+const LOCK: &str = "lock";
 
 /// What a running stack tells others about itself.
 #[derive(Debug, Serialize, Deserialize)]
@@ -371,13 +411,26 @@ impl State {
     /// The state of the stack in `dir`, if one runs there.
     ///
     /// # Errors
-    /// If the folder cannot be read.
+    /// If the folder cannot be read, or a stack is just starting or stopping there.
     pub fn of(dir: &Path) -> Result<Option<Self>> {
         if !locked(dir)? {
             return Ok(None);
         }
-        let text = fs::read_to_string(dir.join(STATE)).unwrap_or_default();
-        Ok(serde_json::from_str(&text).ok())
+        match Self::written(dir) {
+            Some(state) => Ok(Some(state)),
+            None => bail!("a stack is just starting or stopping in {}: try again in a moment", dir.display()),
+        }
+    }
+
+    /// What was written of the stack that was started last in `dir`; it may have died without a word.
+    #[must_use]
+    pub fn written(dir: &Path) -> Option<Self> {
+        serde_json::from_str(&fs::read_to_string(dir.join(STATE)).ok()?).ok()
+    }
+
+    /// Forgets a stack that has died without a word.
+    pub fn forget(dir: &Path) {
+        let _ = fs::remove_file(dir.join(STATE));
     }
 }
 
@@ -451,12 +504,12 @@ fn write_secret(path: &Path, text: &str) -> Result<()> {
 }
 
 fn lock(site: &Site) -> Result<File> {
-    let path = site.folder("")?.join("lock");
+    let path = site.folder("")?.join(LOCK);
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
-            bail!("a stack runs already in {}: `make down` stops it", site.dir.display())
+            bail!("{} is in use by another run: wait for it, or stop it (`make down`)", site.dir.display())
         }
         Err(TryLockError::Error(e)) => Err(e).with_context(|| format!("{} cannot be locked", path.display())),
     }
@@ -464,7 +517,7 @@ fn lock(site: &Site) -> Result<File> {
 
 /// Whether a stack runs in `dir`.
 fn locked(dir: &Path) -> Result<bool> {
-    match File::open(dir.join("lock")) {
+    match File::open(dir.join(LOCK)) {
         Ok(file) => Ok(matches!(file.try_lock(), Err(TryLockError::WouldBlock))),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(e.into()),

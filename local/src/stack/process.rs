@@ -103,7 +103,7 @@ impl Part {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
             if let Some(status) = self.child.try_wait()? {
-                self.stopped = true;
+                self.buried();
                 bail!("{} ended while starting ({status}).{}", self.spec.name, self.log_end());
             }
             let output = self.output();
@@ -129,7 +129,9 @@ impl Part {
     /// If the system cannot tell.
     pub fn ended(&mut self) -> Result<Option<std::process::ExitStatus>> {
         let ended = self.child.try_wait()?;
-        self.stopped |= ended.is_some();
+        if ended.is_some() {
+            self.buried();
+        }
         Ok(ended)
     }
 
@@ -142,9 +144,7 @@ impl Part {
         let deadline = Instant::now() + self.spec.stop_within;
         loop {
             if let Some(status) = self.child.try_wait()? {
-                // What it may have started and left behind.
-                self.signal(Signal::KILL);
-                self.stopped = true;
+                self.buried();
                 return Ok(status);
             }
             if Instant::now() > deadline {
@@ -165,6 +165,12 @@ impl Part {
         self.stopped = true;
         self.child.wait()?;
         Ok(())
+    }
+
+    /// The process has ended; what it may have started and left behind ends too.
+    fn buried(&mut self) {
+        self.signal(Signal::KILL);
+        self.stopped = true;
     }
 
     /// Sends a signal to the process and all it has started.

@@ -151,15 +151,17 @@ pub fn database(site: &Site, password: &str) -> Result<(Spec, String)> {
     } else {
         Server::mysql(&site.cache)?
     };
-    if !data.join("mysql").is_dir() {
-        // A folder that was left half initialised cannot be used.
-        if data.exists() {
-            fs::remove_dir_all(&data)?;
+    if !data.is_dir() {
+        // Under another name first: a folder that was left half initialised cannot be used.
+        let part = home.join("data.part");
+        if part.exists() {
+            fs::remove_dir_all(&part)?;
         }
-        let done = server.initialise(&data).output().context("the database's folder cannot be initialised")?;
+        let done = server.initialise(&part).output().context("the database's folder cannot be initialised")?;
         if !done.status.success() {
             bail!("the database's folder cannot be initialised:\n{}", String::from_utf8_lossy(&done.stderr));
         }
+        fs::rename(&part, &data)?;
     }
     // By the socket where a client can: over TCP on loopback, TLS makes large statements wait for
     // delayed acknowledgements.
