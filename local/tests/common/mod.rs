@@ -27,7 +27,7 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut probe: impl
 
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    dropgate_local::stack::ports::free().unwrap()
 }
 
 /// A `redis-server` of the test's own; it dies with this value.
