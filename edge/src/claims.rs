@@ -3,13 +3,14 @@
 
 use crate::admission::{self, Admission, Decision, Held};
 use crate::errand::Errand;
-use crate::gate::Gate;
+use crate::gate::{Gate, Network};
 use crate::places::Place;
-use crate::queue::{Queue, Waiting};
-use crate::relay;
+use crate::queue::{Queue, Ticket, Waiting};
+use crate::relay::{self, Outgoing};
 use crate::reply::{Problem, Reply};
+use crate::settings::AdmitAck;
+use dropgate_shared::claim::ClaimStatus;
 use dropgate_shared::fault::{Fault, Source};
-use dropgate_shared::http::Http;
 use dropgate_shared::ids::{CampaignId, UserId};
 use dropgate_shared::record::AdmissionRecord;
 use serde_json::Value;
@@ -25,14 +26,22 @@ const FORWARD_BATCHES: u32 = 8;
 /// How long the first record of a produce call waits for company, ms.
 const COMPANY_MS: u32 = 5;
 
-/// Which queue a leader works at.
-#[derive(Clone, Copy)]
+/// Which queue a claim waits in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Line {
     Alive,
     Unseen,
 }
 
-impl<H: Http + Clone + 'static> Gate<H> {
+/// A decision that its visitor hears only when Kafka has his record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owed {
+    line: Line,
+    ticket: Ticket,
+    decision: Decision,
+}
+
+impl<H: Network> Gate<H> {
     /// Gets a decision for one claim. Leads the queue itself where nobody does.
     pub(crate) async fn claim<E: Errand>(
         self: &Rc<Self>,
@@ -66,8 +75,8 @@ impl<H: Http + Clone + 'static> Gate<H> {
         // Whatever an earlier request has left in the buffer goes on with this one.
         self.relay(errand);
         let problem = match outcome? {
-            Decision::Admitted(entry) => return Ok(self.claim_reply(202, &campaign, &user, &entry)),
-            Decision::Already(entry) => return Ok(self.claim_reply(200, &campaign, &user, &entry)),
+            Decision::Admitted(entry) => return Ok(self.claim_reply(202, "admitted", &campaign, &user, &entry)),
+            Decision::Already(entry) => return Ok(self.claim_reply(200, "again", &campaign, &user, &entry)),
             Decision::SoldOut => Problem::SoldOut,
             Decision::NotOpen { opens_ms, now_ms } => Problem::NotOpen { opens_ms, now_ms },
             Decision::Closed => Problem::Closed,
@@ -103,12 +112,12 @@ impl<H: Http + Clone + 'static> Gate<H> {
             match result {
                 Ok(admission) => {
                     self.note(&campaign, &admission, asked_ms, &errand);
-                    let decisions = admission.decisions.iter().map(|decision| Ok(*decision));
-                    queue.decide(batch.iter().map(|claim| claim.ticket).zip(decisions), took_ms, now_ms);
-                    self.send(campaign, batch, &admission.decisions, &errand);
+                    let decided: Vec<_> = self.send(line, batch, &admission.decisions);
+                    queue.decide(decided.into_iter(), took_ms, now_ms);
+                    self.relay(&errand);
                 }
                 Err(fault) => {
-                    errand.report("admit", &fault);
+                    self.report("admit", &fault, &errand);
                     queue.decide(batch.iter().map(|claim| (claim.ticket, Err(fault.clone()))), took_ms, now_ms);
                     // It may be this request that can call no more: the next in line tries for himself.
                     queue.lane.release(place);
@@ -143,22 +152,38 @@ impl<H: Http + Clone + 'static> Gate<H> {
                 let users = users.as_array().map(Vec::as_slice).unwrap_or_default();
                 self.sold_out.fetched(&campaign, held, users.iter().filter_map(Value::as_str));
             }
-            Err(fault) => errand.report("holders", &fault),
+            Err(fault) => self.report("holders", &fault, &errand),
         }
     }
 
-    /// Puts the admitted into the forward buffer and sends it.
-    fn send<E: Errand>(self: &Rc<Self>, campaign: CampaignId, batch: Vec<Waiting>, decisions: &[Decision], errand: &E) {
+    /// Puts the admitted into the forward buffer. Returns what can be told now: all of it, or where
+    /// Kafka has the last word, all but what is on its way there.
+    fn send(&self, line: Line, batch: Vec<Waiting>, decisions: &[Decision]) -> Vec<(Ticket, Result<Decision, Fault>)> {
+        let kafka_has_the_word = self.admit_ack == AdmitAck::Kafka;
+        let mut told = Vec::with_capacity(batch.len());
         for (claim, decision) in batch.into_iter().zip(decisions) {
-            if let Decision::Admitted(entry) = decision {
-                let record =
-                    AdmissionRecord::new(campaign.clone(), claim.user, entry.slot, entry.admitted_ms, claim.trace);
-                if !self.outgoing.push(record) {
-                    break;
-                }
+            let Waiting { ticket, campaign, user, trace } = claim;
+            let entry = match decision {
+                Decision::Admitted(entry) => Some(entry),
+                // It is not known whether Kafka has it. Sending it again is harmless (I6).
+                Decision::Already(entry) if kafka_has_the_word && entry.status == ClaimStatus::Admitted => Some(entry),
+                _ => None,
+            };
+            let Some(entry) = entry else {
+                told.push((ticket, Ok(*decision)));
+                continue;
+            };
+            let owed = kafka_has_the_word.then_some(Owed { line, ticket, decision: *decision });
+            let record = AdmissionRecord::new(campaign, user, entry.slot, entry.admitted_ms, trace);
+            let fits = self.outgoing.push(Outgoing { record, owed });
+            if !kafka_has_the_word {
+                told.push((ticket, Ok(*decision)));
+            } else if !fits {
+                let full = Fault::unknown(Source::KafkaRest, "buffer_full", "too many records wait in this isolate");
+                told.push((ticket, Err(full)));
             }
         }
-        self.relay(errand);
+        told
     }
 
     /// Sends the forward buffer where nobody does.
@@ -175,18 +200,30 @@ impl<H: Http + Clone + 'static> Gate<H> {
         errand.sleep(COMPANY_MS).await;
         while let Some((held, campaign, batch)) = self.outgoing.next_batch(place, errand.now_ms()) {
             place = held;
+            let (records, owed): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.record, one.owed)).unzip();
+            let produced = self.kafka.produce(&records).await;
+            self.settle(owed.into_iter().flatten(), &produced, errand.now_ms());
             let result = async {
-                relay::forward(&self.redis, &self.kafka, &campaign, &batch).await?;
+                produced?;
+                relay::acknowledged(&self.redis, &campaign, &records).await?;
                 self.sweep_now_and_then(&campaign, errand.now_ms()).await
             };
             if let Err(fault) = result.await {
-                errand.report("forward", &fault);
+                self.report("forward", &fault, &errand);
             }
             batches = batches.saturating_add(1);
             if batches >= FORWARD_BATCHES || errand.now_ms().saturating_sub(begun_ms) > LEAD_MS {
                 self.outgoing.release(place);
                 return;
             }
+        }
+    }
+
+    /// Tells those who wait for Kafka's word.
+    fn settle(&self, owed: impl Iterator<Item = Owed>, produced: &Result<(), Fault>, now_ms: u64) {
+        for Owed { line, ticket, decision } in owed {
+            let outcome = produced.clone().map(|()| decision);
+            self.queue(line).leave(ticket, outcome, now_ms);
         }
     }
 }

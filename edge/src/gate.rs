@@ -1,26 +1,32 @@
-//! One request through the gate: what can be answered at once, what needs Redis, what follows after
-//! the answer.
+//! One request through the gate: what can be answered at once, what needs I/O, what follows after the
+//! answer.
 
 use crate::admission::{self, StoredClaim};
-use crate::errand::Errand;
-use crate::identity::identify;
+use crate::authenticate::Keys;
+use crate::campaigns::{self, Campaigns};
+use crate::challenge::{self, Challenge};
+use crate::counters::{Counters, What};
+use crate::errand::{Errand, Limiter};
+use crate::identity::keys::PublicKeys;
+use crate::identity::{Auth, Visitor};
 use crate::kafka_rest::KafkaRest;
 use crate::lane::Lane;
+use crate::memo::Memo;
 use crate::queue::Queue;
-use crate::relay::{self, SWEEP_BATCH, Swept};
+use crate::relay::{self, Outgoing, SWEEP_BATCH, Swept};
 use crate::reply::{Problem, Reply};
 use crate::route::{Route, route};
-use crate::settings::{Auth, Settings};
+use crate::settings::{AdmitAck, Environment, Settings};
 use crate::sold_out::SoldOut;
+use crate::visit::{Dress, URL_LIMIT_BYTES, Visit};
 use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
 use dropgate_shared::code::CodeSecret;
-use dropgate_shared::fault::Fault;
+use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::{CampaignId, UserId};
 use dropgate_shared::names::TOPIC;
-use dropgate_shared::record::AdmissionRecord;
 use dropgate_shared::redis_rest::RedisRest;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -40,90 +46,138 @@ const FORWARD_BATCH: usize = 200;
 const FORWARD_WAITING: usize = 20_000;
 /// How often an isolate that is being visited sweeps beside its cron, in ms.
 const SWEEP_EVERY_MS: u64 = 5_000;
+/// Between two looks for something that another request fetches, ms.
+const LOOK_MS: u32 = 5;
 
-/// The parts of a request that the gate looks at.
-pub struct Visit<'a> {
-    /// Method, upper case.
-    pub method: &'a str,
-    /// Path, without the query.
-    pub path: &'a str,
-    /// A header's value by its lower-case name.
-    pub header: &'a dyn Fn(&str) -> Option<String>,
-}
+/// How the gate reaches others.
+pub trait Network: Http + PublicKeys + Clone + 'static {}
 
-/// What a request needs from Redis.
+impl<T: Http + PublicKeys + Clone + 'static> Network for T {}
+
+/// What a request wants that needs I/O.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Call {
-    /// Admit this user, or say why not.
-    Claim {
-        /// The campaign.
-        campaign: CampaignId,
-        /// The user.
-        user: UserId,
-        /// `traceparent` of the request.
-        trace: Option<String>,
-    },
-    /// Look up this user's claim.
-    OwnClaim {
-        /// The campaign.
-        campaign: CampaignId,
-        /// The user.
-        user: UserId,
-    },
+enum Want {
+    /// Admit this visitor, or say why not.
+    Claim(CampaignId, Visitor),
+    /// Look up this visitor's claim.
+    OwnClaim(CampaignId, Visitor),
     /// Look up the campaign.
     Campaign(CampaignId),
+}
+
+/// A request that needs I/O.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    want: Want,
+    dress: Dress,
+    begun_ms: u64,
+    /// `traceparent` of the request.
+    pub trace: Option<String>,
+    /// The visitor's network address, as Cloudflare tells it.
+    address: Option<String>,
+    challenge: Option<String>,
 }
 
 /// How a request goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Answered without any I/O.
-    Answer(Reply),
+    /// Answered without any I/O. The same answer may be given to many.
+    Answer(Rc<Reply>),
     /// Needs I/O: [`Gate::finish`].
-    Call(Call),
+    Call(Box<Call>),
+}
+
+/// Why a request ends before its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// It is decided.
+    Problem(Problem),
+    /// It is not known what became of it.
+    Fault(Fault),
+}
+
+impl From<Problem> for Stop {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
 }
 
 /// The gate of one isolate. Plain values only: nothing here belongs to one request.
 pub struct Gate<H> {
+    pub(crate) network: H,
     pub(crate) redis: RedisRest<H>,
     pub(crate) kafka: KafkaRest<H>,
     codes: CodeSecret,
-    auth: Auth,
+    pub(crate) auth: Auth,
+    pub(crate) keys: Memo<Keys>,
+    challenge: Option<Challenge>,
+    cors_origins: Vec<String>,
+    /// Answers tell how long they took.
+    telling: bool,
+    log_sample: f64,
+    counters: Counters,
+    campaigns: Campaigns,
     /// Campaigns that this isolate has seen in Redis: if one is missing later, Redis has lost data.
     seen_alive: RefCell<BTreeSet<CampaignId>>,
     pub(crate) sold_out: SoldOut,
+    /// The answer to all whom the memory of sold-out campaigns sends away.
+    sold_out_reply: Rc<Reply>,
     /// Claims of campaigns that were seen alive, and of others: a flood of made-up ids must not hold
     /// up a real campaign.
     pub(crate) alive: Queue,
     pub(crate) unseen: Queue,
     /// Admitted claims on their way to Kafka. May be lost with the isolate: the outbox has them all.
-    pub(crate) outgoing: Lane<AdmissionRecord, FORWARDS_IN_FLIGHT>,
+    pub(crate) outgoing: Lane<Outgoing, FORWARDS_IN_FLIGHT>,
+    pub(crate) admit_ack: AdmitAck,
     /// How long a visitor waits for a decision, ms.
     pub(crate) patience_ms: u64,
+    redis_deadline_ms: u32,
     swept_ms: Cell<u64>,
 }
 
-impl<H: Http + Clone + 'static> Gate<H> {
-    /// A gate that reaches its upstreams through `http`.
-    pub fn new(settings: Settings, http: H) -> Self {
+impl<H: Network> Gate<H> {
+    /// A gate that reaches its upstreams through `network`.
+    pub fn new(settings: Settings, network: H) -> Self {
         let Settings { redis_url, redis_token, redis_key_locking, redis_deadline_ms, .. } = &settings;
         let step_ms = u64::from(settings.kafka_deadline_ms).saturating_add(u64::from(*redis_deadline_ms));
+        let acknowledged_ms = match settings.admit_ack {
+            AdmitAck::Redis => 0,
+            AdmitAck::Kafka => u64::from(settings.kafka_deadline_ms),
+        };
         Self {
             sold_out: SoldOut::default(),
+            sold_out_reply: Rc::new(Problem::SoldOut.reply()),
+            campaigns: Campaigns::default(),
             alive: Queue::new(*redis_deadline_ms, ALIVE_WAITING),
             unseen: Queue::new(*redis_deadline_ms, UNSEEN_WAITING),
             outgoing: Lane::new(FORWARD_WAITING, FORWARD_BATCH, step_ms.saturating_add(1_000)),
-            patience_ms: u64::from(*redis_deadline_ms).saturating_add(2_000),
-            redis: RedisRest::new(http.clone(), redis_url, redis_token, *redis_deadline_ms, *redis_key_locking),
+            patience_ms: u64::from(*redis_deadline_ms).saturating_add(2_000).saturating_add(acknowledged_ms),
+            redis: RedisRest::new(network.clone(), redis_url, redis_token, *redis_deadline_ms, *redis_key_locking),
+            redis_deadline_ms: *redis_deadline_ms,
             kafka: KafkaRest::new(
-                http,
+                network.clone(),
+                settings.kafka_dialect,
                 &settings.kafka_url,
                 TOPIC,
                 settings.kafka_authorization,
                 settings.kafka_deadline_ms,
             ),
+            network,
             codes: settings.code_secret,
             auth: settings.auth,
+            keys: Memo::default(),
+            challenge: settings.challenge,
+            cors_origins: settings.cors_origins,
+            telling: settings.environment == Environment::Development,
+            log_sample: settings.log_sample,
+            counters: Counters::default(),
+            admit_ack: settings.admit_ack,
             seen_alive: RefCell::default(),
             swept_ms: Cell::default(),
         }
@@ -131,82 +185,235 @@ impl<H: Http + Clone + 'static> Gate<H> {
 
     /// Everything that needs no I/O.
     #[must_use]
-    pub fn begin(&self, visit: &Visit<'_>, now_ms: u64) -> Step {
-        self.examine(visit, now_ms).unwrap_or_else(|problem| Step::Answer(problem.reply()))
+    pub fn begin<E: Errand>(&self, visit: &Visit<'_>, errand: &E) -> Step {
+        let now_ms = errand.now_ms();
+        let found = if visit.url.len() > URL_LIMIT_BYTES {
+            Err(Problem::TooLong { limit_bytes: URL_LIMIT_BYTES })
+        } else {
+            route(visit.method, visit.path())
+        };
+        let dress = Dress::of(visit, &self.cors_origins);
+        let (pattern, next) = match found {
+            Ok(route) => (route.pattern(), self.examine(visit, route, &dress, now_ms)),
+            Err(problem) => ("unknown", Err(problem)),
+        };
+        let reply = match next {
+            Ok(Next::Want(want)) => {
+                let header = visit.header;
+                return Step::Call(Box::new(Call {
+                    want,
+                    dress,
+                    begun_ms: now_ms,
+                    trace: visit.trace(),
+                    address: header("cf-connecting-ip"),
+                    challenge: self.challenge.as_ref().and_then(|_| header(challenge::HEADER)),
+                }));
+            }
+            Ok(Next::Answer(reply)) => Rc::new(reply),
+            Err(Problem::SoldOut) => Rc::clone(&self.sold_out_reply),
+            Err(problem) => Rc::new(problem.reply()),
+        };
+        self.account(pattern, &reply, now_ms, &dress, None, errand);
+        Step::Answer(if dress.is_plain() { reply } else { Rc::new(reply.dressed(&dress)) })
     }
 
-    fn examine(&self, visit: &Visit<'_>, now_ms: u64) -> Result<Step, Problem> {
+    fn examine(&self, visit: &Visit<'_>, route: Route, dress: &Dress, now_ms: u64) -> Result<Next, Problem> {
         let header = visit.header;
-        let length = header("content-length").and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
-        if length > BODY_LIMIT_BYTES {
-            return Err(Problem::TooLarge { limit_bytes: BODY_LIMIT_BYTES });
-        }
-        Ok(Step::Call(match route(visit.method, visit.path)? {
-            Route::Health => return Ok(Step::Answer(Reply::json(200, &json!({ "status": "ok" })))),
-            Route::Campaign(campaign) => Call::Campaign(campaign),
-            Route::OwnClaim(campaign) => Call::OwnClaim { campaign, user: identify(self.auth, header)? },
+        let introduced = || header(self.auth.header());
+        let small = || {
+            let length = header("content-length").and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+            if length > BODY_LIMIT_BYTES { Err(Problem::TooLarge { limit_bytes: BODY_LIMIT_BYTES }) } else { Ok(()) }
+        };
+        Ok(match route {
+            Route::Health => Next::Answer(Reply::json(200, "ok", &json!({ "status": "ok" }))),
+            Route::Options(allowed) => Next::Answer(dress.options(allowed)),
+            Route::Campaign(campaign) => match self.campaigns.young(&campaign, now_ms) {
+                Some((age_ms, Some(meta))) => Next::Answer(meta.reply(age_ms)),
+                Some((_, None)) => return Err(self.unknown_campaign(&campaign)),
+                None => Next::Want(Want::Campaign(campaign)),
+            },
+            Route::OwnClaim(campaign) => {
+                let introduced = introduced();
+                let introduction = self.auth.introduction(introduced.as_deref())?;
+                Next::Want(Want::OwnClaim(campaign, self.auth.check(introduction, now_ms)?))
+            }
             Route::Claim(campaign) => {
-                let user = identify(self.auth, header)?;
-                if self.sold_out.stranger(&campaign, &user, now_ms) {
+                let introduced = introduced();
+                let introduction = self.auth.introduction(introduced.as_deref())?;
+                // Before any signature is checked: a name that holds nothing costs nothing.
+                if self.sold_out.stranger(&campaign, &introduction.user, now_ms) {
                     return Err(Problem::SoldOut);
                 }
-                let trace = header("traceparent").filter(|t| t.len() == 55 && t.is_ascii());
-                Call::Claim { campaign, user, trace }
+                small()?;
+                Next::Want(Want::Claim(campaign, self.auth.check(introduction, now_ms)?))
             }
-        }))
+        })
     }
 
     /// What needs I/O.
-    pub async fn finish<E: Errand>(self: Rc<Self>, call: Call, errand: E) -> Reply {
-        let done = match call {
-            Call::Claim { campaign, user, trace } => self.claim(campaign, user, trace, &errand).await,
-            Call::OwnClaim { campaign, user } => self.own_claim(&campaign, &user).await,
-            Call::Campaign(campaign) => self.campaign(&campaign).await,
+    pub async fn finish<E: Errand>(self: Rc<Self>, call: Box<Call>, errand: E) -> Reply {
+        let Call { want, dress, begun_ms, trace, address, challenge } = *call;
+        let (pattern, answer) = match want {
+            Want::Claim(campaign, visitor) => {
+                let pattern = Route::Claim(campaign.clone()).pattern();
+                let asker = Asker { address: address.as_deref(), challenge: challenge.as_deref() };
+                (pattern, self.claim_of(campaign, visitor, trace.clone(), asker, &errand).await)
+            }
+            Want::OwnClaim(campaign, visitor) => {
+                let pattern = Route::OwnClaim(campaign.clone()).pattern();
+                (pattern, self.own_claim(&campaign, visitor, address.as_deref(), &errand).await)
+            }
+            Want::Campaign(campaign) => {
+                let pattern = Route::Campaign(campaign.clone()).pattern();
+                (pattern, self.campaign(&campaign, &errand).await)
+            }
         };
-        // Whatever became of the call, it is no refusal (I8).
-        done.unwrap_or_else(|fault| {
-            errand.report("request", &fault);
-            Problem::Unavailable.reply()
-        })
+        let reply = match answer {
+            Ok(reply) => reply,
+            Err(Stop::Problem(problem)) => problem.reply(),
+            // Whatever became of the call, it is no refusal (I8).
+            Err(Stop::Fault(fault)) => {
+                self.report("request", &fault, &errand);
+                Problem::Unavailable.reply()
+            }
+        };
+        self.account(pattern, &reply, begun_ms, &dress, trace.as_deref(), &errand);
+        let mut reply = if dress.is_plain() { reply } else { reply.dressed(&dress) };
+        if self.telling {
+            let took_ms = errand.now_ms().saturating_sub(begun_ms);
+            reply = reply.with("server-timing", format!("gate;dur={took_ms}"));
+        }
+        reply
     }
 
-    async fn own_claim(&self, campaign: &CampaignId, user: &UserId) -> Result<Reply, Fault> {
-        Ok(match admission::stored_claim(&self.redis, campaign, user).await? {
-            StoredClaim::Found(entry) => self.claim_reply(200, campaign, user, &entry),
-            StoredClaim::None => Problem::NoClaim.reply(),
-            StoredClaim::UnknownCampaign => self.unknown_campaign(campaign).reply(),
-        })
+    /// Counts an answer, and leaves a line of it in the log for some.
+    fn account<E: Errand>(
+        &self,
+        pattern: &'static str,
+        reply: &Reply,
+        begun_ms: u64,
+        dress: &Dress,
+        trace: Option<&str>,
+        errand: &E,
+    ) {
+        let now_ms = errand.now_ms();
+        let took_ms = now_ms.saturating_sub(begun_ms);
+        self.counters.count(What { kind: "request", place: pattern, label: reply.outcome }, took_ms);
+        if let Some(points) = self.counters.due(now_ms) {
+            errand.write(&points);
+        }
+        let failed = reply.status >= 500;
+        if failed || (self.log_sample > 0.0 && errand.random() < self.log_sample) {
+            let line = json!({
+                "event": "request",
+                "route": pattern,
+                "status": reply.status,
+                "outcome": reply.outcome,
+                "took_ms": took_ms,
+                "request_id": dress.request_id,
+                "trace": trace,
+            });
+            if failed { errand.alarm(&line) } else { errand.log(&line) }
+        }
     }
 
-    async fn campaign(&self, campaign: &CampaignId) -> Result<Reply, Fault> {
-        let Some(meta) = admission::campaign_meta(&self.redis, campaign).await? else {
-            return Ok(self.unknown_campaign(campaign).reply());
-        };
-        self.saw_alive(campaign);
-        let remaining = meta.capacity.saturating_sub(meta.count);
-        let over = meta.closes_ms > 0 && meta.now_ms >= meta.closes_ms;
-        let state = if meta.state != "open" {
-            meta.state.as_str()
-        } else if over {
-            "closed"
-        } else if meta.now_ms < meta.opens_ms {
-            "not-open"
-        } else if remaining == 0 {
-            "sold-out"
-        } else {
-            "open"
-        };
-        let body = json!({
-            "state": state,
-            "capacity": meta.capacity,
-            "remaining": remaining,
-            "opens_at": meta.opens_ms,
-            "closes_at": if meta.closes_ms > 0 { Value::from(meta.closes_ms) } else { Value::Null },
-            "server_time": meta.now_ms,
-        });
-        let mut reply = Reply::json(200, &body);
-        reply.headers.retain(|(name, _)| *name != "cache-control");
-        Ok(reply.with("cache-control", "public, max-age=1"))
+    /// Counts a fault and tells the operator.
+    pub(crate) fn report<E: Errand>(&self, during: &'static str, fault: &Fault, errand: &E) {
+        self.counters.count(What { kind: "fault", place: fault.source.label(), label: fault.label }, 0);
+        errand.alarm(&json!({
+            "event": "fault",
+            "during": during,
+            "source": fault.source.label(),
+            "label": fault.label,
+            "detail": fault.detail,
+        }));
+    }
+
+    async fn within<E: Errand>(&self, limiter: Limiter, key: &str, errand: &E) -> Result<(), Stop> {
+        match errand.within(limiter, key).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Problem::TooMany.into()),
+            Err(detail) => Err(Fault::none(Source::Platform, "limiter", true, detail).into()),
+        }
+    }
+
+    /// Who the visitor is, if he may ask now.
+    async fn identified<E: Errand>(
+        self: &Rc<Self>,
+        visitor: Visitor,
+        address: Option<&str>,
+        errand: &E,
+    ) -> Result<UserId, Stop> {
+        if let Some(address) = address {
+            self.within(Limiter::Address, address, errand).await?;
+        }
+        let user = self.user(visitor, errand).await?;
+        self.within(Limiter::User, user.as_str(), errand).await?;
+        Ok(user)
+    }
+
+    async fn claim_of<E: Errand>(
+        self: &Rc<Self>,
+        campaign: CampaignId,
+        visitor: Visitor,
+        trace: Option<String>,
+        asker: Asker<'_>,
+        errand: &E,
+    ) -> Result<Reply, Stop> {
+        let user = self.identified(visitor, asker.address, errand).await?;
+        if let Some(challenge) = &self.challenge
+            && !challenge.passed(&self.network, asker.challenge, (&campaign, &user), asker.address).await?
+        {
+            return Err(Problem::ChallengeFailed.into());
+        }
+        Ok(self.claim(campaign, user, trace, errand).await?)
+    }
+
+    async fn own_claim<E: Errand>(
+        self: &Rc<Self>,
+        campaign: &CampaignId,
+        visitor: Visitor,
+        address: Option<&str>,
+        errand: &E,
+    ) -> Result<Reply, Stop> {
+        let user = self.identified(visitor, address, errand).await?;
+        match admission::stored_claim(&self.redis, campaign, &user).await? {
+            StoredClaim::Found(entry) => Ok(self.claim_reply(200, "claim", campaign, &user, &entry)),
+            StoredClaim::None => Err(Problem::NoClaim.into()),
+            StoredClaim::UnknownCampaign => Err(self.unknown_campaign(campaign).into()),
+        }
+    }
+
+    /// A look at the campaign: one request a second asks Redis for all.
+    async fn campaign<E: Errand>(self: &Rc<Self>, campaign: &CampaignId, errand: &E) -> Result<Reply, Stop> {
+        let begun_ms = errand.now_ms();
+        let until_ms = begun_ms.saturating_add(u64::from(self.redis_deadline_ms)).saturating_add(500);
+        let look = self.campaigns.of(campaign, begun_ms);
+        loop {
+            let now_ms = errand.now_ms();
+            if let Some((asked_ms, meta)) = look.young(now_ms, campaigns::HOLDS_MS) {
+                let meta = meta.ok_or_else(|| self.unknown_campaign(campaign))?;
+                return Ok(meta.reply(now_ms.saturating_sub(asked_ms)));
+            }
+            if let Some(fault) = look.fault_since(begun_ms) {
+                return Err(fault.into());
+            }
+            if now_ms >= until_ms {
+                return Err(Fault::none(Source::Redis, "patience", true, "no answer in time").into());
+            }
+            if look.lead(now_ms, until_ms.saturating_sub(begun_ms)) {
+                let (gate, campaign, look, errand_2) =
+                    (Rc::clone(self), campaign.clone(), Rc::clone(&look), errand.clone());
+                errand.after_answer(async move {
+                    let meta = admission::campaign_meta(&gate.redis, &campaign).await;
+                    if let Ok(Some(_)) = &meta {
+                        gate.saw_alive(&campaign);
+                    }
+                    look.settle(now_ms, errand_2.now_ms(), meta);
+                });
+            }
+            errand.sleep(LOOK_MS).await;
+        }
     }
 
     /// A campaign that this isolate has seen alive does not cease to exist: Redis has lost it, and
@@ -226,7 +433,14 @@ impl<H: Http + Clone + 'static> Gate<H> {
         }
     }
 
-    pub(crate) fn claim_reply(&self, status: u16, campaign: &CampaignId, user: &UserId, entry: &ClaimEntry) -> Reply {
+    pub(crate) fn claim_reply(
+        &self,
+        status: u16,
+        outcome: &'static str,
+        campaign: &CampaignId,
+        user: &UserId,
+        entry: &ClaimEntry,
+    ) -> Reply {
         // A refused claim has no code to show: what it would open was never issued.
         let code = (entry.status != ClaimStatus::Refused).then(|| self.codes.code(campaign, user));
         let body = json!({
@@ -236,7 +450,7 @@ impl<H: Http + Clone + 'static> Gate<H> {
             "code": code,
             "admitted_at": entry.admitted_ms,
         });
-        Reply::json(status, &body).with("location", format!("/v1/campaigns/{campaign}/claims/me"))
+        Reply::json(status, outcome, &body).with("location", format!("/v1/campaigns/{campaign}/claims/me"))
     }
 
     /// Sweeps `campaign` if this isolate has not swept for a while.
@@ -248,27 +462,51 @@ impl<H: Http + Clone + 'static> Gate<H> {
         self.sweep_campaign(campaign).await.map(drop)
     }
 
-    /// Sweeps every campaign: what the cron does. One that fails does not stop the others.
-    ///
-    /// # Errors
-    /// [`Fault`] of reading the list of campaigns.
-    pub async fn sweep(&self) -> Result<Vec<(CampaignId, Result<Swept, Fault>)>, Fault> {
-        let mut results = Vec::new();
-        for campaign in relay::campaigns(&self.redis).await? {
-            let swept = self.sweep_campaign(&campaign).await;
-            results.push((campaign, swept));
-        }
-        Ok(results)
-    }
-
-    async fn sweep_campaign(&self, campaign: &CampaignId) -> Result<Swept, Fault> {
-        let mut total = 0_usize;
-        loop {
-            let swept = relay::sweep(&self.redis, &self.kafka, campaign).await?;
-            total = total.saturating_add(swept.forwarded);
-            if swept.forwarded < SWEEP_BATCH {
-                return Ok(Swept { forwarded: total, ..swept });
+    /// Sweeps every campaign: what the cron does. One that fails does not stop the others, and what
+    /// waits is told.
+    pub async fn sweep<E: Errand>(&self, errand: &E) {
+        let campaigns = match relay::campaigns(&self.redis).await {
+            Ok(campaigns) => campaigns,
+            Err(fault) => return self.report("sweep", &fault, errand),
+        };
+        for campaign in campaigns {
+            match self.sweep_campaign(&campaign).await {
+                Ok(Swept { waiting: 0, .. }) => {}
+                Ok(Swept { waiting, forwarded, oldest_ms }) => errand.log(&json!({
+                    "event": "outbox",
+                    "campaign": campaign,
+                    "waiting": waiting,
+                    "forwarded": forwarded,
+                    "oldest_ms": oldest_ms,
+                })),
+                Err(fault) => self.report("sweep", &fault, errand),
             }
         }
     }
+
+    async fn sweep_campaign(&self, campaign: &CampaignId) -> Result<Swept, Fault> {
+        let mut total = Swept::default();
+        loop {
+            let swept = relay::sweep(&self.redis, &self.kafka, campaign).await?;
+            total.forwarded = total.forwarded.saturating_add(swept.forwarded);
+            total.oldest_ms = total.oldest_ms.max(swept.oldest_ms);
+            total.waiting = swept.waiting;
+            if swept.forwarded < SWEEP_BATCH {
+                return Ok(total);
+            }
+        }
+    }
+}
+
+/// What an examined request needs.
+enum Next {
+    Answer(Reply),
+    Want(Want),
+}
+
+/// What is known of whoever asks, beside his name.
+#[derive(Clone, Copy)]
+struct Asker<'a> {
+    address: Option<&'a str>,
+    challenge: Option<&'a str>,
 }

@@ -6,12 +6,17 @@
 #![deny(clippy::arithmetic_side_effects, clippy::string_slice)]
 
 pub mod admission;
+mod authenticate;
+pub mod campaigns;
+pub mod challenge;
 mod claims;
+pub mod counters;
 pub mod errand;
 pub mod gate;
 pub mod identity;
 pub mod kafka_rest;
 pub mod lane;
+pub mod memo;
 pub mod places;
 pub mod queue;
 pub mod relay;
@@ -19,6 +24,7 @@ pub mod reply;
 pub mod route;
 pub mod settings;
 pub mod sold_out;
+pub mod visit;
 
 #[cfg(target_arch = "wasm32")]
 mod shell;

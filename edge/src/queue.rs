@@ -90,6 +90,11 @@ impl Queue {
         decided.extend(outcomes.map(|(ticket, outcome)| (ticket, (now_ms, outcome))));
     }
 
+    /// Leaves one decision that has taken another way.
+    pub fn leave(&self, ticket: Ticket, outcome: Outcome, now_ms: u64) {
+        self.decided.borrow_mut().insert(ticket, (now_ms, outcome));
+    }
+
     /// The decision of a ticket, once.
     pub fn collect(&self, ticket: Ticket) -> Option<Outcome> {
         self.decided.borrow_mut().remove(&ticket).map(|(_, outcome)| outcome)

@@ -3,6 +3,7 @@
 //! An outbox entry leaves only when the issuer confirms the row. Kafka's acknowledgement merely moves
 //! the time from which the sweeper may send the claim again.
 
+use crate::claims::Owed;
 use crate::kafka_rest::KafkaRest;
 use crate::lane::OfCampaign;
 use dropgate_shared::claim::ClaimEntry;
@@ -24,32 +25,41 @@ const SWEEP_LEASE_MS: (u64, u64) = (5_000, 900_000);
 /// Claims that one step of the sweeper takes: a produce call well under 100 KB.
 pub const SWEEP_BATCH: usize = 200;
 
-impl OfCampaign for AdmissionRecord {
+/// An admitted claim on its way to Kafka.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// What is produced.
+    pub record: AdmissionRecord,
+    /// The visitor who hears of his admission only when Kafka has it.
+    pub owed: Option<Owed>,
+}
+
+impl OfCampaign for Outgoing {
     fn campaign(&self) -> &CampaignId {
-        &self.campaign
+        &self.record.campaign
     }
 }
 
 /// What one step of the sweeper did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Swept {
     /// Obligations in the outbox, due or not.
     pub waiting: u64,
     /// How many were due and are forwarded now.
     pub forwarded: usize,
+    /// The age of the oldest of these, ms: what is old has been sent many times.
+    pub oldest_ms: u64,
 }
 
-/// Produces `records` of `campaign` and, once they are acknowledged, moves their leases.
+/// Moves the leases of `records`, which Kafka has acknowledged.
 ///
 /// # Errors
-/// [`Fault`]: the obligations stay, and the sweeper comes back to them.
-pub async fn forward<H: Http>(
+/// [`Fault`]: the sweeper sends them once more than needed.
+pub async fn acknowledged<H: Http>(
     redis: &RedisRest<H>,
-    kafka: &KafkaRest<H>,
     campaign: &CampaignId,
     records: &[AdmissionRecord],
 ) -> Result<(), Fault> {
-    kafka.produce(records).await?;
     let leases = records.iter().map(|record| (ACKNOWLEDGED_LEASE_MS, record.user.as_str())).collect();
     lease(redis, campaign, leases).await
 }
@@ -90,7 +100,8 @@ pub async fn sweep<H: Http>(redis: &RedisRest<H>, kafka: &KafkaRest<H>, campaign
             .collect();
         lease(redis, campaign, leases).await?;
     }
-    Ok(Swept { waiting: due.waiting, forwarded: records.len() })
+    let oldest_ms = records.iter().map(|record| due.now_ms.saturating_sub(record.admitted_at)).max().unwrap_or(0);
+    Ok(Swept { waiting: due.waiting, forwarded: records.len(), oldest_ms })
 }
 
 /// The campaigns that have ever been published, in Redis's order.

@@ -1,5 +1,6 @@
 //! Answers, and the one table from each problem to its status, type, and Retry-After.
 
+use crate::visit::Dress;
 use serde_json::{Value, json};
 
 /// An answer to a visitor, ready to be put into the platform's own type.
@@ -7,6 +8,8 @@ use serde_json::{Value, json};
 pub struct Reply {
     /// Status code.
     pub status: u16,
+    /// What it says in a word, for logs and counters; a problem's label.
+    pub outcome: &'static str,
     /// Headers.
     pub headers: Vec<(&'static str, String)>,
     /// Body.
@@ -16,12 +19,27 @@ pub struct Reply {
 impl Reply {
     /// A JSON answer that nobody may cache.
     #[must_use]
-    pub fn json(status: u16, body: &Value) -> Self {
+    pub fn json(status: u16, outcome: &'static str, body: &Value) -> Self {
         Self {
             status,
+            outcome,
             headers: vec![("content-type", "application/json".to_owned()), ("cache-control", "no-store".to_owned())],
             body: body.to_string(),
         }
+    }
+
+    /// An answer without a body.
+    #[must_use]
+    pub fn empty(status: u16, outcome: &'static str) -> Self {
+        Self { status, outcome, headers: vec![("cache-control", "no-store".to_owned())], body: String::new() }
+    }
+
+    /// The same with what this request's answer carries whatever it says.
+    #[must_use]
+    pub fn dressed(&self, dress: &Dress) -> Self {
+        let mut reply = self.clone();
+        reply.headers.extend(dress.headers().map(|(name, value)| (name, value.to_owned())));
+        reply
     }
 
     /// The same with one header more.
@@ -52,8 +70,8 @@ pub enum Problem {
     UnknownCampaign,
     /// This user holds no claim.
     NoClaim,
-    /// The visitor has not said who he is; the text says how to.
-    Unauthenticated(String),
+    /// The visitor has not said who he is, or nothing vouches for it; the text says how to.
+    Unauthenticated(&'static str),
     /// Something in the request cannot be right; the text says what would be.
     BadRequest(String),
     /// No such place.
@@ -68,6 +86,15 @@ pub enum Problem {
         /// The limit in bytes.
         limit_bytes: u64,
     },
+    /// The address is longer than the limit.
+    TooLong {
+        /// The limit in bytes.
+        limit_bytes: usize,
+    },
+    /// This user, or this network address, asks too often.
+    TooMany,
+    /// Nothing says that the visitor is no program.
+    ChallengeFailed,
     /// It is not known what became of the request: asking again is safe, and the only way to know.
     Unavailable,
     /// The gate itself is set up wrongly; the text names the settings.
@@ -98,6 +125,9 @@ impl Problem {
             Self::NotFound => (404, "not-found", "There is nothing here", None),
             Self::Method { .. } => (405, "method-not-allowed", "Another method is needed", None),
             Self::TooLarge { .. } => (413, "too-large", "The request is too large", None),
+            Self::TooLong { .. } => (414, "too-long", "The address is too long", None),
+            Self::TooMany => (429, "too-many-requests", "You ask too often", Some(10)),
+            Self::ChallengeFailed => (403, "challenge-failed", "Please show again that you are no program", None),
             Self::Unavailable => (503, "unavailable", "Not decided yet, please ask again", Some(1)),
             Self::Misconfigured(_) => (503, "misconfigured", "The gate is not set up", Some(30)),
         }
@@ -109,9 +139,12 @@ impl Problem {
         let (status, label, title, retry_after_s) = self.row();
         let mut body = json!({ "type": format!("urn:dropgate:problem:{label}"), "title": title, "status": status });
         let detail = match self {
-            Self::Unauthenticated(text) | Self::BadRequest(text) | Self::Misconfigured(text) => Some(text.clone()),
+            Self::Unauthenticated(text) => Some((*text).to_owned()),
+            Self::BadRequest(text) | Self::Misconfigured(text) => Some(text.clone()),
             Self::Method { allowed } => Some(format!("this address takes {allowed}")),
             Self::TooLarge { limit_bytes } => Some(format!("a claim needs no body; {limit_bytes} bytes at most")),
+            Self::TooLong { limit_bytes } => Some(format!("{limit_bytes} bytes at most")),
+            Self::TooMany => Some("your place, if you have got one, is kept".to_owned()),
             Self::Unavailable => {
                 Some("your place, if you have got one, is kept: the same request again is safe and tells".to_owned())
             }
@@ -125,7 +158,7 @@ impl Problem {
                 fields.insert("opens_at".to_owned(), (*opens_ms).into());
             }
         }
-        let mut reply = Reply::json(status, &body);
+        let mut reply = Reply::json(status, label, &body);
         if let Some(kind) = reply.headers.first_mut() {
             kind.1 = "application/problem+json".to_owned();
         }

@@ -14,9 +14,20 @@ pub enum Route {
     Campaign(CampaignId),
     /// `GET /healthz`
     Health,
+    /// `OPTIONS` at a place that takes these methods.
+    Options(&'static str),
 }
 
 impl Route {
+    /// The campaign it is about.
+    #[must_use]
+    pub fn campaign(&self) -> Option<&CampaignId> {
+        match self {
+            Self::Claim(id) | Self::OwnClaim(id) | Self::Campaign(id) => Some(id),
+            Self::Health | Self::Options(_) => None,
+        }
+    }
+
     /// The route's pattern: a label with a bounded number of values, for logs and metrics.
     #[must_use]
     pub fn pattern(&self) -> &'static str {
@@ -25,6 +36,7 @@ impl Route {
             Self::OwnClaim(_) => "/v1/campaigns/{id}/claims/me",
             Self::Campaign(_) => "/v1/campaigns/{id}",
             Self::Health => "/healthz",
+            Self::Options(_) => "OPTIONS",
         }
     }
 }
@@ -37,16 +49,20 @@ pub fn route(method: &str, path: &str) -> Result<Route, Problem> {
     let mut parts = path.trim_start_matches('/').split('/');
     let parts = [parts.next(), parts.next(), parts.next(), parts.next(), parts.next(), parts.next()];
     let campaign = |id: &str| CampaignId::parse(id).map_err(|e| Problem::BadRequest(e.to_string()));
+    const READ: &str = "GET, HEAD, OPTIONS";
+    const CLAIM: &str = "POST, OPTIONS";
     let (route, allowed): (Route, &'static str) = match parts {
-        [Some("healthz"), None, ..] => (Route::Health, "GET"),
-        [Some("v1"), Some("campaigns"), Some(id), None, ..] => (Route::Campaign(campaign(id)?), "GET"),
-        [Some("v1"), Some("campaigns"), Some(id), Some("claims"), None, ..] => (Route::Claim(campaign(id)?), "POST"),
+        [Some("healthz"), None, ..] => (Route::Health, READ),
+        [Some("v1"), Some("campaigns"), Some(id), None, ..] => (Route::Campaign(campaign(id)?), READ),
+        [Some("v1"), Some("campaigns"), Some(id), Some("claims"), None, ..] => (Route::Claim(campaign(id)?), CLAIM),
         [Some("v1"), Some("campaigns"), Some(id), Some("claims"), Some("me"), None] => {
-            (Route::OwnClaim(campaign(id)?), "GET")
+            (Route::OwnClaim(campaign(id)?), READ)
         }
         _ => return Err(Problem::NotFound),
     };
-    if method == allowed || (method == "HEAD" && allowed == "GET") {
+    if method == "OPTIONS" {
+        Ok(Route::Options(allowed))
+    } else if allowed.split(", ").any(|one| one == method) {
         Ok(route)
     } else {
         Err(Problem::Method { allowed })
@@ -64,14 +80,18 @@ mod tests {
         assert_eq!(route("GET", "/v1/campaigns/spring/claims/me"), Ok(Route::OwnClaim(id.clone())));
         assert_eq!(route("GET", "/v1/campaigns/spring"), Ok(Route::Campaign(id)));
         assert_eq!(route("HEAD", "/healthz"), Ok(Route::Health));
+        assert_eq!(route("OPTIONS", "/v1/campaigns/spring/claims"), Ok(Route::Options("POST, OPTIONS")));
     }
 
     #[test]
     fn says_what_is_wrong() {
-        assert_eq!(route("GET", "/v1/campaigns/spring/claims"), Err(Problem::Method { allowed: "POST" }));
-        assert_eq!(route("DELETE", "/healthz"), Err(Problem::Method { allowed: "GET" }));
+        assert_eq!(route("GET", "/v1/campaigns/spring/claims"), Err(Problem::Method { allowed: "POST, OPTIONS" }));
+        assert_eq!(route("DELETE", "/healthz"), Err(Problem::Method { allowed: "GET, HEAD, OPTIONS" }));
         assert!(matches!(route("POST", "/v1/campaigns/Spring/claims"), Err(Problem::BadRequest(_))));
         assert!(matches!(route("POST", "/v1/campaigns//claims"), Err(Problem::BadRequest(_))));
+        for method in ["", "GE", "OPTION", "POST, OPTIONS", "get"] {
+            assert!(matches!(route(method, "/v1/campaigns/spring/claims"), Err(Problem::Method { .. })), "{method}");
+        }
         for path in ["", "/v2", "/v1/campaigns", "/v1/campaigns/spring/claims/me/x", "/v1/campaigns/spring/x"] {
             assert_eq!(route("GET", path), Err(Problem::NotFound), "{path}");
         }

@@ -2,157 +2,18 @@
 //! turn comes in the end-to-end tests.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
 
-use dropgate_edge::errand::Errand;
-use dropgate_edge::gate::{BODY_LIMIT_BYTES, Call, Gate, Step, Visit};
-use dropgate_edge::reply::Reply;
-use dropgate_edge::settings::Settings;
-use dropgate_shared::fault::Fault;
-use dropgate_shared::http::{Http, HttpReply, HttpRequest, SendFault};
+mod common;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use common::*;
+use dropgate_edge::errand::Limiter;
+use dropgate_edge::gate::{BODY_LIMIT_BYTES, Step};
 use serde_json::{Value, json};
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::future::Future;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::LocalSet;
-use tokio::time::Instant;
-
-/// Answers in a given order, and remembers what was asked.
-#[derive(Clone, Default)]
-struct Script {
-    answers: Rc<RefCell<VecDeque<Result<HttpReply, SendFault>>>>,
-    asked: Rc<RefCell<Vec<(String, Value)>>>,
-    /// Answers each `user-N` of an EVALSHA with his slot N, and counts as asked.
-    knows_everyone: Rc<Cell<bool>>,
-    /// How long each answer takes, ms.
-    takes_ms: Rc<Cell<u64>>,
-}
-
-/// A request's surroundings, on tokio's paused clock: time passes only while everybody waits.
-#[derive(Clone)]
-struct Test {
-    begun: Instant,
-    faults: Rc<RefCell<Vec<(&'static str, &'static str)>>>,
-}
-
-impl Test {
-    fn new() -> Self {
-        Self { begun: Instant::now(), faults: Rc::default() }
-    }
-}
-
-impl Errand for Test {
-    fn now_ms(&self) -> u64 {
-        1_000_000 + u64::try_from(self.begun.elapsed().as_millis()).unwrap()
-    }
-
-    async fn sleep(&self, ms: u32) {
-        tokio::time::sleep(Duration::from_millis(ms.into())).await;
-    }
-
-    fn after_answer(&self, work: impl Future<Output = ()> + 'static) {
-        tokio::task::spawn_local(work);
-    }
-
-    fn report(&self, during: &'static str, fault: &Fault) {
-        self.faults.borrow_mut().push((during, fault.label));
-    }
-}
-
-impl Script {
-    fn answer(&self, status: u16, body: &Value) -> &Self {
-        self.answers.borrow_mut().push_back(Ok(HttpReply { status, body: body.to_string().into() }));
-        self
-    }
-
-    fn silence(&self) -> &Self {
-        let fault = SendFault { may_have_arrived: true, label: "timeout", detail: "no answer within 3000 ms".into() };
-        self.answers.borrow_mut().push_back(Err(fault));
-        self
-    }
-}
-
-impl Http for Script {
-    async fn post(&self, request: HttpRequest<'_>) -> Result<HttpReply, SendFault> {
-        let body = serde_json::from_str(&request.body).unwrap();
-        self.asked.borrow_mut().push((request.url.to_owned(), body));
-        tokio::time::sleep(Duration::from_millis(self.takes_ms.get())).await;
-        if self.knows_everyone.get() {
-            let users = self.asked.borrow().last().unwrap().1.as_array().unwrap()[7..].to_vec();
-            let slots = users.iter().map(|user| format!("={}:900:a", &user.as_str().unwrap()["user-".len()..]));
-            let reply: Vec<String> = ["0", "900", ""].map(str::to_owned).into_iter().chain(slots).collect();
-            return Ok(HttpReply { status: 200, body: json!({ "result": reply }).to_string().into() });
-        }
-        self.answers.borrow_mut().pop_front().expect("the test has scripted every call")
-    }
-}
-
-fn gate(script: &Script) -> Rc<Gate<Script>> {
-    let settings = Settings::read(|name| {
-        let value = match name {
-            "UPSTASH_REDIS_REST_URL" => "http://redis",
-            "UPSTASH_REDIS_REST_TOKEN" => "token",
-            "KAFKA_REST_URL" => "http://kafka",
-            "COUPON_CODE_SECRET" => "0123456789abcdef",
-            "AUTH" => "insecure-header",
-            _ => return None,
-        };
-        Some(value.to_owned())
-    });
-    Rc::new(Gate::new(settings.unwrap(), script.clone()))
-}
-
-fn begin(gate: &Gate<Script>, method: &str, path: &str, headers: &[(&str, &str)], now_ms: u64) -> Step {
-    let header = |name: &str| headers.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
-    gate.begin(&Visit { method, path, header: &header }, now_ms)
-}
-
-/// Claims for `user`, from his request to his answer.
-async fn claim_of(gate: &Rc<Gate<Script>>, errand: &Test, user: &str) -> Reply {
-    let headers = [("x-user-id", user)];
-    match begin(gate, "POST", "/v1/campaigns/spring/claims", &headers, errand.now_ms()) {
-        Step::Call(call) => Rc::clone(gate).finish(call, errand.clone()).await,
-        Step::Answer(reply) => reply,
-    }
-}
-
-/// A claim of a fresh visitor, with all that follows after his answer.
-async fn claim(gate: &Rc<Gate<Script>>) -> (Reply, Test) {
-    let errand = Test::new();
-    let local = LocalSet::new();
-    let reply = local.run_until(claim_of(gate, &errand, "u1")).await;
-    local.await;
-    (reply, errand)
-}
-
-/// A claim to which Redis answers like this.
-async fn answered(script: &Script, gate: &Rc<Gate<Script>>, status: u16, body: &Value) -> Reply {
-    script.answer(status, body);
-    claim(gate).await.0
-}
-
-fn admitted(answer: &str) -> Value {
-    let held = if answer == "full" { "1:900" } else { "" };
-    json!({ "result": ["0", "900", held, answer] })
-}
-
-fn body(reply: &Reply) -> Value {
-    serde_json::from_str(&reply.body).unwrap()
-}
-
-fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
-    reply.headers.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str())
-}
-
-fn acknowledged() -> Value {
-    json!({ "offsets": [{ "partition": 0, "offset": 1 }] })
-}
-
-/// What follows a forward that Kafka acknowledged: the lease moves, and the sweeper looks once.
-fn forwarded(script: &Script) {
-    script.answer(200, &acknowledged()).answer(200, &json!({ "result": "900" }));
-    script.answer(200, &json!({ "result": ["0", "900"] }));
-}
 
 #[tokio::test(start_paused = true)]
 async fn an_admission_is_one_call_then_its_record_goes_to_kafka_and_the_lease_moves() {
@@ -179,7 +40,7 @@ async fn a_forward_that_is_not_acknowledged_moves_no_lease() {
     script.answer(200, &json!({ "offsets": [{ "error_code": 50003, "error": "retriable" }] }));
     let (reply, errand) = claim(&gate).await;
     assert_eq!(reply.status, 202);
-    assert_eq!(*errand.faults.borrow(), [("forward", "record_failed")]);
+    assert_eq!(*errand.faults.borrow(), [("forward".to_owned(), "record_failed".to_owned())]);
     assert_eq!(script.asked.borrow().len(), 2);
 }
 
@@ -325,7 +186,7 @@ async fn sold_out_is_remembered_with_everyone_who_holds_a_slot() {
     let calls = script.asked.borrow().len();
     for n in 0..1000 {
         let headers = [("x-user-id", &*format!("stranger-{n}"))];
-        let step = begin(&gate, "POST", "/v1/campaigns/spring/claims", &headers, errand.now_ms());
+        let step = begin(&gate, "POST", "/v1/campaigns/spring/claims", &headers, &errand);
         assert!(matches!(step, Step::Answer(reply) if reply.status == 410));
     }
     assert_eq!(script.asked.borrow().len(), calls);
@@ -336,10 +197,12 @@ async fn sold_out_is_remembered_with_everyone_who_holds_a_slot() {
     assert_eq!((holder.status, body(&holder)["slot"].as_u64()), (200, Some(2)));
 }
 
-#[test]
-fn bad_requests_cost_no_call_and_say_what_would_be_right() {
+#[tokio::test(start_paused = true)]
+async fn bad_requests_cost_no_call_and_say_what_would_be_right() {
     let script = Script::default();
     let gate = gate(&script);
+    let errand = Test::new();
+    let address = format!("/v1/{}", "x".repeat(2_048));
     let big = (BODY_LIMIT_BYTES + 1).to_string();
     let long = "x".repeat(129);
     for (method, path, headers, status, says) in [
@@ -348,25 +211,150 @@ fn bad_requests_cost_no_call_and_say_what_would_be_right() {
         ("POST", "/v1/campaigns/spring/claims", vec![("x-user-id", " a")], 400, "white space"),
         ("POST", "/v1/campaigns/Spring!/claims", vec![("x-user-id", "u")], 400, "a-z"),
         ("GET", "/v1/campaigns/spring/claims", vec![], 405, "POST"),
-        ("POST", "/v1/campaigns/spring/claims", vec![("content-length", big.as_str())], 413, "4096"),
+        ("POST", "/v1/campaigns/spring/claims", vec![("x-user-id", "u"), ("content-length", &big)], 413, "4096"),
+        ("GET", &address, vec![], 414, "2048 bytes"),
         ("GET", "/v1/nothing", vec![], 404, "nothing"),
     ] {
-        let Step::Answer(reply) = begin(&gate, method, path, &headers, 0) else { panic!("{path} made a call") };
+        let Step::Answer(reply) = begin(&gate, method, path, &headers, &errand) else { panic!("{path} made a call") };
         assert_eq!(reply.status, status, "{path}");
         assert!(reply.body.contains(says), "{} does not say {says}", reply.body);
     }
     assert!(script.asked.borrow().is_empty());
 }
 
-#[test]
-fn traceparent_is_taken_over_only_if_it_is_one() {
-    let gate = gate(&Script::default());
-    let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    for (given, taken) in [(good, Some(good)), ("nonsense", None)] {
-        let headers = [("x-user-id", "u1"), ("traceparent", given)];
-        match begin(&gate, "POST", "/v1/campaigns/spring/claims", &headers, 0) {
-            Step::Call(Call::Claim { trace, .. }) => assert_eq!(trace.as_deref(), taken),
-            other => panic!("{other:?}"),
-        }
+#[tokio::test(start_paused = true)]
+async fn traceparent_goes_on_in_the_record() {
+    let script = Script::default();
+    let gate = gate(&script);
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    script.answer(200, &admitted("+7:900:a"));
+    forwarded(&script);
+    let local = LocalSet::new();
+    let headers = [("x-user-id", "u1"), ("traceparent", trace)];
+    local.run_until(ask(&gate, &Test::new(), "POST", "/v1/campaigns/spring/claims", &headers)).await;
+    local.await;
+    let asked = script.asked.borrow();
+    let value = asked[1].1["records"][0]["value"].as_str().unwrap();
+    let record: Value = serde_json::from_slice(&STANDARD.decode(value).unwrap()).unwrap();
+    assert_eq!(record["trace"], trace);
+}
+
+/// One look at a campaign a second, however many visitors look.
+#[tokio::test(start_paused = true)]
+async fn looks_at_a_campaign_cost_one_call_a_second() {
+    let script = Script::default();
+    script.takes_ms.set(20);
+    let gate = gate(&script);
+    let meta = |count: u32| json!([{ "result": ["open", "100", count.to_string(), "5", "0"] }, { "result": ["12", "345678"] }]);
+    script.answer(200, &meta(7)).answer(200, &meta(9));
+    let errand = Test::new();
+    let local = LocalSet::new();
+    for _ in 0..50 {
+        let (gate, errand) = (Rc::clone(&gate), errand.clone());
+        local.spawn_local(async move {
+            let reply = ask(&gate, &errand, "GET", "/v1/campaigns/spring", &[]).await;
+            assert_eq!((reply.status, body(&reply)["remaining"].as_u64()), (200, Some(93)));
+            assert_eq!(header(&reply, "cache-control"), Some("public, max-age=1"));
+        });
     }
+    local.await;
+    assert_eq!(script.asked.borrow().len(), 1);
+    let local = LocalSet::new();
+    local
+        .run_until(async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            assert_eq!(body(&ask(&gate, &errand, "GET", "/v1/campaigns/spring", &[]).await)["remaining"], 93);
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            assert_eq!(body(&ask(&gate, &errand, "GET", "/v1/campaigns/spring", &[]).await)["remaining"], 91);
+        })
+        .await;
+    assert_eq!(script.asked.borrow().len(), 2);
+}
+
+/// `ADMIT_ACK=kafka`: nobody hears that he is in before Kafka has his record, and whoever could not be
+/// told hears it when he asks again.
+#[tokio::test(start_paused = true)]
+async fn kafka_may_have_the_last_word() {
+    let script = Script::default();
+    let gate = gate_with(&script, &[("ADMIT_ACK", "kafka")]);
+    script.answer(200, &admitted("+7:900:a"));
+    script.answer(200, &json!({ "offsets": [{ "error_code": 50003, "error": "retriable" }] }));
+    let (reply, _) = claim(&gate).await;
+    assert_eq!((reply.status, header(&reply, "retry-after")), (503, Some("1")));
+
+    script.answer(200, &admitted("=7:900:a"));
+    forwarded(&script);
+    let (reply, errand) = claim(&gate).await;
+    assert_eq!((reply.status, body(&reply)["slot"].as_u64()), (200, Some(7)));
+    assert_eq!(*errand.faults.borrow(), []);
+
+    // The row exists: Kafka need not be asked.
+    script.answer(200, &admitted("=7:900:i"));
+    assert_eq!(claim(&gate).await.0.status, 200);
+    assert_eq!(script.asked.borrow().iter().filter(|(url, _)| url.contains("/topics/")).count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_too_often_hears_so_and_a_limit_that_fails_refuses_nobody() {
+    for (within, status, outcome) in
+        [(Ok(false), 429, "too-many-requests"), (Err("no answer".to_owned()), 503, "unavailable")]
+    {
+        let script = Script::default();
+        let gate = gate(&script);
+        let errand = Test { within, ..Test::new() };
+        let headers = [("x-user-id", "u1"), ("cf-connecting-ip", "192.0.2.1")];
+        let reply = ask(&gate, &errand, "POST", "/v1/campaigns/spring/claims", &headers).await;
+        assert_eq!((reply.status, reply.outcome), (status, outcome));
+        assert!(header(&reply, "retry-after").is_some());
+        assert_eq!(*errand.limited.borrow(), [(Limiter::Address, "192.0.2.1".to_owned())]);
+        assert!(script.asked.borrow().is_empty());
+    }
+    let script = Script::default();
+    let gate = gate(&script);
+    let (_, errand) = {
+        script.answer(200, &admitted("paused"));
+        claim(&gate).await
+    };
+    assert_eq!(*errand.limited.borrow(), [(Limiter::User, "u1".to_owned())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_challenge_is_passed_failed_or_unknown() {
+    let outcomes = [
+        (json!({ "success": true }), 503, "paused"),
+        (json!({ "success": false, "error-codes": ["timeout-or-duplicate"] }), 403, "challenge-failed"),
+        (json!({ "success": false, "error-codes": ["invalid-input-secret"] }), 503, "unavailable"),
+        (json!("garbage"), 503, "unavailable"),
+    ];
+    for (answer, status, outcome) in outcomes {
+        let script = Script::default();
+        let gate = gate_with(&script, &[("TURNSTILE_SECRET", "s")]);
+        script.answer(200, &answer).answer(200, &admitted("paused"));
+        let headers = [("x-user-id", "u1"), ("x-challenge", "token")];
+        let local = LocalSet::new();
+        let errand = Test::new();
+        let reply = local.run_until(ask(&gate, &errand, "POST", "/v1/campaigns/spring/claims", &headers)).await;
+        assert_eq!((reply.status, reply.outcome), (status, outcome), "{answer}");
+    }
+    let script = Script::default();
+    let gate = gate_with(&script, &[("TURNSTILE_SECRET", "s")]);
+    assert_eq!(claim(&gate).await.0.outcome, "challenge-failed");
+    assert!(script.asked.borrow().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_answer_carries_what_the_page_that_asked_needs() {
+    let gate = gate_with(&Script::default(), &[("CORS_ORIGINS", "https://shop.example")]);
+    let errand = Test::new();
+    let headers = [("origin", "https://shop.example"), ("x-request-id", "r-1")];
+    for (method, path, status) in
+        [("OPTIONS", "/v1/campaigns/a/claims", 204), ("POST", "/v1/campaigns/a/claims", 401), ("GET", "/healthz", 200)]
+    {
+        let reply = ask(&gate, &errand, method, path, &headers).await;
+        assert_eq!(reply.status, status);
+        assert_eq!(header(&reply, "access-control-allow-origin"), Some("https://shop.example"));
+        assert_eq!((header(&reply, "vary"), header(&reply, "x-request-id")), (Some("origin"), Some("r-1")));
+    }
+    let stranger = ask(&gate, &errand, "GET", "/healthz", &[("origin", "https://evil.example")]).await;
+    assert_eq!(header(&stranger, "access-control-allow-origin"), None);
 }

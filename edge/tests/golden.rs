@@ -1,8 +1,8 @@
 //! The Kafka REST dialects against their golden vectors.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use dropgate_edge::kafka_rest::{acknowledged, encode};
-use dropgate_shared::fault::Fate;
+use dropgate_edge::kafka_rest::{v2, v3};
+use dropgate_shared::fault::{Fate, Fault};
 use dropgate_shared::http::HttpReply;
 use dropgate_shared::ids::{CampaignId, Slot, UserId};
 use dropgate_shared::record::AdmissionRecord;
@@ -12,10 +12,8 @@ fn vectors() -> Value {
     serde_json::from_str(include_str!("../../shared/tests/golden/kafka_rest.json")).unwrap()
 }
 
-#[test]
-fn the_request_is_the_portable_one() {
-    let request = &vectors()["request"];
-    let records: Vec<AdmissionRecord> = request["records"]
+fn records(request: &Value) -> Vec<AdmissionRecord> {
+    request["records"]
         .as_array()
         .unwrap()
         .iter()
@@ -28,21 +26,33 @@ fn the_request_is_the_portable_one() {
                 None,
             )
         })
-        .collect();
-    assert_eq!(serde_json::from_str::<Value>(&encode(&records)).unwrap(), request["body"]);
+        .collect()
+}
+
+#[test]
+fn the_request_is_the_portable_one() {
+    let request = &vectors()["request"];
+    assert_eq!(serde_json::from_str::<Value>(&v2::encode(&records(request))).unwrap(), request["body"]);
+}
+
+#[test]
+fn a_v3_request_is_one_document_a_record() {
+    let request = &vectors()["v3"]["request"];
+    let body = v3::encode(&records(request));
+    let bodies: Vec<Value> = serde_json::Deserializer::from_str(&body).into_iter().map(Result::unwrap).collect();
+    assert_eq!(Value::from(bodies), request["bodies"]);
 }
 
 /// I8: only what every proxy's own words acknowledge counts; all else stays an obligation.
-#[test]
-fn every_dialects_answers_are_told_apart() {
-    let answers = vectors()["answers"].as_array().unwrap().clone();
-    assert!(answers.len() > 15);
+fn told_apart(answers: &Value, least: usize, acknowledged: impl Fn(&HttpReply, &Value) -> Result<(), Fault>) {
+    let answers = answers.as_array().unwrap();
+    assert!(answers.len() >= least);
     for answer in answers {
         let reply = HttpReply {
             status: u16::try_from(answer["status"].as_u64().unwrap()).unwrap(),
             body: answer["body"].as_str().unwrap().into(),
         };
-        match acknowledged(&reply) {
+        match acknowledged(&reply, answer) {
             Ok(()) => assert_eq!(answer["acknowledged"], true, "{answer}"),
             Err(fault) => {
                 assert_eq!(answer["acknowledged"], false, "{answer}");
@@ -51,4 +61,12 @@ fn every_dialects_answers_are_told_apart() {
             }
         }
     }
+}
+
+#[test]
+fn every_dialects_answers_are_told_apart() {
+    told_apart(&vectors()["answers"], 16, |reply, _| v2::acknowledged(reply));
+    told_apart(&vectors()["v3"]["answers"], 11, |reply, answer| {
+        v3::acknowledged(reply, usize::try_from(answer["records"].as_u64().unwrap()).unwrap())
+    });
 }

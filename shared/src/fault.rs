@@ -20,6 +20,12 @@ pub enum Source {
     Redis,
     /// The Kafka REST proxy.
     KafkaRest,
+    /// Whoever publishes the public keys that visitors' tokens are checked with.
+    KeySet,
+    /// Whoever tells visitors from programs.
+    Challenge,
+    /// What the gate's own platform has bound to it.
+    Platform,
     /// A Kafka broker.
     Kafka,
     /// The database.
@@ -33,6 +39,9 @@ impl Source {
         match self {
             Self::Redis => "redis",
             Self::KafkaRest => "kafka_rest",
+            Self::KeySet => "key_set",
+            Self::Challenge => "challenge",
+            Self::Platform => "platform",
             Self::Kafka => "kafka",
             Self::MySql => "mysql",
         }

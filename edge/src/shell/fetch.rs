@@ -1,5 +1,7 @@
 //! The [`Http`] port by way of the runtime's `fetch`.
 
+use super::{signature, words};
+use crate::identity::keys::{PublicKey, PublicKeys};
 use dropgate_shared::http::{Http, HttpReply, HttpRequest, SendFault};
 use js_sys::Uint8Array;
 use wasm_bindgen::prelude::*;
@@ -18,38 +20,55 @@ pub struct Fetch;
 
 impl Http for Fetch {
     async fn post(&self, request: HttpRequest<'_>) -> Result<HttpReply, SendFault> {
-        let deadline_ms = request.deadline_ms;
-        send(request).await.map_err(|error| {
-            let name = js_sys::Reflect::get(&error, &"name".into()).ok().and_then(|n| n.as_string());
-            match name.as_deref() {
-                Some("TimeoutError" | "AbortError") => SendFault {
-                    may_have_arrived: true,
-                    label: "timeout",
-                    detail: format!("no answer within {deadline_ms} ms"),
-                },
-                // The runtime does not tell a refused connection from one that broke later.
-                _ => SendFault {
-                    may_have_arrived: true,
-                    label: "transport",
-                    detail: js_sys::Error::from(error).to_string().into(),
-                },
-            }
-        })
+        let HttpRequest { url, headers, body, deadline_ms } = request;
+        answered(send(url, &headers, Some(&body), deadline_ms).await, deadline_ms)
     }
 }
 
-async fn send(request: HttpRequest<'_>) -> Result<HttpReply, JsValue> {
-    let headers = Headers::new()?;
-    for (name, value) in &request.headers {
-        headers.set(name, value)?;
+impl PublicKeys for Fetch {
+    async fn get(&self, url: &str, deadline_ms: u32) -> Result<HttpReply, SendFault> {
+        answered(send(url, &[("accept", "application/json")], None, deadline_ms).await, deadline_ms)
+    }
+
+    async fn verify(&self, key: &PublicKey, message: &[u8], signature: &[u8]) -> Result<bool, String> {
+        signature::verify(key, message, signature).await.map_err(words)
+    }
+}
+
+fn answered(result: Result<HttpReply, JsValue>, deadline_ms: u32) -> Result<HttpReply, SendFault> {
+    result.map_err(|error| {
+        let name = js_sys::Reflect::get(&error, &"name".into()).ok().and_then(|n| n.as_string());
+        match name.as_deref() {
+            Some("TimeoutError" | "AbortError") => SendFault {
+                may_have_arrived: true,
+                label: "timeout",
+                detail: format!("no answer within {deadline_ms} ms"),
+            },
+            // The runtime does not tell a refused connection from one that broke later.
+            _ => SendFault { may_have_arrived: true, label: "transport", detail: words(error) },
+        }
+    })
+}
+
+async fn send(
+    url: &str,
+    headers: &[(&'static str, &str)],
+    body: Option<&str>,
+    deadline_ms: u32,
+) -> Result<HttpReply, JsValue> {
+    let of_request = Headers::new()?;
+    for (name, value) in headers {
+        of_request.set(name, value)?;
     }
     let init = RequestInit::new();
-    init.set_method("POST");
-    init.set_headers_headers(&headers);
-    init.set_body(&JsValue::from_str(&request.body));
+    init.set_headers_headers(&of_request);
+    if let Some(body) = body {
+        init.set_method("POST");
+        init.set_body(&JsValue::from_str(body));
+    }
     // The signal ends the reading of the body too.
-    init.set_signal(Some(&AbortSignal::timeout_with_u32(request.deadline_ms)));
-    let response: Response = JsFuture::from(global_fetch(request.url, &init)).await?.dyn_into()?;
+    init.set_signal(Some(&AbortSignal::timeout_with_u32(deadline_ms)));
+    let response: Response = JsFuture::from(global_fetch(url, &init)).await?.dyn_into()?;
     let body = JsFuture::from(response.array_buffer()?).await?;
     Ok(HttpReply { status: response.status(), body: Uint8Array::new(&body).to_vec() })
 }

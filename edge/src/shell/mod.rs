@@ -1,17 +1,19 @@
-//! The part that exists on Workers only: requests in, responses out, fetch.
+//! The part that exists on Workers only: requests in, responses out, fetch, and what is bound to the
+//! gate.
 
 mod fetch;
+mod signature;
 
-use crate::errand::Errand;
-use crate::gate::{Gate, Step, Visit};
-use crate::relay::Swept;
+use crate::counters::Point;
+use crate::errand::{Errand, Limiter};
+use crate::gate::{Gate, Step};
 use crate::reply::{Problem, Reply};
 use crate::settings::Settings;
-use dropgate_shared::fault::Fault;
+use crate::visit::Visit;
 use fetch::Fetch;
-use js_sys::{Date, Promise, Reflect};
-use serde_json::json;
-use std::cell::OnceCell;
+use js_sys::{Array, Date, Math, Object, Promise, Reflect};
+use serde_json::{Value, json};
+use std::cell::{OnceCell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 use wasm_bindgen::prelude::*;
@@ -22,9 +24,18 @@ use worker as _;
 
 type Shared = Result<Rc<Gate<Fetch>>, String>;
 
+/// An answer that is given to many, in the runtime's own terms.
+struct Ready {
+    reply: Rc<Reply>,
+    init: ResponseInit,
+    body: JsValue,
+}
+
 thread_local! {
     /// Built from the environment at the first event. An isolate's environment never changes.
     static GATE: OnceCell<Shared> = const { OnceCell::new() };
+    /// The last answer that was shared: after sold-out, nearly all answers are this one.
+    static READY: RefCell<Option<Ready>> = const { RefCell::new(None) };
 }
 
 #[wasm_bindgen]
@@ -35,18 +46,53 @@ extern "C" {
     #[wasm_bindgen(method, js_name = waitUntil)]
     fn wait_until(this: &Context, promise: &Promise);
 
+    /// A rate limit (`[[ratelimits]]`).
+    type RateLimit;
+    #[wasm_bindgen(method, catch)]
+    fn limit(this: &RateLimit, key: &JsValue) -> Result<Promise, JsValue>;
+
+    /// A dataset (`[[analytics_engine_datasets]]`).
+    type Dataset;
+    #[wasm_bindgen(method, catch, js_name = writeDataPoint)]
+    fn write_data_point(this: &Dataset, point: &JsValue) -> Result<(), JsValue>;
+
     #[wasm_bindgen(js_name = setTimeout)]
     fn set_timeout(run: &js_sys::Function, ms: u32);
 
-    #[wasm_bindgen(js_namespace = console, js_name = warn)]
-    fn console_warn(line: &str);
+    #[wasm_bindgen(js_namespace = console, js_name = log)]
+    fn console_log(line: &str);
     #[wasm_bindgen(js_namespace = console, js_name = error)]
     fn console_error(line: &str);
+
+    #[wasm_bindgen(js_name = Response)]
+    type AnyResponse;
+    // `new Response(body, init)` with a body that is a JavaScript string already.
+    #[wasm_bindgen(constructor, js_class = "Response", catch)]
+    fn new(body: &JsValue, init: &ResponseInit) -> Result<AnyResponse, JsValue>;
 }
 
-impl Errand for Context {
+/// One event, with what the runtime has bound to the gate.
+#[derive(Clone)]
+struct Event {
+    context: Context,
+    env: JsValue,
+}
+
+impl Event {
+    fn binding(&self, name: &str) -> Option<JsValue> {
+        Reflect::get(&self.env, &name.into()).ok().filter(JsValue::is_object)
+    }
+}
+
+impl Errand for Event {
     fn now_ms(&self) -> u64 {
-        now_ms()
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "ms since the epoch")]
+        let now = Date::now() as u64;
+        now
+    }
+
+    fn random(&self) -> f64 {
+        Math::random()
     }
 
     async fn sleep(&self, ms: u32) {
@@ -56,22 +102,59 @@ impl Errand for Context {
     }
 
     fn after_answer(&self, work: impl Future<Output = ()> + 'static) {
-        self.wait_until(&future_to_promise(async move {
+        self.context.wait_until(&future_to_promise(async move {
             work.await;
             Ok(JsValue::UNDEFINED)
         }));
     }
 
-    fn report(&self, during: &'static str, fault: &Fault) {
-        let line = json!({
-            "event": "fault",
-            "during": during,
-            "source": fault.source.label(),
-            "label": fault.label,
-            "detail": fault.detail,
-        });
+    async fn within(&self, limiter: Limiter, key: &str) -> Result<bool, String> {
+        let Some(limit) = self.binding(limiter.binding()) else { return Ok(true) };
+        let ask = async {
+            let promise = limit.unchecked_into::<RateLimit>().limit(&object([("key", key.into())]))?;
+            let outcome = JsFuture::from(promise).await?;
+            Reflect::get(&outcome, &"success".into())
+        };
+        let success = ask.await.map_err(|error| format!("{}: {}", limiter.binding(), words(error)))?;
+        success.as_bool().ok_or_else(|| format!("{} did not answer with success", limiter.binding()))
+    }
+
+    fn log(&self, line: &Value) {
+        console_log(&line.to_string());
+    }
+
+    fn alarm(&self, line: &Value) {
         console_error(&line.to_string());
     }
+
+    fn write(&self, points: &[Point]) {
+        let Some(dataset) = self.binding("METRICS") else { return };
+        let dataset = dataset.unchecked_into::<Dataset>();
+        for Point { what, count, total_ms } in points {
+            let texts: Array = [what.kind, what.place, what.label].into_iter().map(JsValue::from_str).collect();
+            #[expect(clippy::cast_precision_loss, reason = "counts of one second")]
+            let numbers: Array = [*count as f64, *total_ms as f64].into_iter().map(JsValue::from_f64).collect();
+            let index = Array::of1(&what.kind.into());
+            let point = object([("blobs", texts.into()), ("doubles", numbers.into()), ("indexes", index.into())]);
+            if let Err(error) = dataset.write_data_point(&point) {
+                self.alarm(&json!({ "event": "metrics", "detail": words(error) }));
+                return;
+            }
+        }
+    }
+}
+
+fn object<const N: usize>(fields: [(&str, JsValue); N]) -> JsValue {
+    let object = Object::new();
+    for (name, value) in fields {
+        // Setting a field of a plain object does not fail.
+        let _ = Reflect::set(&object, &name.into(), &value);
+    }
+    object.into()
+}
+
+fn words(error: JsValue) -> String {
+    js_sys::Error::from(error).to_string().into()
 }
 
 fn gate(env: &JsValue) -> Shared {
@@ -89,8 +172,8 @@ fn gate(env: &JsValue) -> Shared {
 
 /// A request. Returns a Response where the answer needs no I/O, else a Promise of one.
 #[wasm_bindgen]
-pub fn fetch(request: &Request, env: &JsValue, context: Context) -> JsValue {
-    let gate = match gate(env) {
+pub fn fetch(request: &Request, env: JsValue, context: Context) -> JsValue {
+    let gate = match gate(&env) {
         Ok(gate) => gate,
         Err(problems) => return response(&Problem::Misconfigured(problems).reply(), false),
     };
@@ -99,66 +182,53 @@ pub fn fetch(request: &Request, env: &JsValue, context: Context) -> JsValue {
     let url = request.url();
     let headers = request.headers();
     let header = |name: &str| headers.get(name).ok().flatten();
-    match gate.begin(&Visit { method: &method, path: path_of(&url), header: &header }, now_ms()) {
+    let event = Event { context, env };
+    match gate.begin(&Visit { method: &method, url: &url, header: &header }, &event) {
+        // Whoever holds it beside this request means to give it again.
+        Step::Answer(reply) if !head && Rc::strong_count(&reply) > 1 => ready(reply),
         Step::Answer(reply) => response(&reply, head),
         Step::Call(call) => {
-            future_to_promise(async move { Ok(response(&gate.finish(call, context).await, head)) }).into()
+            future_to_promise(async move { Ok(response(&gate.finish(call, event).await, head)) }).into()
         }
     }
 }
 
 /// The cron: forwards what is due in the outbox.
 #[wasm_bindgen]
-pub fn scheduled(_event: &JsValue, env: &JsValue, context: Context) -> Promise {
-    let gate = gate(env);
+pub fn scheduled(_event: &JsValue, env: JsValue, context: Context) -> Promise {
     future_to_promise(async move {
-        let Ok(gate) = gate else { return Ok(JsValue::UNDEFINED) };
-        match gate.sweep().await {
-            Ok(results) => {
-                for (campaign, swept) in results {
-                    match swept {
-                        Ok(swept) if swept.waiting == 0 => {}
-                        Ok(Swept { waiting, forwarded }) => console_warn(
-                            &json!({ "event": "outbox", "campaign": campaign, "waiting": waiting,
-                                "forwarded": forwarded })
-                            .to_string(),
-                        ),
-                        Err(fault) => context.report("sweep", &fault),
-                    }
-                }
-            }
-            Err(fault) => context.report("sweep", &fault),
+        if let Ok(gate) = gate(&env) {
+            gate.sweep(&Event { context, env }).await;
         }
         Ok(JsValue::UNDEFINED)
     })
 }
 
-fn now_ms() -> u64 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "ms since the epoch")]
-    let now = Date::now() as u64;
-    now
+/// The response to a shared answer; only the first is put together from its parts.
+fn ready(reply: Rc<Reply>) -> JsValue {
+    READY.with_borrow_mut(|ready| {
+        let same = |ready: &&mut Ready| Rc::ptr_eq(&ready.reply, &reply);
+        if ready.as_mut().filter(same).is_none() {
+            *ready = init(&reply).ok().map(|init| Ready { body: JsValue::from_str(&reply.body), init, reply });
+        }
+        let made = ready.as_ref().map(|ready| AnyResponse::new(&ready.body, &ready.init));
+        made.map_or(JsValue::NULL, |made| made.map_or_else(|error| error, JsValue::from))
+    })
 }
 
-/// The path within an absolute URL.
-fn path_of(url: &str) -> &str {
-    let after_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let path = after_scheme.find('/').and_then(|at| after_scheme.get(at..)).unwrap_or("/");
-    path.split(['?', '#']).next().unwrap_or(path)
+fn init(reply: &Reply) -> Result<ResponseInit, JsValue> {
+    let headers = Headers::new()?;
+    for (name, value) in &reply.headers {
+        headers.set(name, value)?;
+    }
+    let init = ResponseInit::new();
+    init.set_status(reply.status);
+    init.set_headers_headers(&headers);
+    Ok(init)
 }
 
 fn response(reply: &Reply, head: bool) -> JsValue {
-    let make = || -> Result<Response, JsValue> {
-        let headers = Headers::new()?;
-        for (name, value) in &reply.headers {
-            headers.set(name, value)?;
-        }
-        let init = ResponseInit::new();
-        init.set_status(reply.status);
-        init.set_headers_headers(&headers);
-        Response::new_with_opt_str_and_init((!head).then_some(reply.body.as_str()), &init)
-    };
-    match make() {
-        Ok(response) => response.into(),
-        Err(error) => error,
-    }
+    let body = (!head && !reply.body.is_empty()).then_some(reply.body.as_str());
+    let made = init(reply).and_then(|init| Response::new_with_opt_str_and_init(body, &init));
+    made.map_or_else(|error| error, JsValue::from)
 }

@@ -1,0 +1,112 @@
+//! Optional proof that a visitor is no program: a Turnstile token, checked with Cloudflare's
+//! siteverify (developers.cloudflare.com/turnstile/get-started/server-side-validation).
+//!
+//! It costs a call for each claim, which the sold-out memory and the identity check come before.
+
+use dropgate_shared::fault::{Fault, Source};
+use dropgate_shared::http::{Http, HttpRequest};
+use dropgate_shared::ids::{CampaignId, UserId};
+use dropgate_shared::names::record_key;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::fmt;
+
+/// The header that carries the token.
+pub const HEADER: &str = "x-challenge";
+/// Turnstile's tokens have 2048 characters at most.
+const TOKEN_LIMIT_BYTES: usize = 2_048;
+const DEADLINE_MS: u32 = 5_000;
+
+/// How tokens are checked.
+#[derive(Clone)]
+pub struct Challenge {
+    /// siteverify, or what stands in for it.
+    pub url: String,
+    /// The secret of the widget.
+    pub secret: String,
+}
+
+impl fmt::Debug for Challenge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Challenge({})", self.url)
+    }
+}
+
+impl Challenge {
+    /// Whether `token` is good for this user's claim. A token is good once, but the same claim may be
+    /// repeated with it (I5): the call's idempotency key names user, campaign and token.
+    ///
+    /// # Errors
+    /// [`Fault`] where that is not known.
+    pub async fn passed<H: Http>(
+        &self,
+        http: &H,
+        token: Option<&str>,
+        (campaign, user): (&CampaignId, &UserId),
+        address: Option<&str>,
+    ) -> Result<bool, Fault> {
+        let Some(token) = token.filter(|token| !token.is_empty() && token.len() <= TOKEN_LIMIT_BYTES) else {
+            return Ok(false);
+        };
+        let key = idempotency_key(&format!("{}/{token}", record_key(campaign, user)));
+        let body = json!({ "secret": self.secret, "response": token, "remoteip": address, "idempotency_key": key });
+        let request = HttpRequest {
+            url: &self.url,
+            headers: vec![("content-type", "application/json")],
+            body: body.to_string(),
+            deadline_ms: DEADLINE_MS,
+        };
+        let fault = |label, detail: String| Fault::none(Source::Challenge, label, true, detail);
+        let reply = http.post(request).await.map_err(|e| fault(e.label, e.detail))?;
+        let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+        let codes = body.get("error-codes").and_then(Value::as_array);
+        let codes: Vec<&str> = codes.into_iter().flatten().filter_map(Value::as_str).collect();
+        match body.get("success").and_then(Value::as_bool) {
+            Some(true) => Ok(true),
+            Some(false) if codes.iter().all(|code| VISITORS_FAULT.contains(code)) => Ok(false),
+            Some(false) => Err(fault("refused", codes.join(", "))),
+            None => Err(fault("garbled", format!("status {}", reply.status))),
+        }
+    }
+}
+
+/// All others speak of the gate's settings, or of siteverify itself.
+const VISITORS_FAULT: [&str; 3] = ["missing-input-response", "invalid-input-response", "timeout-or-duplicate"];
+
+/// A UUID (version 8, RFC 9562) out of a hash.
+fn idempotency_key(text: &str) -> String {
+    let digest = Sha256::digest(text.as_bytes());
+    let mut hex = String::with_capacity(36);
+    for (at, byte) in digest.iter().take(16).enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            hex.push('-');
+        }
+        let byte = match at {
+            6 => (byte & 0x0f) | 0x80,
+            8 => (byte & 0x3f) | 0x80,
+            _ => *byte,
+        };
+        hex.push_str(&format!("{byte:02x}"));
+    }
+    hex
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_of_a_claim_is_always_the_same_and_a_uuid() {
+        let key = idempotency_key("spring/u1/token");
+        assert_eq!(key, idempotency_key("spring/u1/token"));
+        assert_ne!(key, idempotency_key("spring/u2/token"));
+        assert_eq!(key.len(), 36);
+        assert_eq!((key.get(14..15), key.matches('-').count()), (Some("8"), 4));
+    }
+
+    #[test]
+    fn the_secret_never_shows() {
+        let challenge = Challenge { url: "https://x".to_owned(), secret: "s3cret".to_owned() };
+        assert!(!format!("{challenge:?}").contains("s3cret"));
+    }
+}

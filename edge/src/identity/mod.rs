@@ -1,0 +1,147 @@
+//! Who the visitor is.
+
+pub mod jwt;
+pub mod keys;
+
+use crate::reply::Problem;
+use dropgate_shared::ids::UserId;
+use jwt::{Algorithm, Rules, Secret, Signed, Token};
+
+/// How a visitor says who he is.
+#[derive(Debug, Clone)]
+pub enum Auth {
+    /// `X-User-Id`, believed as it is. Local work only.
+    InsecureHeader,
+    /// A token signed with a secret that the gate shares with its maker.
+    Secret {
+        /// The secret, and the one before it.
+        secrets: Vec<Secret>,
+        /// What else must be true of a token.
+        rules: Rules,
+    },
+    /// A token signed with a private key, whose public half is in a key set on the network.
+    KeySet {
+        /// Where the key set is.
+        url: String,
+        /// The algorithms that are accepted.
+        accepted: Vec<Algorithm>,
+        /// What else must be true of a token.
+        rules: Rules,
+    },
+}
+
+/// A visitor, as far as he can be known without any I/O.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Visitor {
+    /// It is he.
+    Known(UserId),
+    /// It is he if a public key says so.
+    Signed(UserId, Signed),
+}
+
+/// Who a visitor says he is. Nobody vouches for it yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Introduction<'a> {
+    /// The name he gives.
+    pub user: UserId,
+    token: Option<Token<'a>>,
+}
+
+/// The one answer to whatever is wrong with a token, so that nothing can be learnt from it.
+pub const BAD_TOKEN: Problem = Problem::Unauthenticated("a valid token is needed: Authorization: Bearer JWT");
+
+impl Auth {
+    /// The header that holds the introduction.
+    #[must_use]
+    pub fn header(&self) -> &'static str {
+        match self {
+            Self::InsecureHeader => "x-user-id",
+            Self::Secret { .. } | Self::KeySet { .. } => "authorization",
+        }
+    }
+
+    /// Reads who the visitor says he is out of the value of that header.
+    ///
+    /// # Errors
+    /// [`Problem::Unauthenticated`] if there is no introduction, [`Problem::BadRequest`] if it cannot
+    /// be a user id.
+    pub fn introduction<'a>(&self, header: Option<&'a str>) -> Result<Introduction<'a>, Problem> {
+        match self {
+            Self::InsecureHeader => {
+                let text = header.ok_or(Problem::Unauthenticated("say who you are in the header X-User-Id"))?;
+                let user = UserId::parse(&utf8(text)).map_err(|e| Problem::BadRequest(format!("X-User-Id: {e}")))?;
+                Ok(Introduction { user, token: None })
+            }
+            Self::Secret { .. } | Self::KeySet { .. } => {
+                let token = header.and_then(Token::of).ok_or(BAD_TOKEN)?;
+                Ok(Introduction { user: token.subject().ok_or(BAD_TOKEN)?, token: Some(token) })
+            }
+        }
+    }
+
+    /// Checks all of an introduction that can be checked without I/O.
+    ///
+    /// # Errors
+    /// [`BAD_TOKEN`]
+    pub fn check(&self, introduction: Introduction<'_>, now_ms: u64) -> Result<Visitor, Problem> {
+        let Introduction { user, token } = introduction;
+        let visitor = match (self, token) {
+            (Self::InsecureHeader, None) => Some(Visitor::Known(user)),
+            (Self::Secret { secrets, rules }, Some(token)) => {
+                (token.obeys(rules, now_ms) && token.signed_with(secrets)).then_some(Visitor::Known(user))
+            }
+            (Self::KeySet { rules, .. }, Some(token)) if token.obeys(rules, now_ms) => {
+                token.signed().map(|signed| Visitor::Signed(user, signed))
+            }
+            _ => None,
+        };
+        visitor.ok_or(BAD_TOKEN)
+    }
+}
+
+/// A header's value reaches JavaScript with each byte as one character (Latin-1); a user id is UTF-8.
+/// What is not UTF-8 behind that stays as it is.
+fn utf8(header: &str) -> String {
+    let bytes: Option<Vec<u8>> = header.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
+    bytes.and_then(|b| String::from_utf8(b).ok()).unwrap_or_else(|| header.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(value: Option<&str>) -> Result<Visitor, Problem> {
+        let auth = Auth::InsecureHeader;
+        auth.check(auth.introduction(value)?, 0)
+    }
+
+    fn known(user: &str) -> Result<Visitor, Problem> {
+        Ok(Visitor::Known(UserId::parse(user).unwrap()))
+    }
+
+    #[test]
+    fn takes_the_header_as_it_is() {
+        assert_eq!(with(Some("u1")), known("u1"));
+    }
+
+    #[test]
+    fn reads_the_bytes_of_a_header_as_utf8() {
+        let latin1: String = "鬼é".bytes().map(char::from).collect();
+        assert_eq!(with(Some(&latin1)), known("鬼é"));
+    }
+
+    #[test]
+    fn names_the_header_that_is_missing_or_wrong() {
+        assert!(matches!(with(None), Err(Problem::Unauthenticated(text)) if text.contains("X-User-Id")));
+        assert!(matches!(with(Some("")), Err(Problem::BadRequest(text)) if text.contains("1 to 128 bytes")));
+        assert!(matches!(with(Some(&"x".repeat(129))), Err(Problem::BadRequest(_))));
+    }
+
+    #[test]
+    fn a_header_is_nobodys_token_and_a_token_nobodys_header() {
+        let auth = Auth::Secret { secrets: vec![], rules: Rules::default() };
+        let introduced = Auth::InsecureHeader.introduction(Some("u1")).unwrap();
+        assert_eq!(auth.check(introduced, 0), Err(BAD_TOKEN));
+        assert_eq!(auth.introduction(Some("u1")), Err(BAD_TOKEN));
+    }
+}
