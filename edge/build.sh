@@ -17,5 +17,8 @@ WASM_BINDGEN_BIN=$(command -v wasm-bindgen) \
   ESBUILD_BIN=$PWD/node_modules/.bin/esbuild \
   worker-build --release
 # Names of functions are for stack traces only, and a tenth of what visitors' data centres load.
-node_modules/.bin/wasm-opt build/index_bg.wasm --all-features --strip-debug --strip-producers -o build/stripped.wasm
+# The features are those that rustc and wasm-bindgen use; with all of them on, workerd cannot read the module.
+node_modules/.bin/wasm-opt build/index_bg.wasm --enable-bulk-memory --enable-multivalue --enable-mutable-globals \
+  --enable-nontrapping-float-to-int --enable-reference-types --enable-sign-ext \
+  --strip-debug --strip-producers -o build/stripped.wasm
 mv build/stripped.wasm build/index_bg.wasm

@@ -2,6 +2,9 @@
 //! free ports, stopped when the test ends.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+pub mod chaos;
+pub mod tokens;
+
 use dropgate_local::stack::{Site, Stack};
 use serde_json::Value;
 use sqlx::MySqlPool;

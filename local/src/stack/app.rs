@@ -53,19 +53,13 @@ pub fn edge(site: &Site, endpoints: &Endpoints) -> Result<(Spec, String)> {
     let port = ports::given("EDGE_PORT", Some(8787))?;
     let home = site.folder("edge")?;
     let vars = home.join("vars.env");
-    write_secret(
-        &vars,
-        &format!(
-            "UPSTASH_REDIS_REST_URL={}\nUPSTASH_REDIS_REST_TOKEN={}\nKAFKA_REST_URL={}\nKAFKA_REST_TOKEN={}\n\
-             COUPON_CODE_SECRET={}\n\
-             ENVIRONMENT=development\nAUTH=insecure-header\n",
-            endpoints.redis_rest_url,
-            endpoints.redis_rest_token,
-            endpoints.kafka_rest_url,
-            endpoints.kafka_rest_token,
-            endpoints.code_secret
-        ),
-    )?;
+    let settings: Vec<String> = endpoints
+        .gate_vars()
+        .into_iter()
+        .chain([("AUTH", "insecure-header")])
+        .map(|(name, value)| format!("{name}={value}\n"))
+        .collect();
+    write_secret(&vars, &settings.concat())?;
     let mut args = vec![OsString::from(wrangler)];
     args.extend(["dev", "--local", "--ip", "127.0.0.1", "--inspector-port"].map(OsString::from));
     args.push(ports::free()?.to_string().into());

@@ -6,9 +6,11 @@ pub mod ports;
 mod probe;
 mod process;
 mod servers;
+mod workerd;
 
 pub use probe::Probe;
 pub use process::{Part, Spec};
+pub use workerd::Gate;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use futures_util::future::try_join_all;
@@ -103,6 +105,19 @@ impl Endpoints {
         let url = format!("{}/cdn-cgi/handler/scheduled", self.edge_url);
         crate::http_client().get(url).send().await?.error_for_status()?;
         Ok(())
+    }
+
+    /// The settings of a gate in this stack, but for those that say who visitors are.
+    #[must_use]
+    pub fn gate_vars(&self) -> Vec<(&'static str, &str)> {
+        vec![
+            ("UPSTASH_REDIS_REST_URL", &self.redis_rest_url),
+            ("UPSTASH_REDIS_REST_TOKEN", &self.redis_rest_token),
+            ("KAFKA_REST_URL", &self.kafka_rest_url),
+            ("KAFKA_REST_TOKEN", &self.kafka_rest_token),
+            ("COUPON_CODE_SECRET", &self.code_secret),
+            ("ENVIRONMENT", "development"),
+        ]
     }
 
     /// The environment of `issuer`.
@@ -286,6 +301,18 @@ impl Stack {
     /// If it fails; the message is its own.
     pub fn issuer(&self, args: &[&str]) -> Result<String> {
         app::issuer_command(&self.site, &self.endpoints, args)
+    }
+
+    /// Starts a gate beside the stack's own, on workerd alone. `more` comes on top of the stack's
+    /// settings and may replace them.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub async fn gate(&self, name: &'static str, more: &[(&str, &str)]) -> Result<Gate> {
+        let ours = self.endpoints.gate_vars();
+        let kept = ours.into_iter().filter(|(name, _)| !more.iter().any(|(other, _)| other == name));
+        let vars: Vec<_> = kept.chain(more.iter().copied()).collect();
+        Gate::start(&self.site, name, &vars).await
     }
 
     /// Keeps the stack alive: starts a part again that has ended, and does what the cron does. Returns
