@@ -15,6 +15,7 @@ use js_sys::{Array, Date, Math, Object, Promise, Reflect};
 use serde_json::{Value, json};
 use std::cell::{OnceCell, RefCell};
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, future_to_promise};
@@ -102,7 +103,7 @@ impl Errand for Event {
     }
 
     fn after_answer(&self, work: impl Future<Output = ()> + 'static) {
-        self.context.wait_until(&future_to_promise(async move {
+        self.context.wait_until(&promise(async move {
             work.await;
             Ok(JsValue::UNDEFINED)
         }));
@@ -153,6 +154,12 @@ fn object<const N: usize>(fields: [(&str, JsValue); N]) -> JsValue {
     object.into()
 }
 
+/// Runs `work`. A panic in it rejects this promise and leaves everything else as it is: the gate's own
+/// state is plain values, each changed in one step between two awaits.
+fn promise(work: impl Future<Output = Result<JsValue, JsValue>> + 'static) -> Promise {
+    future_to_promise(AssertUnwindSafe(work))
+}
+
 fn words(error: JsValue) -> String {
     js_sys::Error::from(error).to_string().into()
 }
@@ -183,20 +190,29 @@ pub fn fetch(request: &Request, env: JsValue, context: Context) -> JsValue {
     let headers = request.headers();
     let header = |name: &str| headers.get(name).ok().flatten();
     let event = Event { context, env };
+    #[cfg(feature = "panic-trial")]
+    if url.ends_with("/panic") {
+        return promise(async move {
+            event.sleep(5).await;
+            if event.now_ms() > 0 {
+                panic!("a trial");
+            }
+            Ok(JsValue::NULL)
+        })
+        .into();
+    }
     match gate.begin(&Visit { method: &method, url: &url, header: &header }, &event) {
         // Whoever holds it beside this request means to give it again.
         Step::Answer(reply) if !head && Rc::strong_count(&reply) > 1 => ready(reply),
         Step::Answer(reply) => response(&reply, head),
-        Step::Call(call) => {
-            future_to_promise(async move { Ok(response(&gate.finish(call, event).await, head)) }).into()
-        }
+        Step::Call(call) => promise(async move { Ok(response(&gate.finish(call, event).await, head)) }).into(),
     }
 }
 
 /// The cron: forwards what is due in the outbox.
 #[wasm_bindgen]
 pub fn scheduled(_event: &JsValue, env: JsValue, context: Context) -> Promise {
-    future_to_promise(async move {
+    promise(async move {
         if let Ok(gate) = gate(&env) {
             gate.sweep(&Event { context, env }).await;
         }
