@@ -4,7 +4,10 @@ import { Clock, ask, pause, pause_ms } from "./gate.js";
 import { speak } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
-const { lang, say } = speak(navigator.languages ?? [navigator.language ?? "en"], window.dropgateWords);
+const wanted = navigator.languages ?? [navigator.language ?? "en"];
+const { lang, say } = speak(wanted, window.dropgateWords);
+/** Dates and numbers as the visitor's country writes them. */
+const locale = wanted.find((tag) => tag.split("-")[0] === lang.split("-")[0]) ?? lang;
 const clock = new Clock();
 
 /** All that the page knows. */
@@ -227,8 +230,8 @@ function render() {
   const key = now.replace("-", "_");
   const won = now === "admitted" || now === "issued";
   const before = ["waiting", "open"].includes(now);
-  const time = campaign?.opens_at && new Date(campaign.opens_at).toLocaleString(lang, { dateStyle: "medium", timeStyle: "medium" });
-  const number = (n) => (Number.isFinite(n) ? n.toLocaleString(lang) : "…");
+  const time = campaign?.opens_at && new Date(campaign.opens_at).toLocaleString(locale, { dateStyle: "medium", timeStyle: "medium" });
+  const number = (n) => (Number.isFinite(n) ? n.toLocaleString(locale) : "…");
 
   $("stage").dataset.phase = now;
   put("campaign", know.id ?? "");
@@ -252,11 +255,12 @@ function render() {
   // Not `disabled`: it keeps the focus, so that a key or a thumb can rest on it until it works.
   $("claim").setAttribute("aria-disabled", String(!usable));
   put("claim", say(`${key}_button`));
-  show("dev", know.dev && (before || now === "asking"));
+  show("dev", know.dev && before);
   show("check", ["sold-out", "closed"].includes(now) && !know.note && !know.stranger);
 
   let note = know.note;
   if (sign_in) note = link ? say("signin_note") : say("signin_missing");
+  else if (!note && before && know.stranger) note = say("dev_note");
   else if (!note && now === "waiting") note = say("early_note");
   else if (!note && now === "start" && know.bad_id) note = say("start_bad");
   else if (!note) note = say(`${key}_note`);
@@ -329,10 +333,7 @@ $("dev").onsubmit = (event) => {
   $("claim").focus();
 };
 
-addEventListener("visibilitychange", () => {
-  if (document.hidden) return;
-  render();
-});
+addEventListener("visibilitychange", () => document.hidden || render());
 addEventListener("offline", () => !know.claim && know.id && ((know.note = say("offline_note")), render()));
 addEventListener("online", () => know.note === say("offline_note") && ((know.note = ""), render()));
 

@@ -61,7 +61,7 @@ async function photograph({ page }, name) {
   await page.setViewportSize({ width: 390, height: 844 });
 }
 
-const button_top = ({ page }) => page.locator("#claim").boundingBox().then((box) => Math.round(box.y));
+const button_top = ({ page }, id = "claim") => page.locator(`#${id}`).boundingBox().then((box) => Math.round(box.y));
 
 const tests = {
   async "every language has every word, and the same places for numbers"() {
@@ -117,11 +117,13 @@ const tests = {
     await photograph(v, "open-who");
     await v.sign_in("鬼 Ünï");
     await photograph(v, "open");
+    const top = await button_top(v);
     await v.page.click("#claim");
     await v.phase("issued", 30_000);
     const held = [await v.says("slot"), await v.says("code")];
     assert.equal(held[0], "1");
     assert.match(held[1], /^[0-9A-HJKMNP-TV-Z-]{10,}$/);
+    assert.equal(await button_top(v, "copy"), top, "another button came to another place");
     assert.equal(await v.page.evaluate(() => document.activeElement.id), "title");
     assert.match(await v.says("live"), /You are in/);
     await photograph(v, "issued");
