@@ -22,7 +22,8 @@ const know = {
   dev: false, // the gate takes X-User-Id
   note: "",
 };
-const store_key = `dropgate:${know.id}`;
+// A campaign may be called anything, also "token".
+const store_key = `dropgate:pressed:${know.id}`;
 
 // --- who the visitor is ---------------------------------------------------------------------------
 
