@@ -9,7 +9,7 @@ EDGE_SOURCES := $(shell find edge/src shared/src shared/lua -type f) shared/buil
 	Cargo.toml Cargo.lock edge/Cargo.toml shared/Cargo.toml edge/build.sh edge/package-lock.json
 DENY := $(CACHE)/cargo-deny-0.20.2
 
-.PHONY: help setup build edge demo up down status logs sql test unit e2e size deny audit lint fmt docs clean
+.PHONY: help setup build edge demo up down status logs sql test test-page unit e2e openapi size deny audit lint fmt docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -56,6 +56,13 @@ unit: build
 
 e2e: build
 	cargo test --locked -p dropgate-tests --tests -- --test-threads=1
+
+test-page: export DROPGATE_BROWSER := 1
+test-page: build ## the drop page in Chromium (installs it); pictures of every state in target/pictures
+	cargo test --locked -p dropgate-tests --test page -- --ignored --nocapture
+
+openapi: setup ## check the OpenAPI document and its examples
+	@node edge/openapi.mjs
 
 size: edge ## the worker's size against its budget, and a dry run of its deployment
 	@edge/size.sh

@@ -1,0 +1,281 @@
+// Drives the drop page in a real Chromium against a running gate. Ends with 0 if the page did what it should.
+//
+//   node tests/browser/page.mjs GATE CAMPAIGNS [PICTURES]
+//
+// CAMPAIGNS is JSON: ids of campaigns that are `open` (capacity 1), `soon` (opens in some seconds), `sold_out`, `closed`
+// and `paused`, and two more that are open, `undecided` and `token`. With PICTURES, a folder, every
+// state is photographed there at three widths, in light and dark.
+import assert from "node:assert/strict";
+import { createRequire } from "node:module";
+import { WORDS, speak } from "../../edge/public/words.js";
+import { word_of, pause_ms } from "../../edge/public/gate.js";
+
+const { chromium } = createRequire(new URL("../../edge/package.json", import.meta.url))("playwright-core");
+const [gate, list, pictures] = process.argv.slice(2);
+const campaigns = JSON.parse(list);
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"],
+});
+
+/** A visitor with a browser profile of his own. What the page does wrong ends the run. */
+async function visitor(options = {}) {
+  const context = await browser.newContext({ locale: "en-GB", viewport: { width: 390, height: 844 }, ...options });
+  const page = await context.newPage();
+  const wrong = [];
+  const asked = [];
+  page.on("pageerror", (error) => wrong.push(String(error)));
+  page.on("console", (line) => /Content Security Policy|Refused to/.test(line.text()) && wrong.push(line.text()));
+  page.on("request", (request) => {
+    asked.push(`${request.method()} ${new URL(request.url()).pathname}`);
+    if (new URL(request.url()).origin !== gate) wrong.push(`asked another host: ${request.url()}`);
+  });
+  const phase = (name, timeout = 15_000) => page.waitForSelector(`main[data-phase="${name}"]`, { timeout });
+  const open = (campaign, fragment = "") => page.goto(`${gate}/c/${campaign}${fragment}`);
+  const sign_in = async (user) => {
+    await page.fill("#dev-id", user);
+    await page.click("#dev-go");
+    await page.waitForSelector("#dev-id", { state: "attached" });
+  };
+  const says = (id) => page.textContent(`#${id}`);
+  const leave = async () => {
+    assert.deepEqual(wrong, []);
+    await context.close();
+  };
+  return { context, page, asked, phase, open, sign_in, says, leave };
+}
+
+const widths = [[320, 568], [390, 844], [1280, 800]];
+/** Photographs the page as it stands, without asking the gate again. */
+async function photograph({ page }, name) {
+  for (const [width, height] of widths) {
+    await page.setViewportSize({ width, height });
+    const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    assert.ok(over <= 0, `${name} is ${over} px too wide at ${width}`);
+    if (!pictures) continue;
+    for (const colorScheme of ["light", "dark"]) {
+      await page.emulateMedia({ colorScheme });
+      await page.screenshot({ path: `${pictures}/${name}-${width}-${colorScheme}.png` });
+    }
+  }
+  await page.setViewportSize({ width: 390, height: 844 });
+}
+
+const button_top = ({ page }, id = "claim") => page.locator(`#${id}`).boundingBox().then((box) => Math.round(box.y));
+
+const tests = {
+  async "every language has every word, and the same places for numbers"() {
+    const places = (text) => [...text.matchAll(/\{\w+\}/g)].map(String).sort();
+    for (const [lang, words] of Object.entries(WORDS)) {
+      assert.deepEqual(Object.keys(words), Object.keys(WORDS.en), lang);
+      for (const key of Object.keys(words)) assert.deepEqual(places(words[key]), places(WORDS.en[key]), `${lang} ${key}`);
+    }
+    assert.equal(speak(["fr", "ko-KR"]).lang, "ko");
+    assert.equal(speak(["fr"]).lang, "en");
+    assert.equal(speak(["fr"], { fr: { title: "Coupons" } }).say("title"), "Coupons");
+  },
+
+  async "what is not surely an answer of the gate is no refusal (I8)"() {
+    assert.equal(word_of(410, { type: "urn:dropgate:problem:sold-out" }), "sold-out");
+    for (const [status, body] of [[0, undefined], [502, undefined], [410, { error: "gone" }], [404, {}], [200, "OK"], [202, {}]]) {
+      assert.equal(word_of(status, body), "undecided", `${status}`);
+    }
+    assert.equal(word_of(429, undefined), "too-many-requests");
+    const pauses = Array.from({ length: 1000 }, () => pause_ms(3, 5000));
+    assert.ok(Math.min(...pauses) >= 5000, "Retry-After is the least");
+    assert.ok(Math.max(...pauses) - Math.min(...pauses) > 5000, "a crowd does not come back together");
+  },
+
+  async "counts down by the gate's clock, and opens without asking"() {
+    const v = await visitor();
+    // The visitor's own clock is an hour wrong.
+    await v.page.addInitScript(() => { const now = Date.now; Date.now = () => now() + 3_600_000; });
+    await v.open(campaigns.soon);
+    await v.phase("waiting");
+    assert.match(await v.says("countdown"), /^00:00:\d\d$/);
+    await v.sign_in("early bird");
+    const before = await button_top(v);
+    await v.page.click("#claim", { force: true });
+    assert.equal(await v.page.getAttribute("main", "data-phase"), "waiting");
+    assert.ok(!v.asked.some((line) => line.startsWith("POST")), "it asked before the opening");
+    await photograph(v, "waiting");
+    const looked = v.asked.filter((line) => line.endsWith(campaigns.soon)).length;
+    await v.phase("open", 60_000);
+    assert.ok(v.asked.filter((line) => line === `GET /v1/campaigns/${campaigns.soon}`).length <= looked, "it asked at the opening");
+    assert.equal(await button_top(v), before, "the button moved from under the thumb");
+    await v.page.keyboard.press("Enter");
+    await v.page.waitForSelector("#slot:not(:empty)");
+    assert.equal(await v.says("slot"), "1");
+    await v.leave();
+  },
+
+  async "a press gives slot and code, a reload shows the same, and another visitor hears that all are taken"() {
+    const v = await visitor({ permissions: ["clipboard-read", "clipboard-write"] });
+    await v.open(campaigns.open);
+    await v.phase("open");
+    await v.page.waitForSelector("#dev:not([hidden])");
+    await photograph(v, "open-who");
+    await v.sign_in("鬼 Ünï");
+    await photograph(v, "open");
+    const top = await button_top(v);
+    await v.page.click("#claim");
+    await v.phase("issued", 30_000);
+    const held = [await v.says("slot"), await v.says("code")];
+    assert.equal(held[0], "1");
+    assert.match(held[1], /^[0-9A-HJKMNP-TV-Z-]{10,}$/);
+    assert.equal(await button_top(v, "copy"), top, "another button came to another place");
+    assert.equal(await v.page.evaluate(() => document.activeElement.id), "title");
+    assert.match(await v.says("live"), /You are in/);
+    await photograph(v, "issued");
+    await v.page.click("#copy");
+    await v.page.waitForFunction(() => document.getElementById("note").textContent === "Copied");
+    assert.equal(await v.page.evaluate(() => navigator.clipboard.readText()), held[1]);
+    await v.page.reload();
+    await v.phase("issued");
+    assert.deepEqual([await v.says("slot"), await v.says("code")], held);
+    assert.equal(await v.page.evaluate((code) => JSON.stringify([localStorage, sessionStorage]).includes(code), held[1]), false);
+
+    const late = await visitor();
+    // He had the page open before the last coupon went.
+    await late.page.route(`**/v1/campaigns/${campaigns.open}`, async (route) => {
+      const now = await (await route.fetch()).json();
+      await route.fulfill({ json: { ...now, state: "open", remaining: 1 } });
+    });
+    await late.open(campaigns.open);
+    await late.page.waitForSelector("#dev:not([hidden])");
+    await late.sign_in("late");
+    await late.page.click("#claim");
+    await late.phase("sold-out");
+    await photograph(late, "sold-out");
+    await late.page.click("#check");
+    await late.page.waitForFunction(() => document.getElementById("note").textContent.startsWith("You hold no coupon"));
+    await late.leave();
+    await v.leave();
+  },
+
+  async "an unknown outcome is told as that, and asked again until it is known (I8)"() {
+    const v = await visitor();
+    await v.open(campaigns.undecided);
+    await v.page.waitForSelector("#dev:not([hidden])");
+    await v.sign_in("patient");
+    let tries = 0;
+    const times = [];
+    await v.page.route("**/claims", (route) => {
+      times.push(performance.now());
+      tries++;
+      // The claim arrives, its answer is lost; then a proxy's own error page; then the gate itself is busy.
+      if (tries === 1) return route.fetch().then(() => route.abort());
+      if (tries === 2) return route.fulfill({ status: 502, contentType: "text/html", body: "<h1>Bad gateway</h1>" });
+      const unavailable = { type: "urn:dropgate:problem:unavailable", title: "Not decided yet", status: 503 };
+      if (tries === 3) return route.fulfill({ status: 503, headers: { "retry-after": "2" }, contentType: "application/problem+json", json: unavailable });
+      return route.continue();
+    });
+    await v.page.click("#claim");
+    await v.page.waitForFunction(() => document.getElementById("note").textContent.startsWith("Not decided yet"));
+    assert.equal(await v.page.getAttribute("main", "data-phase"), "asking");
+    await photograph(v, "undecided");
+    await v.page.waitForSelector("#slot:not(:empty)", { timeout: 60_000 });
+    assert.equal(tries, 4);
+    assert.ok(times[3] - times[2] >= 2000, "it came back before Retry-After");
+    await v.leave();
+  },
+
+  async "closed, paused, unknown, no campaign"() {
+    for (const [campaign, name, button] of [[campaigns.closed, "closed", "Closed"], [campaigns.paused, "paused", "Paused"]]) {
+      const v = await visitor();
+      await v.open(campaign);
+      await v.phase(name);
+      assert.equal(await v.says("claim"), button);
+      await photograph(v, name);
+      await v.leave();
+    }
+    const v = await visitor();
+    await v.open("no-such-campaign");
+    await v.phase("unknown");
+    await photograph(v, "unknown");
+    await v.page.goto(`${gate}/`);
+    await v.phase("start");
+    await photograph(v, "start");
+    await v.page.fill("#start-id", "not an id");
+    await v.page.keyboard.press("Enter");
+    await v.page.waitForFunction(() => document.getElementById("note").textContent.includes("1 to 64"));
+    await v.page.fill("#start-id", campaigns.closed);
+    await v.page.keyboard.press("Enter");
+    await v.phase("closed");
+    await v.leave();
+  },
+
+  async "a token leaves the address at once, goes with each request, and is dropped when it is refused"() {
+    const v = await visitor({ locale: "de-DE" });
+    const seen = [];
+    await v.page.route("**/claims*", (route) => {
+      seen.push(route.request().headers().authorization);
+      const unknown = { type: "urn:dropgate:problem:unauthenticated", title: "It is not known who you are", status: 401 };
+      return route.fulfill({ status: 401, headers: { "www-authenticate": "Bearer" }, contentType: "application/problem+json", json: unknown });
+    });
+    await v.open(campaigns.token, "#token=a.b.c");
+    await v.phase("open");
+    assert.equal(v.page.url(), `${gate}/c/${campaigns.token}`);
+    assert.equal(await v.page.getAttribute("html", "lang"), "de");
+    await v.page.click("#claim");
+    await v.page.waitForFunction(() => document.getElementById("note").textContent.includes("melden Sie sich im Shop an"));
+    assert.deepEqual(seen, ["Bearer a.b.c"]);
+    assert.equal(await v.page.evaluate(() => sessionStorage.getItem("dropgate:token")), null);
+    assert.equal(await v.page.locator("#dev").isVisible(), false);
+    await photograph(v, "sign-in-de");
+    await v.leave();
+  },
+
+  async "the shop's hook comes first, and its sign-in address is a link"() {
+    const v = await visitor({ locale: "ja-JP" });
+    await v.page.addInitScript(() => { window.dropgateToken = async () => "from.the.shop"; window.dropgateSignIn = "https://shop.example/in"; });
+    let seen;
+    await v.page.route("**/claims", (route) => {
+      seen = route.request().headers().authorization;
+      return route.fulfill({ status: 401, contentType: "application/problem+json", json: { type: "urn:dropgate:problem:unauthenticated", status: 401 } });
+    });
+    await v.open(campaigns.token, "#token=a.b.c");
+    await v.phase("open");
+    await v.page.click("#claim");
+    await v.page.waitForSelector("#signin:not([hidden])");
+    assert.equal(seen, "Bearer from.the.shop");
+    assert.equal(await v.page.getAttribute("#signin", "href"), "https://shop.example/in");
+    await photograph(v, "sign-in-link-ja");
+    await v.leave();
+  },
+
+  async "offline is said, and the claim goes through when the visitor is back"() {
+    const v = await visitor({ locale: "ko-KR" });
+    await v.open(campaigns.token);
+    await v.page.waitForSelector("#dev:not([hidden])");
+    await v.sign_in("traveller");
+    await v.context.setOffline(true);
+    await v.page.click("#claim");
+    await v.page.waitForFunction(() => document.getElementById("note").textContent.includes("오프라인"));
+    await photograph(v, "offline-ko");
+    await v.context.setOffline(false);
+    await v.page.waitForSelector("#slot:not(:empty)", { timeout: 60_000 });
+    await v.leave();
+  },
+
+  async "Content-Security-Policy stands on every address of the page"() {
+    for (const path of ["/", `/c/${campaigns.open}`, "/page.js"]) {
+      const response = await fetch(gate + path);
+      assert.equal(response.status, 200, path);
+      assert.match(response.headers.get("content-security-policy"), /default-src 'none'.*frame-ancestors 'none'/, path);
+    }
+  },
+};
+
+let failed = 0;
+for (const [name, run] of Object.entries(tests)) {
+  try {
+    await run();
+    console.log(`ok    ${name}`);
+  } catch (error) {
+    failed++;
+    console.log(`FAIL  ${name}\n${error.stack}`);
+  }
+}
+await browser.close();
+process.exitCode = failed ? 1 : 0;

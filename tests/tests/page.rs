@@ -1,0 +1,60 @@
+//! The drop page in a real browser, on the real stack: `make test-page`. What the browser does stands in
+//! `tests/browser/page.mjs`; here stands what must be true of the coupons afterwards.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+use dropgate_tests::{System, programs, repo, until};
+use serde_json::json;
+use std::process::{Command, Stdio};
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+
+#[tokio::test]
+#[ignore = "needs a browser: make test-page"]
+async fn visitors_get_what_the_page_tells_them() {
+    let system = System::start("page").await;
+    let made = |id: &str, capacity: &str, more: &[&str]| {
+        system.stack.issuer(&[&["campaign", "create", id, "--capacity", capacity], more].concat()).unwrap();
+        system.stack.issuer(&["campaign", "publish", id]).unwrap();
+    };
+    made("open", "1", &[]);
+    made("undecided", "100", &[]);
+    made("token", "2500", &[]);
+    made("closed", "5", &["--opens-at", "2020-01-01T00:00:00Z", "--closes-at", "2021-01-01T00:00:00Z"]);
+    made("paused", "5", &[]);
+    system.redis(&["HSET", "dg:{paused}:meta", "state", "paused"]).await;
+    // Long enough for the browser to start and the countdown to be seen.
+    let soon = (OffsetDateTime::now_utc() + Duration::seconds(20)).format(&Rfc3339).unwrap();
+    made("soon", "100", &["--opens-at", &soon]);
+
+    let pictures = programs().parent().unwrap().join("pictures");
+    std::fs::create_dir_all(&pictures).unwrap();
+    let names: serde_json::Map<_, _> = ["open", "soon", "undecided", "token", "closed", "paused"]
+        .map(|id| (id.to_owned(), id.into()))
+        .into_iter()
+        .collect();
+    let mut browser = Command::new("node");
+    browser
+        .arg(repo().join("tests/browser/page.mjs"))
+        .args([&system.url(""), &json!(names).to_string()])
+        .arg(&pictures)
+        // The page's modules are no package: node remarks on it.
+        .env("NODE_NO_WARNINGS", "1")
+        .stdin(Stdio::null());
+    let done = tokio::task::spawn_blocking(move || browser.status()).await.unwrap().unwrap();
+    assert!(done.success(), "the page did not do what it should: its tests are above");
+
+    // One press, one coupon, and of the user who pressed: a name in any script survives the page.
+    let holders = async |campaign: &str| -> Vec<String> {
+        sqlx::query_scalar("SELECT user_id FROM coupons WHERE campaign_id = ? ORDER BY slot")
+            .bind(campaign)
+            .fetch_all(&system.mysql)
+            .await
+            .unwrap()
+    };
+    for (campaign, users) in
+        [("open", ["鬼 Ünï"]), ("soon", ["early bird"]), ("undecided", ["patient"]), ("token", ["traveller"])]
+    {
+        until(&format!("{campaign} has its coupon"), async || system.rows(campaign).await.unwrap() == 1).await;
+        assert_eq!(holders(campaign).await, users, "{campaign}");
+    }
+    system.stop().await;
+}
