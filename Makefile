@@ -59,7 +59,7 @@ e2e: build
 
 test-page: export DROPGATE_BROWSER := 1
 test-page: build ## the drop page in Chromium (installs it); pictures of every state in target/pictures
-	cargo test --locked -p dropgate-tests --test page -- --ignored --nocapture
+	cargo test --locked -p dropgate-tests --features browser --test page -- --nocapture
 
 openapi: setup ## check the OpenAPI document and its examples
 	@node edge/openapi.mjs

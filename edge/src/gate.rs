@@ -225,14 +225,21 @@ impl<H: Network> Gate<H> {
             if length > BODY_LIMIT_BYTES { Err(Problem::TooLarge { limit_bytes: BODY_LIMIT_BYTES }) } else { Ok(()) }
         };
         Ok(match route {
-            Route::Health => Next::Answer(Reply::json(200, "ok", &json!({ "status": "ok" }))),
+            Route::Health => {
+                small()?;
+                Next::Answer(Reply::json(200, "ok", &json!({ "status": "ok" })))
+            }
             Route::Options(allowed) => Next::Answer(dress.options(allowed)),
-            Route::Campaign(campaign) => match self.campaigns.young(&campaign, now_ms) {
-                Some((age_ms, Some(meta))) => Next::Answer(meta.reply(age_ms)),
-                Some((_, None)) => return Err(self.unknown_campaign(&campaign)),
-                None => Next::Want(Want::Campaign(campaign)),
-            },
+            Route::Campaign(campaign) => {
+                small()?;
+                match self.campaigns.young(&campaign, now_ms) {
+                    Some((age_ms, Some(meta))) => Next::Answer(meta.reply(age_ms)),
+                    Some((_, None)) => return Err(self.unknown_campaign(&campaign)),
+                    None => Next::Want(Want::Campaign(campaign)),
+                }
+            }
             Route::OwnClaim(campaign) => {
+                small()?;
                 let introduced = introduced();
                 let introduction = self.auth.introduction(introduced.as_deref())?;
                 Next::Want(Want::OwnClaim(campaign, self.auth.check(introduction, now_ms)?))

@@ -39,7 +39,7 @@ async fn the_gate_on_the_real_runtime() {
 async fn tokens(system: &System) {
     let campaign = system.campaign(10);
     let vars = [("AUTH", "jwt-hs256"), ("JWT_SECRET", SECRET), ("JWT_ISSUER", "shop"), ("JWT_AUDIENCE", "dropgate")];
-    let gate = system.stack.gate("gate-hs256", &vars).await.unwrap();
+    let gate = system.stack.gate("gate-hs256", &vars, &[]).await.unwrap();
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let good = json!({ "sub": "u1", "exp": now_s + 600, "iss": "shop", "aud": ["dropgate"] });
     let with = |name: &str, value: Value| {
@@ -97,7 +97,7 @@ async fn keys(system: &System) {
     let (sets, tokens) = sign(&asked);
     let served = Document::serve(&sets["old"]).await;
     let vars = [("AUTH", "jwt-jwks"), ("JWT_JWKS_URL", &*served.url), ("JWT_AUDIENCE", "dropgate")];
-    let gate = system.stack.gate("gate-jwks", &vars).await.unwrap();
+    let gate = system.stack.gate("gate-jwks", &vars, &[]).await.unwrap();
 
     let first = join_all(
         tokens[..3]
@@ -130,7 +130,7 @@ async fn spoilt_answers(system: &System) {
     let campaign = system.campaign(100);
     let chaos = Chaos::before(&system.stack.endpoints.redis_rest_url).await;
     let vars = [("AUTH", "insecure-header"), ("UPSTASH_REDIS_REST_URL", &*chaos.url), ("REDIS_DEADLINE_MS", "300")];
-    let gate = system.stack.gate("gate-spoilt", &vars).await.unwrap();
+    let gate = system.stack.gate("gate-spoilt", &vars, &[]).await.unwrap();
     assert_eq!(claim(system, &gate.url, &campaign, ("x-user-id", "first")).await.status, 202);
 
     let faults = [Fault::Late(Duration::from_millis(900)), Fault::Garbage, Fault::Close];
@@ -169,7 +169,7 @@ async fn hang_ups(system: &System) {
     let campaign = system.campaign(2 * u32::try_from(EACH).unwrap());
     let chaos = Chaos::before(&system.stack.endpoints.redis_rest_url).await;
     let vars = [("AUTH", "insecure-header"), ("UPSTASH_REDIS_REST_URL", &*chaos.url), ("LOG_SAMPLE", "0")];
-    let gate = system.stack.gate("gate-hang-ups", &vars).await.unwrap();
+    let gate = system.stack.gate("gate-hang-ups", &vars, &[]).await.unwrap();
     chaos.set(Fault::Late(Duration::from_millis(400)));
     let leaving = join_all((0..EACH).map(|n| {
         let (gate, campaign) = (&gate.url, &campaign);
@@ -208,8 +208,8 @@ async fn hang_ups(system: &System) {
 async fn holders_and_a_raise(system: &System) {
     let campaign = system.campaign(5);
     let vars = [("AUTH", "insecure-header"), ("LOG_SAMPLE", "0")];
-    let one = system.stack.gate("gate-one", &vars).await.unwrap();
-    let two = system.stack.gate("gate-two", &vars).await.unwrap();
+    let one = system.stack.gate("gate-one", &vars, &[]).await.unwrap();
+    let two = system.stack.gate("gate-two", &vars, &[]).await.unwrap();
     for n in 0..5 {
         assert_eq!(claim(system, &one.url, &campaign, ("x-user-id", &format!("holder-{n}"))).await.status, 202);
     }
@@ -275,7 +275,7 @@ async fn kafka_has_the_word(system: &System) {
         ("KAFKA_REST_URL", &*chaos.url),
         ("KAFKA_DEADLINE_MS", "500"),
     ];
-    let gate = system.stack.gate("gate-kafka-ack", &vars).await.unwrap();
+    let gate = system.stack.gate("gate-kafka-ack", &vars, &[]).await.unwrap();
     let users: Vec<String> = (0..20).map(|n| format!("u-{n}")).collect();
     let all = async || {
         join_all(users.iter().map(async |user| claim(system, &gate.url, &campaign, ("x-user-id", user)).await)).await

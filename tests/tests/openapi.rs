@@ -1,40 +1,46 @@
 //! The OpenAPI document against the real gate: every documented answer is driven and fits, and no answer comes that is
 //! not documented. An answer is (operation, status, name of its example); problems are named by their type.
 //!
-//! To document a new answer: add it to `edge/public/openapi.json` with an example, and a line to `cases`. An answer
-//! marked `x-planned` needs no line until the gate gives it; then the mark has to go.
+//! To document a new answer: add it to `edge/public/openapi.json` with an example, and a line to `cases`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
-use dropgate_local::stack::{Part, ports};
-use dropgate_tests::{System, programs, repo, until};
+use dropgate_tests::{System, repo, tokens};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::io::Write as _;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 const CLAIM: &str = "POST /v1/campaigns/{campaign}/claims";
 const OWN: &str = "GET /v1/campaigns/{campaign}/claims/me";
 const CAMPAIGN: &str = "GET /v1/campaigns/{campaign}";
 const HEALTH: &str = "GET /healthz";
-/// The document's `components/responses/NotFound`: every address that it does not list.
+/// The document's `components/responses` `NotFound` and `TooLong`: every address that it does not list.
 const ELSEWHERE: &str = "GET /{elsewhere}";
+const ELSEWHERES: [(u16, &str); 2] = [(404, "NotFound"), (414, "TooLong")];
 const START: &str = "GET /";
 const PAGE: &str = "GET /c/{campaign}";
 const DOCUMENT: &str = "GET /openapi.json";
 
 /// Headers that the protocol or the runtime adds to any answer.
 const COMMON: [&str; 6] = ["content-type", "content-length", "date", "connection", "keep-alive", "transfer-encoding"];
+/// Headers that the document's introduction promises of every answer.
+const EVERYWHERE: [&str; 5] =
+    ["x-request-id", "vary", "access-control-allow-origin", "access-control-expose-headers", "server-timing"];
+/// A page of the allow-list.
+const ORIGIN: &str = "https://shop.example";
 
 /// Under which circumstances a case is driven.
 #[derive(Clone, Copy, PartialEq)]
 enum While {
     AllIsWell,
     RedisIsAway,
-    /// A gate of its own that lacks a setting.
+    /// A gate that lacks a setting.
     Misconfigured,
+    /// A gate whose visitors have used up their limit.
+    LimitIsReached,
+    /// A gate that wants proof that visitors are no programs, which nobody has.
+    ChallengeIsFailed,
 }
 
 /// One documented answer, and a request that must get it.
@@ -92,12 +98,13 @@ impl Case {
 
     async fn send(&self, gate: &str) -> Answer {
         let (method, path) = self.operation.split_once(' ').unwrap();
-        let path = path.replace("{campaign}", &self.campaign).replace("{elsewhere}", "v2/nothing/here");
+        let path = path.replace("{campaign}", &self.campaign).replace("{elsewhere}", &format!("v2/{}", self.campaign));
         let method = self.method.clone().unwrap_or_else(|| method.parse().unwrap());
         let url = format!("{gate}{path}");
         let mut request = dropgate_local::http_client().request(method, &url);
+        request = request.header("origin", ORIGIN).header("x-request-id", "r-1");
         if let Some(user) = &self.user {
-            request = request.header("x-user-id", user);
+            request = request.header("x-user-id", user).header("x-challenge", "a token");
         }
         if self.again {
             let first = dropgate_local::http_client().get(&url).send().await.unwrap();
@@ -124,7 +131,7 @@ struct Campaigns {
 
 #[rustfmt::skip]
 fn cases(at: &Campaigns) -> Vec<Case> {
-    use While::{Misconfigured, RedisIsAway};
+    use While::{ChallengeIsFailed, LimitIsReached, Misconfigured, RedisIsAway};
     let open = at.open.as_str();
     let mut cases = vec![
         case(CLAIM, 202, "admitted", open).by("newcomer"),
@@ -135,11 +142,13 @@ fn cases(at: &Campaigns) -> Vec<Case> {
         case(CLAIM, 400, "bad-request", open).by(&"x".repeat(129)),
         case(CLAIM, 401, "unauthenticated", open).by_nobody(),
         case(CLAIM, 403, "not-open", &at.early),
+        case(CLAIM, 403, "challenge-failed", open).during(ChallengeIsFailed),
         case(CLAIM, 404, "unknown-campaign", "no-such-campaign"),
         case(CLAIM, 405, "method-not-allowed", open).method(Method::GET),
         case(CLAIM, 410, "sold-out", &at.sold_out),
         case(CLAIM, 410, "closed", &at.over),
         case(CLAIM, 413, "too-large", open).body(4097),
+        case(CLAIM, 429, "too-many-requests", open).during(LimitIsReached),
         case(CLAIM, 503, "paused", &at.paused),
         case(CLAIM, 503, "unavailable", open).during(RedisIsAway),
         case(CLAIM, 503, "misconfigured", open).during(Misconfigured),
@@ -153,6 +162,7 @@ fn cases(at: &Campaigns) -> Vec<Case> {
         case(OWN, 404, "unknown-campaign", "no-such-campaign"),
         case(OWN, 405, "method-not-allowed", open).method(Method::POST),
         case(OWN, 413, "too-large", open).body(4097),
+        case(OWN, 429, "too-many-requests", open).during(LimitIsReached),
         case(OWN, 503, "unavailable", open).during(RedisIsAway),
         case(OWN, 503, "misconfigured", open).during(Misconfigured),
 
@@ -165,7 +175,8 @@ fn cases(at: &Campaigns) -> Vec<Case> {
         case(CAMPAIGN, 404, "unknown-campaign", "no-such-campaign"),
         case(CAMPAIGN, 405, "method-not-allowed", open).method(Method::PUT),
         case(CAMPAIGN, 413, "too-large", open).body(4097),
-        case(CAMPAIGN, 503, "unavailable", open).during(RedisIsAway),
+        // Not one that the gate has looked at within the last second.
+        case(CAMPAIGN, 503, "unavailable", "not-looked-at").during(RedisIsAway),
         case(CAMPAIGN, 503, "misconfigured", open).during(Misconfigured),
 
         case(HEALTH, 200, "ok", open),
@@ -173,7 +184,15 @@ fn cases(at: &Campaigns) -> Vec<Case> {
         case(HEALTH, 413, "too-large", open).body(4097),
         case(HEALTH, 503, "misconfigured", open).during(Misconfigured),
 
+        case("OPTIONS /v1/campaigns/{campaign}/claims", 204, "", open),
+        case("OPTIONS /v1/campaigns/{campaign}/claims/me", 204, "", open),
+        case("OPTIONS /v1/campaigns/{campaign}", 204, "", open),
+        case("OPTIONS /healthz", 204, "", open),
+        // A page of the allow-list asks before it claims.
+        case("OPTIONS /v1/campaigns/{campaign}/claims", 204, "", open).during(ChallengeIsFailed),
+
         case(ELSEWHERE, 404, "not-found", open),
+        case(ELSEWHERE, 414, "too-long", &"x".repeat(2048)),
         case(START, 200, "", open),
         case(START, 304, "", open).again(),
         case(PAGE, 200, "", open),
@@ -234,42 +253,36 @@ impl Document {
 
     fn response(&self, operation: &str, status: u16) -> Option<&Value> {
         if operation == ELSEWHERE {
-            return (status == 404).then(|| &self.0["components"]["responses"]["NotFound"]);
+            let response = ELSEWHERES.iter().find(|(known, _)| *known == status);
+            return response.map(|(_, name)| &self.0["components"]["responses"][name]);
         }
         let (method, path) = operation.split_once(' ').unwrap();
         let response = &self.0["paths"][path][method.to_lowercase()]["responses"][status.to_string()];
         (!response.is_null()).then(|| self.follow(response))
     }
 
-    /// All that is promised, and which of it is only planned.
-    fn promises(&self) -> (BTreeSet<Promise>, BTreeSet<Promise>) {
-        let (mut given, mut planned) = (BTreeSet::new(), BTreeSet::new());
-        let mut add = |operation: &str, later: bool, status: u16, response: &Value| {
+    /// All that is promised.
+    fn promises(&self) -> BTreeSet<Promise> {
+        let mut promises = BTreeSet::new();
+        let mut add = |operation: &str, status: u16, response: &Value| {
             let examples =
                 response["content"].as_object().and_then(|kinds| kinds.values().next()?["examples"].as_object());
             let names: Vec<&str> = examples.map_or(vec![""], |examples| examples.keys().map(String::as_str).collect());
-            for name in names {
-                let mark = &response["x-planned"];
-                let later = later || mark == true || mark.as_array().is_some_and(|names| names.contains(&name.into()));
-                let promise = (operation.to_owned(), status, name.to_owned());
-                if later {
-                    planned.insert(promise)
-                } else {
-                    given.insert(promise)
-                };
-            }
+            promises.extend(names.into_iter().map(|name| (operation.to_owned(), status, name.to_owned())));
         };
         for (path, methods) in self.0["paths"].as_object().unwrap() {
             for (method, operation) in methods.as_object().unwrap() {
                 let Some(responses) = operation["responses"].as_object() else { continue };
-                let name = format!("{} {path}", method.to_uppercase());
                 for (status, response) in responses {
-                    add(&name, operation["x-planned"] == true, status.parse().unwrap(), self.follow(response));
+                    let name = format!("{} {path}", method.to_uppercase());
+                    add(&name, status.parse().unwrap(), self.follow(response));
                 }
             }
         }
-        add(ELSEWHERE, false, 404, &self.0["components"]["responses"]["NotFound"]);
-        (given, planned)
+        for (status, name) in ELSEWHERES {
+            add(ELSEWHERE, status, &self.0["components"]["responses"][name]);
+        }
+        promises
     }
 
     /// Everything about `answer` that is not as documented; what has to fit a schema is left in `checks`.
@@ -293,7 +306,8 @@ impl Document {
         }
         // The page's own files carry what the platform adds.
         if ![START, PAGE, DOCUMENT].contains(&operation) {
-            let known = |name: &str| COMMON.contains(&name) || documented.keys().any(|k| k.eq_ignore_ascii_case(name));
+            let common = |name: &str| COMMON.contains(&name) || EVERYWHERE.contains(&name);
+            let known = |name: &str| common(name) || documented.keys().any(|k| k.eq_ignore_ascii_case(name));
             complaints.extend(
                 answer
                     .headers
@@ -338,32 +352,6 @@ impl Document {
     }
 }
 
-/// Starts a gate beside the stack's own, from the same build, with other settings.
-async fn another_gate(system: &System, dir: &Path, name: &'static str, settings: &[(&str, &str)]) -> (Part, String) {
-    let mut spec = system.stack.part("edge").unwrap().spec.clone();
-    let port = ports::free().unwrap();
-    let mut set = |option: &str, value: OsString| -> OsString {
-        let at = spec.args.iter().position(|arg| arg == option).unwrap() + 1;
-        std::mem::replace(&mut spec.args[at], value)
-    };
-    set("--port", port.to_string().into());
-    set("--inspector-port", ports::free().unwrap().to_string().into());
-    set("--persist-to", dir.join(name).into());
-    let vars = dir.join(format!("{name}.env"));
-    let mut text = std::fs::read_to_string(set("--env-file", vars.clone().into())).unwrap();
-    for (key, value) in settings {
-        text =
-            text.lines().filter(|line| !line.starts_with(&format!("{key}="))).map(|line| format!("{line}\n")).collect();
-        text.push_str(&format!("{key}={value}\n"));
-    }
-    std::fs::write(vars, text).unwrap();
-    spec.name = name;
-    let gate = format!("http://127.0.0.1:{port}");
-    let part = spec.start(dir).unwrap();
-    until("the other gate answers", async || dropgate_local::http_client().get(&gate).send().await.is_ok()).await;
-    (part, gate)
-}
-
 /// Drives the cases of one circumstance. Returns what came of each.
 async fn drive(cases: &[Case], during: While, gate: &str) -> Vec<(&'static str, String, Answer)> {
     let mut answers = Vec::new();
@@ -399,11 +387,21 @@ async fn every_answer_is_as_documented_and_every_documented_answer_is_given() {
     let gate = system.url("");
     let cases = cases(&at);
 
-    let dir = programs().parent().unwrap().join("e2e/openapi/other-gates");
-    std::fs::create_dir_all(&dir).unwrap();
-    let (part, other) = another_gate(&system, &dir, "misconfigured", &[("KAFKA_REST_URL", "")]).await;
-    let mut answers = drive(&cases, While::Misconfigured, &other).await;
-    part.stop().await.unwrap();
+    let auth = ("AUTH", "insecure-header");
+    let misconfigured = system.stack.gate("misconfigured", &[auth, ("KAFKA_REST_URL", "")], &[]).await.unwrap();
+    let mut answers = drive(&cases, While::Misconfigured, &misconfigured.url).await;
+    let limited = system.stack.gate("limited", &[auth], &["LIMIT_PER_USER"]).await.unwrap();
+    answers.extend(drive(&cases, While::LimitIsReached, &limited.url).await);
+    let verdict =
+        tokens::Document::serve(&json!({ "success": false, "error-codes": ["invalid-input-response"] })).await;
+    let more = [auth, ("TURNSTILE_SECRET", "s"), ("TURNSTILE_URL", &verdict.url), ("CORS_ORIGINS", ORIGIN)];
+    let challenging = system.stack.gate("challenging", &more, &[]).await.unwrap();
+    let challenged = drive(&cases, While::ChallengeIsFailed, &challenging.url).await;
+    for (operation, _, answer) in &challenged {
+        assert_eq!(answer.header("access-control-allow-origin"), Some(ORIGIN), "{operation}");
+        assert_eq!(answer.header("x-request-id"), Some("r-1"), "{operation}");
+    }
+    answers.extend(challenged);
     answers.extend(drive(&cases, While::AllIsWell, &gate).await);
     answers.extend(
         system
@@ -414,7 +412,7 @@ async fn every_answer_is_as_documented_and_every_documented_answer_is_given() {
     );
     assert_eq!(answers.len(), cases.len());
 
-    let (promised, planned) = document.promises();
+    let promised = document.promises();
     let (mut complaints, mut checks) = (Vec::new(), Vec::new());
     let mut given = BTreeSet::new();
     for (operation, expected, answer) in &answers {
@@ -423,9 +421,7 @@ async fn every_answer_is_as_documented_and_every_documented_answer_is_given() {
         if got != *expected {
             complaints.push(format!("{operation}: expected {expected}, got {got}"));
         }
-        if planned.contains(&promise) {
-            complaints.push(format!("{operation} {got}: the gate gives it, so x-planned has to go"));
-        } else if !promised.contains(&promise) {
+        if !promised.contains(&promise) {
             complaints.push(format!("{operation} {got} is not documented"));
         }
         complaints.extend(

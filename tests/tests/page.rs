@@ -8,7 +8,6 @@ use std::process::{Command, Stdio};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
 #[tokio::test]
-#[ignore = "needs a browser: make test-page"]
 async fn visitors_get_what_the_page_tells_them() {
     let system = System::start("page").await;
     let made = |id: &str, capacity: &str, more: &[&str]| {

@@ -304,15 +304,15 @@ impl Stack {
     }
 
     /// Starts a gate beside the stack's own, on workerd alone. `more` comes on top of the stack's
-    /// settings and may replace them.
+    /// settings and may replace them; the rate limits named in `reached` are used up.
     ///
     /// # Errors
     /// If it does not come up.
-    pub async fn gate(&self, name: &'static str, more: &[(&str, &str)]) -> Result<Gate> {
+    pub async fn gate(&self, name: &'static str, more: &[(&str, &str)], reached: &[&str]) -> Result<Gate> {
         let ours = self.endpoints.gate_vars();
         let kept = ours.into_iter().filter(|(name, _)| !more.iter().any(|(other, _)| other == name));
         let vars: Vec<_> = kept.chain(more.iter().copied()).collect();
-        Gate::start(&self.site, name, &vars).await
+        Gate::start(&self.site, name, &vars, reached).await
     }
 
     /// Keeps the stack alive: starts a part again that has ended, and does what the cron does. Returns

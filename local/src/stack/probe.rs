@@ -22,6 +22,8 @@ pub enum Probe {
     Database(String),
     /// GET on this URL answers 200.
     Http(String),
+    /// GET on this URL answers whatever it likes.
+    Answer(String),
     /// This text stands in the part's output.
     Output(&'static str),
 }
@@ -34,6 +36,9 @@ impl Probe {
             Self::Redis(address) => timeout(ANSWER_WITHIN, ping(address)).await.is_ok_and(|r| r.is_ok()),
             Self::Database(url) => timeout(ANSWER_WITHIN, connect(url)).await.is_ok_and(|r| r.is_ok()),
             Self::Http(url) => timeout(ANSWER_WITHIN, get(url)).await.is_ok_and(|r| r.is_ok()),
+            Self::Answer(url) => {
+                timeout(ANSWER_WITHIN, crate::http_client().get(url).send()).await.is_ok_and(|r| r.is_ok())
+            }
             Self::Kafka(bootstrap) => {
                 let bootstrap = bootstrap.clone();
                 tokio::task::spawn_blocking(move || metadata(&bootstrap)).await.unwrap_or(false)

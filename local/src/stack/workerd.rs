@@ -18,12 +18,12 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Starts a gate with `vars` as its settings and waits until it answers. Gates of one name share
-    /// a folder and a log.
+    /// Starts a gate with `vars` as its settings and waits until it answers. Its rate limits of the
+    /// names in `reached` are used up. Gates of one name share a folder and a log.
     ///
     /// # Errors
     /// If the gate is not built, or does not come up.
-    pub async fn start(site: &Site, name: &'static str, vars: &[(&str, &str)]) -> Result<Self> {
+    pub async fn start(site: &Site, name: &'static str, vars: &[(&str, &str)], reached: &[&str]) -> Result<Self> {
         let edge = site.repo.join("edge");
         let home = site.folder(name)?;
         let copy = |file: &str| {
@@ -36,7 +36,7 @@ impl Gate {
         let url = format!("http://127.0.0.1:{port}");
         let wrangler_toml = fs::read_to_string(edge.join("wrangler.toml"))?;
         let date = wrangler_toml.lines().find_map(|line| line.strip_prefix("compatibility_date = "));
-        let config = config(port, date.context("wrangler.toml has no compatibility_date")?, vars);
+        let config = config(port, date.context("wrangler.toml has no compatibility_date")?, vars, reached);
         write_secret(&home.join("config.capnp"), &config)?;
         let spec = Spec {
             name,
@@ -44,7 +44,7 @@ impl Gate {
             args: ["serve", "config.capnp"].map(Into::into).to_vec(),
             env: vec![],
             cwd: home,
-            probe: Probe::Http(format!("{url}/healthz")),
+            probe: Probe::Answer(url.clone()),
             stop_within: Duration::from_secs(5),
         };
         let mut part = spec.start(&site.logs())?;
@@ -65,11 +65,12 @@ fn program(site: &Site) -> Result<std::path::PathBuf> {
         .context("there is no workerd in edge/node_modules: run `make setup`")
 }
 
-fn config(port: u16, date: &str, vars: &[(&str, &str)]) -> String {
+fn config(port: u16, date: &str, vars: &[(&str, &str)], reached: &[&str]) -> String {
     // A string of Cap'n Proto's text form is escaped as in C; JSON's escapes are a part of that.
     let text = |value: &str| serde_json::Value::from(value).to_string();
-    let bindings: Vec<String> =
-        vars.iter().map(|(name, value)| format!("(name = {}, text = {})", text(name), text(value))).collect();
+    let vars = vars.iter().map(|(name, value)| format!("(name = {}, text = {})", text(name), text(value)));
+    let limits = reached.iter().map(|name| format!("(name = {}, wrapped = (moduleName = \"reached\"))", text(name)));
+    let bindings: Vec<String> = vars.chain(limits).collect();
     format!(
         r#"using Workerd = import "/workerd/workerd.capnp";
 const config :Workerd.Config = (
@@ -77,6 +78,8 @@ const config :Workerd.Config = (
     (name = "gate", worker = .gate),
     (name = "internet", network = (allow = ["public", "private", "local"], tlsOptions = (trustBrowserCas = true))),
   ],
+  extensions = [(modules = [(name = "reached", internal = true,
+    esModule = "export default () => ({{ limit: async () => ({{ success: false }}) }})")])],
   sockets = [(name = "http", address = "127.0.0.1:{port}", http = (), service = "gate")],
 );
 const gate :Workerd.Worker = (
