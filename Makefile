@@ -4,12 +4,12 @@ SHELL := /bin/bash
 BIN := target/service
 LOCAL := $(BIN)/dropgate-local
 CACHE := $(or $(DROPGATE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dropgate)
-WORKER := edge/build/worker/shim.mjs
-EDGE_SOURCES := $(shell find edge/src shared/src shared/lua -type f) shared/build.rs \
+WORKER := edge/build/index_bg.wasm
+EDGE_SOURCES := edge/entry.mjs $(shell find edge/src shared/src shared/lua -type f) shared/build.rs \
 	Cargo.toml Cargo.lock edge/Cargo.toml shared/Cargo.toml edge/build.sh edge/package-lock.json
 DENY := $(CACHE)/cargo-deny-0.20.2
 
-.PHONY: help setup build edge demo up down status logs sql test test-page unit e2e openapi size deny audit lint fmt docs clean
+.PHONY: help setup build edge demo up down status logs sql test test-page unit e2e bench-edge openapi size deny audit lint fmt docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -60,6 +60,14 @@ e2e: build
 test-page: export DROPGATE_BROWSER := 1
 test-page: build ## the drop page in Chromium (installs it); pictures of every state in target/pictures
 	cargo test --locked -p dropgate-tests --features browser --test page -- --nocapture
+
+bench-edge: export DROPGATE_BENCH := 1
+bench-edge: build bench/peers/build ## the gate beside a bare worker and the usual ones; ROUNDS=5 SECONDS=5
+	@cargo build --locked --profile service -p dropgate-bench
+	@$(BIN)/dropgate-bench edge
+
+bench/peers/build: $(wildcard bench/peers/*.js) bench/peers/package-lock.json
+	@cd bench/peers && npm ci --no-audit --no-fund --silent && npm run --silent build
 
 openapi: setup ## check the OpenAPI document and its examples
 	@node edge/openapi.mjs

@@ -33,6 +33,7 @@ const vars = {
   COUPON_CODE_SECRET: "0123456789abcdef",
 };
 for (const file of ["index.js", "index_bg.wasm"]) copyFileSync(`${build}/${file}`, `${dir}/${file}`);
+copyFileSync("entry.mjs", `${dir}/entry.mjs`);
 const bindings = Object.entries(vars).map(([name, text]) => `(name = "${name}", text = "${text}")`);
 writeFileSync(
   `${dir}/config.capnp`,
@@ -42,7 +43,11 @@ const config :Workerd.Config = (
   sockets = [(name = "http", address = "127.0.0.1:${port}", http = (), service = "gate")],
 );
 const gate :Workerd.Worker = (
-  modules = [(name = "index.js", esModule = embed "index.js"), (name = "index_bg.wasm", wasm = embed "index_bg.wasm")],
+  modules = [
+    (name = "entry.mjs", esModule = embed "entry.mjs"),
+    (name = "build/index.js", esModule = embed "index.js"),
+    (name = "build/index_bg.wasm", wasm = embed "index_bg.wasm"),
+  ],
   compatibilityDate = "2026-04-01",
   bindings = [${bindings.join(", ")}],
 );`,

@@ -183,6 +183,13 @@ impl<H: Network> Gate<H> {
         }
     }
 
+    /// The headers that [`Gate::begin`] reads of nearly every request.
+    #[must_use]
+    pub fn headers(&self) -> Vec<&'static str> {
+        let origin = (!self.cors_origins.is_empty()).then_some("origin");
+        [self.auth.header(), "x-request-id"].into_iter().chain(origin).collect()
+    }
+
     /// Everything that needs no I/O.
     #[must_use]
     pub fn begin<E: Errand>(&self, visit: &Visit<'_>, errand: &E) -> Step {

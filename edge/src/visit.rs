@@ -19,9 +19,12 @@ impl Visit<'_> {
     /// The path within the URL, without the query.
     #[must_use]
     pub fn path(&self) -> &str {
-        let after_scheme = self.url.split_once("://").map_or(self.url, |(_, rest)| rest);
-        let path = after_scheme.find('/').and_then(|at| after_scheme.get(at..)).unwrap_or("/");
-        path.split(['?', '#']).next().unwrap_or(path)
+        // "https://host/path?query": the third slash. A plain path has none before it.
+        let mut slashes = self.url.bytes().enumerate().filter(|(_, byte)| *byte == b'/').map(|(at, _)| at);
+        let begins = if self.url.starts_with('/') { Some(0) } else { slashes.nth(2) };
+        let path = begins.and_then(|at| self.url.get(at..)).unwrap_or("/");
+        let end = path.bytes().position(|byte| byte == b'?' || byte == b'#');
+        end.and_then(|end| path.get(..end)).unwrap_or(path)
     }
 
     /// The W3C trace context, if it is one (version 00).

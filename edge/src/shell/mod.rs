@@ -23,7 +23,14 @@ use web_sys::{Headers, Request, Response, ResponseInit};
 // Linked for its start-up hooks: worker-build's entry point asks for `__worker_init_state`.
 use worker as _;
 
-type Shared = Result<Rc<Gate<Fetch>>, String>;
+type Shared = Result<Rc<Door>, String>;
+
+/// The gate, and the headers that every request is asked for, by their names for us and for [`look`].
+struct Door {
+    gate: Rc<Gate<Fetch>>,
+    headers: Vec<&'static str>,
+    names: Array,
+}
 
 /// An answer that is given to many, in the runtime's own terms.
 struct Ready {
@@ -34,9 +41,25 @@ struct Ready {
 
 thread_local! {
     /// Built from the environment at the first event. An isolate's environment never changes.
-    static GATE: OnceCell<Shared> = const { OnceCell::new() };
+    static DOOR: OnceCell<Shared> = const { OnceCell::new() };
     /// The last answer that was shared: after sold-out, nearly all answers are this one.
     static READY: RefCell<Option<Ready>> = const { RefCell::new(None) };
+}
+
+#[wasm_bindgen(inline_js = r#"
+export function look(request, names) {
+  const headers = request.headers;
+  let seen = request.method + "\n" + request.url;
+  for (const name of names) {
+    const value = headers.get(name);
+    seen += value === null ? "\n" : "\n=" + value;
+  }
+  return seen;
+}"#)]
+extern "C" {
+    /// Method, URL and the headers of these names, one a line; a header that is there begins with "=".
+    /// None of them can hold the end of a line.
+    fn look(request: &Request, names: &Array) -> String;
 }
 
 #[wasm_bindgen]
@@ -164,14 +187,17 @@ fn words(error: JsValue) -> String {
     js_sys::Error::from(error).to_string().into()
 }
 
-fn gate(env: &JsValue) -> Shared {
-    GATE.with(|cell| {
+fn door(env: &JsValue) -> Shared {
+    DOOR.with(|cell| {
         cell.get_or_init(|| {
             let settings = Settings::read(|name| Reflect::get(env, &name.into()).ok()?.as_string());
             if let Err(problems) = &settings {
                 console_error(&json!({ "event": "misconfigured", "problems": problems.0 }).to_string());
             }
-            settings.map(|settings| Rc::new(Gate::new(settings, Fetch))).map_err(|e| e.to_string())
+            let gate = settings.map(|settings| Rc::new(Gate::new(settings, Fetch))).map_err(|e| e.to_string())?;
+            let headers = gate.headers();
+            let names = headers.iter().copied().map(JsValue::from_str).collect();
+            Ok(Rc::new(Door { gate, headers, names }))
         })
         .clone()
     })
@@ -180,15 +206,20 @@ fn gate(env: &JsValue) -> Shared {
 /// A request. Returns a Response where the answer needs no I/O, else a Promise of one.
 #[wasm_bindgen]
 pub fn fetch(request: &Request, env: JsValue, context: Context) -> JsValue {
-    let gate = match gate(&env) {
-        Ok(gate) => gate,
+    let door = match door(&env) {
+        Ok(door) => door,
         Err(problems) => return response(&Problem::Misconfigured(problems).reply(), false),
     };
-    let method = request.method();
+    // Each text that crosses into or out of WebAssembly costs a microsecond or so: the ones that every
+    // request needs come in one piece, the others when they are asked for.
+    let seen = look(request, &door.names);
+    let mut lines = seen.split('\n');
+    let (method, url) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
     let head = method == "HEAD";
-    let url = request.url();
-    let headers = request.headers();
-    let header = |name: &str| headers.get(name).ok().flatten();
+    let header = |name: &str| match door.headers.iter().zip(lines.clone()).find(|(known, _)| **known == name) {
+        Some((_, value)) => value.strip_prefix('=').map(str::to_owned),
+        None => request.headers().get(name).ok().flatten(),
+    };
     let event = Event { context, env };
     #[cfg(feature = "panic-trial")]
     if url.ends_with("/panic") {
@@ -201,11 +232,14 @@ pub fn fetch(request: &Request, env: JsValue, context: Context) -> JsValue {
         })
         .into();
     }
-    match gate.begin(&Visit { method: &method, url: &url, header: &header }, &event) {
+    match door.gate.begin(&Visit { method, url, header: &header }, &event) {
         // Whoever holds it beside this request means to give it again.
         Step::Answer(reply) if !head && Rc::strong_count(&reply) > 1 => ready(reply),
         Step::Answer(reply) => response(&reply, head),
-        Step::Call(call) => promise(async move { Ok(response(&gate.finish(call, event).await, head)) }).into(),
+        Step::Call(call) => {
+            let gate = Rc::clone(&door.gate);
+            promise(async move { Ok(response(&gate.finish(call, event).await, head)) }).into()
+        }
     }
 }
 
@@ -213,8 +247,8 @@ pub fn fetch(request: &Request, env: JsValue, context: Context) -> JsValue {
 #[wasm_bindgen]
 pub fn scheduled(_event: &JsValue, env: JsValue, context: Context) -> Promise {
     promise(async move {
-        if let Ok(gate) = gate(&env) {
-            gate.sweep(&Event { context, env }).await;
+        if let Ok(door) = door(&env) {
+            door.gate.sweep(&Event { context, env }).await;
         }
         Ok(JsValue::UNDEFINED)
     })

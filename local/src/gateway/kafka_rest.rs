@@ -25,6 +25,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use record::{Format, Malformed, Record};
 use serde::Serialize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The default limit of a request body.
 pub const DEFAULT_BODY_LIMIT_BYTES: usize = 10 * 1024 * 1024;
@@ -35,11 +36,12 @@ const ANSWER_TYPE: HeaderValue = HeaderValue::from_static("application/vnd.kafka
 struct Gateway {
     upstream: Upstream,
     token: Token,
+    produce_calls: Arc<AtomicU64>,
 }
 
 /// The REST API over `upstream`, for callers that show `token` (Bearer, or as Basic password).
 pub fn router(upstream: Upstream, token: Token, body_limit_bytes: usize) -> Router {
-    let gateway = Arc::new(Gateway { upstream, token });
+    let gateway = Arc::new(Gateway { upstream, token, produce_calls: Arc::default() });
     Router::new()
         .route("/topics", get(topics))
         .route("/topics/{topic}", post(produce))
@@ -117,9 +119,14 @@ async fn health(State(gateway): State<Arc<Gateway>>) -> Response {
     #[derive(Serialize)]
     struct Health {
         status: &'static str,
+        /// Since the start.
+        produce_calls: u64,
     }
     match gateway.upstream.topic_names().await {
-        Ok(_) => answer(StatusCode::OK, &Health { status: "ok" }),
+        Ok(_) => answer(
+            StatusCode::OK,
+            &Health { status: "ok", produce_calls: gateway.produce_calls.load(Ordering::Relaxed) },
+        ),
         Err(error) => unavailable(&error).into_response(),
     }
 }
@@ -138,6 +145,7 @@ async fn produce(
     Path(topic): Path<String>,
     request: Request,
 ) -> Result<Response, Refusal> {
+    gateway.produce_calls.fetch_add(1, Ordering::Relaxed);
     let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let format = content_type.and_then(Format::of).ok_or_else(|| {
         Refusal::plain(

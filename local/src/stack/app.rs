@@ -47,7 +47,7 @@ pub fn edge(site: &Site, endpoints: &Endpoints) -> Result<(Spec, String)> {
     if !wrangler.exists() {
         bail!("there is no wrangler in edge/node_modules: run `make setup`");
     }
-    if !edge.join("build/worker/shim.mjs").exists() {
+    if !edge.join("build/index_bg.wasm").exists() {
         bail!("the gate is not built: run `make build`");
     }
     let port = ports::given("EDGE_PORT", Some(8787))?;

@@ -10,7 +10,7 @@ mod workerd;
 
 pub use probe::Probe;
 pub use process::{Part, Spec};
-pub use workerd::Gate;
+pub use workerd::{Code, Worker};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use futures_util::future::try_join_all;
@@ -308,11 +308,41 @@ impl Stack {
     ///
     /// # Errors
     /// If it does not come up.
-    pub async fn gate(&self, name: &'static str, more: &[(&str, &str)], reached: &[&str]) -> Result<Gate> {
+    pub async fn gate(&self, name: &'static str, more: &[(&str, &str)], reached: &[&str]) -> Result<Worker> {
         let ours = self.endpoints.gate_vars();
         let kept = ours.into_iter().filter(|(name, _)| !more.iter().any(|(other, _)| other == name));
         let vars: Vec<_> = kept.chain(more.iter().copied()).collect();
-        Gate::start(&self.site, name, &vars, reached).await
+        self.worker(Code::Gate, name, &vars, reached).await
+    }
+
+    /// Starts a worker of any code beside the stack.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub async fn worker(
+        &self,
+        code: Code<'_>,
+        name: &'static str,
+        vars: &[(&str, &str)],
+        reached: &[&str],
+    ) -> Result<Worker> {
+        Worker::start(&self.site, code, name, vars, reached).await
+    }
+
+    /// The process of each part.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        self.parts.iter().map(Part::pid).collect()
+    }
+
+    /// Stops a part for good.
+    ///
+    /// # Errors
+    /// If there is no such part, or it cannot be told whether it has ended.
+    pub async fn stop_part(&mut self, name: &str) -> Result<()> {
+        let at = self.parts.iter().position(|part| part.spec.name == name);
+        let part = at.map(|at| self.parts.remove(at)).with_context(|| format!("this stack has no part {name}"))?;
+        part.stop().await.map(drop)
     }
 
     /// Keeps the stack alive: starts a part again that has ended, and does what the cron does. Returns
