@@ -12,13 +12,18 @@
 
 pub mod app;
 pub mod batch;
+pub mod budget;
 pub mod campaign;
 pub mod config;
 pub mod confirm;
 pub mod consumer;
 pub mod dead_letter;
 pub mod decode;
+pub mod desk;
+pub mod health;
+pub mod http;
 pub mod kafka;
+pub mod metrics;
 pub mod moment;
 pub mod offsets;
 pub mod outage;

@@ -39,6 +39,15 @@ pub async fn missing(settings: &KafkaSettings, topics: &'static [&'static str]) 
     .await
 }
 
+/// How many partitions `topic` has.
+///
+/// # Errors
+/// [`Fault`] if no broker answers.
+pub async fn count(settings: &KafkaSettings, topic: &'static str) -> Result<usize, Fault> {
+    let config = settings.client();
+    blocking(move || Ok(partitions(&observer(&config)?, topic)?.len())).await
+}
+
 /// Creates topics: the first with the wanted partitions, which is the one that is read by many issuers;
 /// the others, dead letters, with one partition and no end of retention.
 ///

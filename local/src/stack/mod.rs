@@ -84,6 +84,8 @@ pub struct Endpoints {
     pub database_url: String,
     /// What coupon codes are derived from.
     pub code_secret: String,
+    /// The issuer's health and metrics.
+    pub issuer_url: String,
 }
 
 impl Endpoints {
@@ -271,6 +273,7 @@ impl Stack {
             kafka_rest_token,
             database_url,
             code_secret: secrets.codes,
+            issuer_url: format!("http://127.0.0.1:{}", ports::given("ISSUER_PORT", None)?),
         };
         endpoints.edge_url = added(&mut gateways, app::edge(site, &endpoints)?);
         gateways.push(app::issuer(site, &endpoints)?);
