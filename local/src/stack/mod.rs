@@ -343,6 +343,16 @@ impl Stack {
         self.parts.iter().find(|part| part.spec.name == name)
     }
 
+    /// Stops a part for good.
+    ///
+    /// # Errors
+    /// If there is no such part.
+    pub async fn end(&mut self, name: &str) -> Result<()> {
+        let at = self.parts.iter().position(|part| part.spec.name == name);
+        let part = at.map(|at| self.parts.remove(at)).with_context(|| format!("this stack has no part {name}"))?;
+        part.stop().await.map(drop)
+    }
+
     /// Stops a part, runs `meanwhile` without it, and starts it again.
     ///
     /// # Errors
