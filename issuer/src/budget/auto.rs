@@ -6,14 +6,14 @@
 //!
 //! - After a write that took `t` there is a pause of `t * (1 - duty) / duty`: a database that becomes
 //!   slower is written to less often, at once and without any decision. The duty is at most
-//!   [`MOST`]: nine of ten commits of a neighbour meet none of ours.
-//! - A batch grows only while it takes no longer than twice a single row does. A neighbour who does meet
-//!   us waits about as long as for two neighbours.
+//!   [`MOST`]: nineteen of twenty commits of a neighbour meet none of ours.
+//! - A batch grows only while it takes no longer than one and a half times what a single row takes, and
+//!   shrinks when it takes longer. A neighbour who does meet us waits hardly longer than for another
+//!   neighbour, and many rows a commit is what makes so few commits enough.
 //! - The signal is the latency of our own writes against a **quiet baseline**: the lower quartile of the
 //!   last minute, for each class of batch sizes by itself. At least once a second a batch is a single row:
 //!   just what a neighbour does, so its latency is what he sees. It needs no table and no row of its own.
-//! - If two of the last three writes took more than twice their baseline, duty and batch are halved at
-//!   once; after [`CALM`] without that the duty grows by a percentage point a second. It is never zero.
+//! - If two of the last three writes took more than twice their baseline, the duty is halved at once; after [`CALM`] without that the duty grows by half a percentage point a second. It is never zero.
 //! - The start is slow: single rows at a low duty, which is also how the first baseline is learned; then
 //!   the duty doubles four times a second until the first cut.
 //!
@@ -25,16 +25,16 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// The greatest part of the time spent writing.
-pub const MOST: f64 = 0.10;
+pub const MOST: f64 = 0.05;
 /// The least.
 pub const LEAST: f64 = 0.01;
 const FIRST: f64 = 0.02;
 /// At this duty the cuts are worth a line in the log.
-const NEWS: f64 = MOST / 4.0;
+const NEWS: f64 = MOST / 2.5;
 /// Rows of a batch at most.
 pub const MOST_ROWS: usize = 64;
 /// The duty's growth in a second of calm.
-const GROWTH: f64 = 0.01;
+const GROWTH: f64 = 0.005;
 /// In the slow start it doubles this often.
 const DOUBLE_EVERY: Duration = Duration::from_millis(250);
 /// After a cut the duty stays for this long.
@@ -42,7 +42,7 @@ const CALM: Duration = Duration::from_secs(1);
 /// A write that takes this many times its baseline is a sign of others.
 const BUSY: f64 = 2.0;
 /// A batch may take this many times what a single row takes.
-const LONG: f64 = 2.0;
+const LONG: f64 = 1.5;
 /// No pause is longer: a database that takes seconds for a row is given up by nobody.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A single row is written at least this often.
@@ -171,8 +171,6 @@ impl Auto {
             self.starting = false;
             self.grown_at = now;
             self.duty = (self.duty / 2.0).max(LEAST);
-            self.batch = (self.batch / 2).max(1);
-            self.short = 0;
             // A single cut may be chance, and is no news.
             let news = self.duty <= NEWS && !self.slowed;
             self.slowed |= news;
@@ -298,7 +296,7 @@ mod tests {
             assert!(first.rows < 100, "the start is slow: {}", first.rows);
             db.run(4.5, 1.0);
             let ran = db.run(60.0, 1.0);
-            assert!(ran.per_second() > 1_500.0, "seed {seed}: {} rows/s", ran.per_second());
+            assert!(ran.per_second() > 1_000.0, "seed {seed}: {} rows/s", ran.per_second());
             assert!(ran.writing_s / ran.all_s <= MOST * 1.01, "seed {seed}");
         }
     }
@@ -313,13 +311,13 @@ mod tests {
             db.run(0.3, 4.0);
             assert!(db.auto.duty() <= duty / 2.0, "seed {seed}: {} after 0.3 s", db.auto.duty());
             let busy = db.run(10.0, 4.0);
-            assert!(busy.per_second() < quiet / 15.0, "seed {seed}: {} of {quiet}", busy.per_second());
+            assert!(busy.per_second() < quiet / 8.0, "seed {seed}: {} of {quiet}", busy.per_second());
             assert!(busy.rows > 0, "never zero");
             assert_eq!(db.changes.first(), Some(&Change::Slowed), "told once, not with every cut");
             assert!(db.changes.len() <= 1, "{:?}", db.changes);
 
             let (soon, duty_soon) = (db.run(1.0, 1.0).per_second(), db.auto.duty());
-            assert!(duty_soon < MOST / 2.0, "seed {seed}: recovers slowly: {soon}, {duty_soon}");
+            assert!(duty_soon <= MOST / 2.0, "seed {seed}: recovers slowly: {soon}, {duty_soon}");
             db.run(25.0, 1.0);
             let later = db.run(5.0, 1.0).per_second();
             assert!(later > quiet / 3.0, "seed {seed}: {later} of {quiet}");
@@ -336,11 +334,11 @@ mod tests {
     }
 
     #[test]
-    fn a_database_of_100_rows_a_minute_is_left_nine_tenths_of_its_time() {
+    fn a_database_of_100_rows_a_minute_is_left_most_of_its_time() {
         let mut db = Simulated::new(0.3, 0.3, 0.1, 3);
         let ran = db.run(1_800.0, 1.0);
         assert!(ran.writing_s / ran.all_s < 0.15, "{}", ran.writing_s / ran.all_s);
-        assert!(ran.rows > 200 && ran.longest_s < 6.0, "{} rows, {} s", ran.rows, ran.longest_s);
+        assert!(ran.rows > 100 && ran.longest_s < 6.0, "{} rows, {} s", ran.rows, ran.longest_s);
     }
 
     #[test]
@@ -349,7 +347,7 @@ mod tests {
         let mut db = Simulated::new(0.001, 0.0005, 0.1, 5);
         let ran = db.run(60.0, 1.0);
         let mean = count(ran.rows) / f64::from(ran.writes);
-        assert!((1.5..=8.0).contains(&mean), "{mean} rows a batch");
+        assert!((1.0..=8.0).contains(&mean), "{mean} rows a batch");
     }
 
     #[test]
