@@ -195,13 +195,13 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
         }
         tokio::spawn(http::serve(listener, Told::new(Arc::clone(&health), Arc::clone(&metrics), database.clone())));
     }
-    let Some(migrated) = until_up(&mut stop, || database.is_migrated()).await else {
+    let Some(migrated) = until_up(&mut stop, || database.is_migrated()).await? else {
         return Ok(());
     };
     if !migrated {
         return Err(Failure::Failed("the schema is missing or not up to date: run `issuer migrate`".to_owned()));
     }
-    let Some(missing) = until_up(&mut stop, || topics::missing(&settings.kafka, &TOPICS)).await else {
+    let Some(missing) = until_up(&mut stop, || topics::missing(&settings.kafka, &TOPICS)).await? else {
         return Ok(());
     };
     match settings.create_topics {
@@ -222,7 +222,7 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
     let dead_letters = KafkaDeadLetters::new(settings.kafka.clone(), TOPIC, DEAD_LETTER_TOPIC)?;
     let ledger = Coupons::new(database.clone(), settings.secret, settings.batch_records);
     let (queue, confirmer) = confirm::start(redis, Arc::clone(&metrics));
-    let Some(partitions) = until_up(&mut stop, || topics::count(&settings.kafka, TOPIC)).await else {
+    let Some(partitions) = until_up(&mut stop, || topics::count(&settings.kafka, TOPIC)).await? else {
         return Ok(());
     };
     let intake = KafkaIntake::join(&settings.kafka, TOPIC, partitions, Arc::clone(&metrics))?;
@@ -263,8 +263,9 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
     Ok(ended?)
 }
 
-/// Calls until the system at the other end answers. `None`: a stop was asked for before that.
-async fn until_up<T, F>(stop: &mut watch::Receiver<bool>, call: impl Fn() -> F) -> Option<T>
+/// Calls until the system at the other end answers. `None`: a stop was asked for before that. An error
+/// is one that no later try would mend.
+async fn until_up<T, F>(stop: &mut watch::Receiver<bool>, call: impl Fn() -> F) -> Result<Option<T>, Fault>
 where
     F: Future<Output = Result<T, Fault>>,
 {
@@ -272,7 +273,9 @@ where
     loop {
         let attempt = async {
             let answer = call().await;
-            if let Err(fault) = &answer {
+            if let Err(fault) = &answer
+                && fault.retry
+            {
                 if outage.failed(fault.label, Instant::now()) {
                     tracing::warn!(label = fault.label, "waiting: {fault}");
                 }
@@ -281,8 +284,12 @@ where
             answer
         };
         tokio::select! {
-            answer = attempt => if let Ok(answer) = answer { return Some(answer) },
-            _ = stop.wait_for(|stop| *stop) => return None,
+            answer = attempt => match answer {
+                Ok(answer) => return Ok(Some(answer)),
+                Err(fault) if fault.retry => {}
+                Err(fault) => return Err(fault),
+            },
+            _ = stop.wait_for(|stop| *stop) => return Ok(None),
         }
     }
 }

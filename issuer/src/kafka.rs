@@ -133,7 +133,12 @@ pub fn report(error: &KafkaError, reason: &str) {
 /// A Kafka error as a fault.
 #[must_use]
 pub fn fault(label: &'static str, retry: bool, error: &KafkaError) -> Fault {
-    let mut fault = Fault::unknown(Source::Kafka, label, error.to_string());
+    let detail = match error {
+        // Its own text repeats the value, which may be a mistyped password's.
+        KafkaError::ClientConfig(_, problem, key, _) => format!("{problem} ({key}; KAFKA_OPTIONS?)"),
+        other => other.to_string(),
+    };
+    let mut fault = Fault::unknown(Source::Kafka, label, detail);
     fault.retry = retry;
     fault
 }
@@ -158,5 +163,11 @@ mod tests {
         let config = settings.client_with(&[("a", "default"), ("b", "default")]);
         assert_eq!((config.get("a"), config.get("b")), (Some("given"), Some("default")));
         assert!(!format!("{settings:?}").contains("hunter2"));
+
+        let options = vec![("sasl.passwrd".to_owned(), "hunter2".to_owned())];
+        let settings = KafkaSettings { bootstrap: "h:1".to_owned(), options, ..KafkaSettings::default() };
+        let error = settings.client().create::<rdkafka::consumer::BaseConsumer>().err().unwrap();
+        let text = fault("settings", false, &error).to_string();
+        assert!(text.contains("sasl.passwrd") && !text.contains("hunter2"), "{text}");
     }
 }
