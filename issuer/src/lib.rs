@@ -5,7 +5,7 @@
 //!                                  `-> dead_letter (poison, acknowledged)
 //! ```
 //!
-//! The modules [`decode`], [`batch`], [`offsets`], [`slots`] and [`outage`] do no I/O and read no
+//! The modules [`decode`], [`batch`], [`budget`], [`offsets`], [`slots`] and [`outage`] do no I/O and read no
 //! clock. [`service`] is the loop over the ports of [`ports`]; [`consumer`], [`store`],
 //! [`dead_letter`], [`confirm`] and [`redis`] are the adapters behind them; [`app`] wires it all.
 #![forbid(unsafe_code)]
