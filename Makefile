@@ -51,8 +51,10 @@ test: build ## all tests
 	@awk '/^test result:/ { passed += $$4; failed += $$6 } END { printf "\n%d passed, %d failed\n", passed, failed }' \
 		target/test.log
 
+unit: export DROPGATE_MARIADB := 1
 unit: build
 	$(LOCAL) with-database cargo test --locked --workspace --exclude dropgate-tests
+	DATABASE_KIND=mariadb $(LOCAL) with-database cargo test --locked -p dropgate-issuer --test store
 
 e2e: build
 	cargo test --locked -p dropgate-tests --tests -- --test-threads=1

@@ -5,19 +5,22 @@ use crate::config::{CampaignCommand, Cli, Command, CreateArgs, DatabaseSettings,
 use crate::confirm;
 use crate::consumer::KafkaIntake;
 use crate::dead_letter::KafkaDeadLetters;
+use crate::health::{Health, State};
+use crate::http::{self, Told};
+use crate::metrics::Metrics;
 use crate::moment;
 use crate::outage::{Outage, random};
 use crate::redis;
-use crate::service::{Service, Step};
+use crate::service::{Pace, Service, ServiceError, Step};
 use crate::store::Database;
 use crate::store::coupons::Coupons;
 use crate::topics;
-use clap::Parser;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
 use std::future::Future;
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -52,6 +55,12 @@ impl From<Fault> for Failure {
     }
 }
 
+impl From<ServiceError> for Failure {
+    fn from(error: ServiceError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
 impl From<campaign::CampaignError> for Failure {
     fn from(error: campaign::CampaignError) -> Self {
         Self::Failed(error.to_string())
@@ -61,7 +70,7 @@ impl From<campaign::CampaignError> for Failure {
 /// Runs the binary.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::read();
     log_to_stderr();
     // reqwest is built without a provider of its own. An error means that one is installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -173,16 +182,26 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
         group = settings.kafka.group,
         redis = settings.redis.url,
         batch_records = settings.batch_records,
+        write_budget = %settings.write_budget,
         "issuer starts"
     );
     let database = open(&settings.database);
-    let Some(migrated) = until_up(&mut stop, || database.is_migrated()).await else {
+    let metrics = Arc::new(Metrics::default());
+    let health = Arc::new(Health::new(Arc::clone(&metrics)));
+    if let Some(address) = settings.http_listen {
+        let listener = http::bind(address).await.map_err(Failure::Usage)?;
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(%address, "health and metrics are served");
+        }
+        tokio::spawn(http::serve(listener, Told::new(Arc::clone(&health), Arc::clone(&metrics), database.clone())));
+    }
+    let Some(migrated) = until_up(&mut stop, || database.is_migrated()).await? else {
         return Ok(());
     };
     if !migrated {
         return Err(Failure::Failed("the schema is missing or not up to date: run `issuer migrate`".to_owned()));
     }
-    let Some(missing) = until_up(&mut stop, || topics::missing(&settings.kafka, &TOPICS)).await else {
+    let Some(missing) = until_up(&mut stop, || topics::missing(&settings.kafka, &TOPICS)).await? else {
         return Ok(());
     };
     match settings.create_topics {
@@ -202,10 +221,19 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
     let redis = redis::client(&settings.redis).map_err(Failure::Failed)?;
     let dead_letters = KafkaDeadLetters::new(settings.kafka.clone(), TOPIC, DEAD_LETTER_TOPIC)?;
     let ledger = Coupons::new(database.clone(), settings.secret, settings.batch_records);
-    let (queue, confirmer) = confirm::start(redis);
-    let intake = KafkaIntake::join(&settings.kafka, TOPIC)?;
+    let (queue, confirmer) = confirm::start(redis, Arc::clone(&metrics));
+    let Some(partitions) = until_up(&mut stop, || topics::count(&settings.kafka, TOPIC)).await? else {
+        return Ok(());
+    };
+    let intake = KafkaIntake::join(&settings.kafka, TOPIC, partitions, Arc::clone(&metrics))?;
     let ports = (intake, ledger, dead_letters, queue);
-    let mut service = Service::new(ports, settings.batch_records, settings.batch_linger, stop);
+    let pace = Pace {
+        batch_records: settings.batch_records,
+        linger: settings.batch_linger,
+        budget: settings.write_budget,
+        dead_letter_limit: settings.dead_letter_limit,
+    };
+    let mut service = Service::new(ports, pace, (Arc::clone(&health), metrics), stop);
 
     let ended = loop {
         match service.step().await {
@@ -215,6 +243,7 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
         }
     };
 
+    health.enter(State::Draining);
     // Offsets first: whatever happens afterwards, what is written is not read again.
     let counts = service.counts();
     let (intake, _ledger, _dead_letters, queue) = service.into_ports();
@@ -222,6 +251,7 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
     drop(queue);
     confirmer.finish(CONFIRM_LIMIT).await;
     database.close().await;
+    health.enter(State::Stopped);
     tracing::info!(
         records = counts.records,
         issued = counts.issued,
@@ -233,8 +263,9 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
     Ok(ended?)
 }
 
-/// Calls until the system at the other end answers. `None`: a stop was asked for before that.
-async fn until_up<T, F>(stop: &mut watch::Receiver<bool>, call: impl Fn() -> F) -> Option<T>
+/// Calls until the system at the other end answers. `None`: a stop was asked for before that. An error
+/// is one that no later try would mend.
+async fn until_up<T, F>(stop: &mut watch::Receiver<bool>, call: impl Fn() -> F) -> Result<Option<T>, Fault>
 where
     F: Future<Output = Result<T, Fault>>,
 {
@@ -242,7 +273,9 @@ where
     loop {
         let attempt = async {
             let answer = call().await;
-            if let Err(fault) = &answer {
+            if let Err(fault) = &answer
+                && fault.retry
+            {
                 if outage.failed(fault.label, Instant::now()) {
                     tracing::warn!(label = fault.label, "waiting: {fault}");
                 }
@@ -251,8 +284,12 @@ where
             answer
         };
         tokio::select! {
-            answer = attempt => if let Ok(answer) = answer { return Some(answer) },
-            _ = stop.wait_for(|stop| *stop) => return None,
+            answer = attempt => match answer {
+                Ok(answer) => return Ok(Some(answer)),
+                Err(fault) if fault.retry => {}
+                Err(fault) => return Err(fault),
+            },
+            _ = stop.wait_for(|stop| *stop) => return Ok(None),
         }
     }
 }

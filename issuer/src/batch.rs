@@ -2,21 +2,21 @@
 
 use std::time::{Duration, Instant};
 
-/// A batcher. The clock comes in with every call.
+/// A batcher. The clock comes in with every call, and so does the size of a batch: a budget may change it.
 #[derive(Debug)]
 pub struct Batcher<T> {
     items: Vec<T>,
     first_at: Option<Instant>,
-    size: usize,
+    room: usize,
     linger: Duration,
 }
 
 impl<T> Batcher<T> {
-    /// Batches of at most `size` items (at least one), none older than `linger` when it is due.
+    /// Has room for `room` items (at least one). None waits longer than `linger` for others.
     #[must_use]
-    pub fn new(size: usize, linger: Duration) -> Self {
-        let size = size.max(1);
-        Self { items: Vec::with_capacity(size), first_at: None, size, linger }
+    pub fn new(room: usize, linger: Duration) -> Self {
+        let room = room.max(1);
+        Self { items: Vec::with_capacity(room), first_at: None, room, linger }
     }
 
     /// Adds an item that arrived at `now`.
@@ -25,32 +25,48 @@ impl<T> Batcher<T> {
         self.items.push(item);
     }
 
-    /// Whether a batch should be taken at `now`.
-    #[must_use]
-    pub fn is_due(&self, now: Instant) -> bool {
-        self.is_full() || self.deadline().is_some_and(|deadline| deadline <= now)
-    }
-
-    /// Whether the batch has reached its size.
+    /// Whether there is no more room.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.items.len() >= self.size
+        self.items.len() >= self.room
     }
 
-    /// When the batch is due even if nothing more arrives; `None` while it is empty.
+    /// How many items there are.
     #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
-        self.first_at.map(|first_at| first_at + self.linger)
+    pub fn len(&self) -> usize {
+        self.items.len()
     }
 
-    /// Takes a batch, oldest items first. What exceeds the size stays, and stays as old as it is.
-    pub fn take(&mut self) -> Vec<T> {
-        if self.items.len() <= self.size {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// When a batch of `size` is due if nothing more arrives; `None` while there is nothing. A time in the
+    /// past: it is due.
+    #[must_use]
+    pub fn due_at(&self, size: usize) -> Option<Instant> {
+        let first_at = self.first_at?;
+        Some(if self.items.len() >= size.clamp(1, self.room) { first_at } else { first_at + self.linger })
+    }
+
+    /// Takes at most `size` items, oldest first. What exceeds that stays, and stays as old as it is.
+    pub fn take(&mut self, size: usize) -> Vec<T> {
+        if self.items.len() <= size {
             self.first_at = None;
-            return std::mem::replace(&mut self.items, Vec::with_capacity(self.size));
+            return std::mem::replace(&mut self.items, Vec::with_capacity(self.room));
         }
-        let rest = self.items.split_off(self.size);
+        let rest = self.items.split_off(size);
         std::mem::replace(&mut self.items, rest)
+    }
+
+    /// Drops the items that are not to be kept.
+    pub fn retain(&mut self, keep: impl FnMut(&T) -> bool) {
+        self.items.retain(keep);
+        if self.items.is_empty() {
+            self.first_at = None;
+        }
     }
 }
 
@@ -63,14 +79,15 @@ mod tests {
     #[test]
     fn due_by_size() {
         let now = Instant::now();
-        let mut batcher = Batcher::new(2, LINGER);
-        assert!(!batcher.is_due(now + LINGER * 100), "an empty batch is never due");
+        let mut batcher = Batcher::new(10, LINGER);
+        assert_eq!(batcher.due_at(2), None, "nothing is never due");
         batcher.push('a', now);
-        assert!(!batcher.is_due(now));
+        assert_eq!(batcher.due_at(2), Some(now + LINGER));
+        assert_eq!(batcher.due_at(1), Some(now));
         batcher.push('b', now);
-        assert!(batcher.is_due(now));
-        assert_eq!(batcher.take(), ['a', 'b']);
-        assert_eq!(batcher.deadline(), None);
+        assert_eq!(batcher.due_at(2), Some(now));
+        assert_eq!(batcher.take(2), ['a', 'b']);
+        assert_eq!(batcher.due_at(2), None);
     }
 
     #[test]
@@ -79,25 +96,35 @@ mod tests {
         let mut batcher = Batcher::new(100, LINGER);
         batcher.push('a', now);
         batcher.push('b', now + LINGER / 2);
-        assert_eq!(batcher.deadline(), Some(now + LINGER));
-        assert!(!batcher.is_due(now + LINGER - Duration::from_millis(1)));
-        assert!(batcher.is_due(now + LINGER));
-        assert_eq!(batcher.take(), ['a', 'b']);
+        assert_eq!(batcher.due_at(100), Some(now + LINGER));
+        assert_eq!(batcher.take(100), ['a', 'b']);
         batcher.push('c', now + LINGER * 5);
-        assert_eq!(batcher.deadline(), Some(now + LINGER * 6));
+        assert_eq!(batcher.due_at(100), Some(now + LINGER * 6));
     }
 
     #[test]
-    fn never_more_than_its_size_and_none_lost() {
+    fn never_more_than_asked_for_and_none_lost() {
         let now = Instant::now();
-        let mut batcher = Batcher::new(2, LINGER);
+        let mut batcher = Batcher::new(5, LINGER);
         for item in 0..5 {
+            assert!(!batcher.is_full());
             batcher.push(item, now);
         }
-        assert_eq!(batcher.take(), [0, 1]);
-        assert_eq!(batcher.take(), [2, 3]);
-        assert!(batcher.is_due(now + LINGER), "the rest is as old as it was");
-        assert_eq!(batcher.take(), [4]);
-        assert!(batcher.take().is_empty());
+        assert!(batcher.is_full());
+        assert_eq!(batcher.due_at(1_000), Some(now), "a batch larger than the room is due when that is full");
+        assert_eq!(batcher.take(2), [0, 1]);
+        assert_eq!(batcher.take(2), [2, 3]);
+        assert_eq!(batcher.due_at(2), Some(now + LINGER), "the rest is as old as it was");
+        assert_eq!(batcher.take(2), [4]);
+        assert!(batcher.take(2).is_empty());
+    }
+
+    #[test]
+    fn what_is_dropped_is_not_waited_for() {
+        let now = Instant::now();
+        let mut batcher = Batcher::new(5, LINGER);
+        batcher.push(1, now);
+        batcher.retain(|item| *item != 1);
+        assert_eq!((batcher.due_at(1), batcher.len()), (None, 0));
     }
 }

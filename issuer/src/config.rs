@@ -3,15 +3,18 @@
 //! Every setting has an environment variable and a flag. Everything that is wrong is told at once, by
 //! name and with what would be right; secrets are never printed.
 
-use crate::kafka::KafkaSettings;
+use crate::budget::WriteBudget;
+use crate::kafka::{KafkaSettings, check_option};
 use crate::redis::RedisSettings;
 use crate::topics::TopicSettings;
-use clap::builder::FalseyValueParser;
-use clap::{Args, Parser, Subcommand};
+use clap::builder::{FalseyValueParser, Resettable};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use dropgate_shared::code::CodeSecret;
 use dropgate_shared::ids::CampaignId;
 use sqlx::mysql::MySqlConnectOptions;
+use std::ffi::OsStr;
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -22,6 +25,23 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Reads the command line and the environment, in which an empty variable counts as absent: `NAME=` is
+    /// how many a compose file and shell says "the default". Ends the process where they are wrong.
+    #[must_use]
+    pub fn read() -> Self {
+        let is_empty = |name: &OsStr| std::env::var(name).is_ok_and(|value| value.trim().is_empty());
+        let matches = without_empty_variables(Self::command(), &is_empty).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+fn without_empty_variables(command: clap::Command, is_empty: &dyn Fn(&OsStr) -> bool) -> clap::Command {
+    command
+        .mut_args(|arg| if arg.get_env().is_some_and(is_empty) { arg.env(Resettable::Reset) } else { arg })
+        .mut_subcommands(|sub| without_empty_variables(sub, is_empty))
 }
 
 /// The verbs.
@@ -64,6 +84,34 @@ pub struct KafkaArgs {
     /// Consumer group of all issuers
     #[arg(long, env = "KAFKA_GROUP", default_value = "dropgate-issuer", value_name = "GROUP")]
     kafka_group: String,
+    #[command(flatten)]
+    member: Box<KafkaMemberArgs>,
+}
+
+/// What a Kafka may ask of its clients, and clients of it.
+#[derive(Args)]
+pub struct KafkaMemberArgs {
+    /// Name of this member, the same after each start (static membership): a short restart moves no partition
+    #[arg(long, env = "KAFKA_INSTANCE_ID", value_name = "NAME")]
+    kafka_instance_id: Option<String>,
+    /// plaintext, ssl, sasl_plaintext or sasl_ssl
+    #[arg(long, env = "KAFKA_SECURITY_PROTOCOL", value_name = "PROTOCOL")]
+    kafka_security_protocol: Option<String>,
+    /// PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512
+    #[arg(long, env = "KAFKA_SASL_MECHANISM", value_name = "MECHANISM")]
+    kafka_sasl_mechanism: Option<String>,
+    /// User at the brokers
+    #[arg(long, env = "KAFKA_SASL_USERNAME", value_name = "USER")]
+    kafka_sasl_username: Option<String>,
+    /// Its password
+    #[arg(long, env = "KAFKA_SASL_PASSWORD", hide_env_values = true, value_name = "PASSWORD")]
+    kafka_sasl_password: Option<String>,
+    /// Certificates of the authorities that signed the brokers' (PEM); without it those of the system
+    #[arg(long, env = "KAFKA_CA_FILE", value_name = "FILE")]
+    kafka_ca_file: Option<String>,
+    /// A setting of librdkafka, KEY=VALUE; repeatable, in the environment separated by commas or lines
+    #[arg(long = "kafka-option", env = "KAFKA_OPTIONS", hide_env_values = true, value_name = "KEY=VALUE")]
+    kafka_options: Vec<String>,
 }
 
 /// Redis.
@@ -100,6 +148,17 @@ pub struct RunArgs {
     #[arg(long, env = "BATCH_LINGER_MS", default_value_t = 20, value_name = "MS",
           value_parser = clap::value_parser!(u32).range(0..=10_000))]
     batch_linger_ms: u32,
+    /// How fast coupons are written by all issuers of the group together, for the sake of whoever else is
+    /// on the database: 500/s, 100/min, 1000/h, auto (as fast as the others do not notice), unlimited
+    #[arg(long, env = "WRITE_BUDGET", default_value = "auto", value_name = "BUDGET")]
+    write_budget: String,
+    /// End after this many records in a row that can never become rows; 0: never
+    #[arg(long, env = "DEAD_LETTER_LIMIT", default_value_t = 100, value_name = "N")]
+    dead_letter_limit: u32,
+    /// Where /livez, /readyz, /metrics and /version are served, or `off`; port 0: any free one, which the
+    /// log tells
+    #[arg(long, env = "HTTP_LISTEN", default_value = "127.0.0.1:9464", value_name = "ADDRESS:PORT")]
+    http_listen: String,
     /// Create the topics that do not exist
     #[arg(long, env = "CREATE_TOPICS", value_parser = FalseyValueParser::new())]
     create_topics: bool,
@@ -182,6 +241,12 @@ pub struct RunSettings {
     pub batch_records: usize,
     /// How long the first record of a batch waits.
     pub batch_linger: Duration,
+    /// How fast rows are written.
+    pub write_budget: WriteBudget,
+    /// After how many dead letters in a row the service ends; 0: never.
+    pub dead_letter_limit: u32,
+    /// Where health and metrics are served.
+    pub http_listen: Option<SocketAddr>,
     /// How absent topics are created, if they are.
     pub create_topics: Option<TopicSettings>,
 }
@@ -257,10 +322,77 @@ impl KafkaArgs {
     }
 
     fn read(&self, problems: &mut Problems) -> Option<KafkaSettings> {
-        problems.need("KAFKA_BOOTSTRAP", "HOST:PORT,HOST:PORT", self.kafka_bootstrap.as_ref(), |bootstrap| {
-            Ok(KafkaSettings { bootstrap: bootstrap.to_owned(), group: self.kafka_group.clone() })
-        })
+        let right = "HOST:PORT,HOST:PORT";
+        let bootstrap = problems
+            .need("KAFKA_BOOTSTRAP", right, self.kafka_bootstrap.as_ref(), |bootstrap| Ok(bootstrap.to_owned()));
+        let options = self.member.options(problems);
+        let instance_id = given(self.member.kafka_instance_id.as_ref()).map(str::to_owned);
+        Some(KafkaSettings { bootstrap: bootstrap?, group: self.kafka_group.clone(), instance_id, options: options? })
     }
+}
+
+impl KafkaMemberArgs {
+    /// Security, and then what is passed through, which may refine it.
+    fn options(&self, problems: &mut Problems) -> Option<Vec<(String, String)>> {
+        let mut options = Vec::new();
+        let before = problems.0.len();
+        let protocol = given(self.kafka_security_protocol.as_ref()).map(str::to_ascii_lowercase);
+        let user = given(self.kafka_sasl_username.as_ref());
+        match protocol.as_deref() {
+            None if user.is_some() || given(self.kafka_sasl_mechanism.as_ref()).is_some() => problems.0.push(
+                "KAFKA_SECURITY_PROTOCOL is not set although KAFKA_SASL_.. is; it takes sasl_ssl (or sasl_plaintext)"
+                    .to_owned(),
+            ),
+            None => {}
+            Some(protocol @ ("plaintext" | "ssl" | "sasl_plaintext" | "sasl_ssl")) => {
+                options.push(("security.protocol".to_owned(), protocol.to_owned()));
+            }
+            Some(_) => problems.0.push(
+                "KAFKA_SECURITY_PROTOCOL is unknown; it takes plaintext, ssl, sasl_plaintext or sasl_ssl".to_owned(),
+            ),
+        }
+        if protocol.is_some_and(|protocol| protocol.starts_with("sasl_")) {
+            let right = "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512";
+            let mechanism =
+                problems.need("KAFKA_SASL_MECHANISM", right, self.kafka_sasl_mechanism.as_ref(), |mechanism| {
+                    let mechanism = mechanism.to_ascii_uppercase();
+                    let known = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"].contains(&mechanism.as_str());
+                    if known { Ok(mechanism) } else { Err("is not among those this program speaks".to_owned()) }
+                });
+            let whole = |text: &str| Ok(text.to_owned());
+            let user = problems.need("KAFKA_SASL_USERNAME", "a user", self.kafka_sasl_username.as_ref(), whole);
+            let password =
+                problems.need("KAFKA_SASL_PASSWORD", "his password", self.kafka_sasl_password.as_ref(), whole);
+            for (key, value) in [("sasl.mechanism", mechanism), ("sasl.username", user), ("sasl.password", password)] {
+                options.extend(value.map(|value| (key.to_owned(), value)));
+            }
+        }
+        if let Some(file) = given(self.kafka_ca_file.as_ref()) {
+            match std::fs::metadata(file) {
+                Ok(_) => options.push(("ssl.ca.location".to_owned(), file.to_owned())),
+                Err(error) => {
+                    problems.0.push(format!("KAFKA_CA_FILE {file}: {error}; it takes a file of certificates"))
+                }
+            }
+        }
+        for option in self.kafka_options.iter().flat_map(|options| options.split([',', '\n'])).map(str::trim) {
+            // Never repeated as a whole: it may hold a password.
+            match option.split_once('=').map(|(key, value)| (key.trim(), value.trim())) {
+                _ if option.is_empty() => {}
+                Some((key, value)) if !key.is_empty() => match check_option(key) {
+                    Ok(()) => options.push((key.to_owned(), value.to_owned())),
+                    Err(problem) => problems.0.push(format!("KAFKA_OPTIONS {problem}")),
+                },
+                _ => problems.0.push("KAFKA_OPTIONS has a part without '='; it takes KEY=VALUE,KEY=VALUE".to_owned()),
+            }
+        }
+        (problems.0.len() == before).then_some(options)
+    }
+}
+
+/// What is set and not empty.
+fn given(value: Option<&String>) -> Option<&str> {
+    value.map(|value| value.trim()).filter(|value| !value.is_empty())
 }
 
 impl RedisArgs {
@@ -293,6 +425,16 @@ impl RunArgs {
         let secret = problems.need("COUPON_CODE_SECRET", right, self.coupon_code_secret.as_ref(), |secret| {
             CodeSecret::parse(secret).map_err(|_| format!("has only {} bytes", secret.len()))
         });
+        let budget = Some(&self.write_budget);
+        let right = "500/s, 100/min, 1000/h, auto or unlimited";
+        let budget = problems.need("WRITE_BUDGET", right, budget, |budget| {
+            budget.parse::<WriteBudget>().map_err(|problem| format!("cannot be used: {problem}"))
+        });
+        let right = "ADDRESS:PORT, as 127.0.0.1:9464 or 0.0.0.0:9464, or off";
+        let http_listen = problems.need("HTTP_LISTEN", right, Some(&self.http_listen), |listen| match listen {
+            "off" => Ok(None),
+            address => address.parse().map(Some).map_err(|_| "is no address with a port".to_owned()),
+        });
         let topics = TopicSettings { partitions: self.partitions, replication: self.replication };
         let settings = || {
             Some(RunSettings {
@@ -302,6 +444,9 @@ impl RunArgs {
                 secret: secret?,
                 batch_records: self.batch_records.into(),
                 batch_linger: Duration::from_millis(self.batch_linger_ms.into()),
+                write_budget: budget?,
+                dead_letter_limit: self.dead_letter_limit,
+                http_listen: http_listen?,
                 create_topics: self.create_topics.then_some(topics),
             })
         };
@@ -355,7 +500,6 @@ fn redacted(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_sound() {
@@ -375,7 +519,19 @@ mod tests {
     fn none() -> RunArgs {
         RunArgs {
             database: DatabaseArgs { database_url: None },
-            kafka: KafkaArgs { kafka_bootstrap: Some(" ".to_owned()), kafka_group: "g".to_owned() },
+            kafka: KafkaArgs {
+                kafka_bootstrap: Some(" ".to_owned()),
+                kafka_group: "g".to_owned(),
+                member: Box::new(KafkaMemberArgs {
+                    kafka_instance_id: None,
+                    kafka_security_protocol: None,
+                    kafka_sasl_mechanism: None,
+                    kafka_sasl_username: None,
+                    kafka_sasl_password: None,
+                    kafka_ca_file: None,
+                    kafka_options: Vec::new(),
+                }),
+            },
             redis: RedisArgs {
                 upstash_redis_rest_url: Some("redis://h".to_owned()),
                 upstash_redis_rest_token: None,
@@ -384,6 +540,9 @@ mod tests {
             coupon_code_secret: Some("hunter2".to_owned()),
             batch_records: 500,
             batch_linger_ms: 20,
+            write_budget: "fast".to_owned(),
+            dead_letter_limit: 100,
+            http_listen: "9464".to_owned(),
             create_topics: true,
             partitions: 3,
             replication: -1,
@@ -399,10 +558,51 @@ mod tests {
             ("UPSTASH_REDIS_REST_URL", "is no http address"),
             ("UPSTASH_REDIS_REST_TOKEN", "is not set"),
             ("COUPON_CODE_SECRET", "has only 7 bytes"),
+            ("HTTP_LISTEN", "is no address with a port"),
         ] {
             assert!(text.contains(&format!("{name} {problem}; it takes ")), "{text}");
         }
+        assert!(text.contains("WRITE_BUDGET cannot be used: \"fast\" is no budget"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
+    fn kafka_security_is_complete_or_refused_and_options_are_checked() {
+        let mut args = none().kafka;
+        args.kafka_bootstrap = Some("h:1".to_owned());
+        let read = |args: &KafkaArgs| {
+            let mut problems = Problems::default();
+            let settings = args.read(&mut problems);
+            problems.or(settings).map_err(|problems| problems.to_string())
+        };
+        args.member.kafka_sasl_username = Some("user".to_owned());
+        assert!(read(&args).unwrap_err().contains("KAFKA_SECURITY_PROTOCOL is not set although"));
+        args.member.kafka_security_protocol = Some("SASL_SSL".to_owned());
+        let text = read(&args).unwrap_err();
+        assert!(text.contains("KAFKA_SASL_MECHANISM is not set") && text.contains("KAFKA_SASL_PASSWORD"), "{text}");
+        args.member.kafka_sasl_mechanism = Some("scram-sha-256".to_owned());
+        args.member.kafka_sasl_password = Some("hunter2".to_owned());
+        args.member.kafka_options = vec!["session.timeout.ms=9000\n, fetch.wait.max.ms = 20".to_owned()];
+        let options = read(&args).unwrap().options;
+        let option = |key: &str| options.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str());
+        assert_eq!(option("sasl.mechanism"), Some("SCRAM-SHA-256"));
+        assert_eq!((option("session.timeout.ms"), option("fetch.wait.max.ms")), (Some("9000"), Some("20")));
+
+        args.member.kafka_options = vec!["enable.auto.commit=false,hunter3".to_owned()];
+        let text = read(&args).unwrap_err();
+        assert!(
+            text.contains("sets enable.auto.commit, which is fixed") && text.contains("a part without '='"),
+            "{text}"
+        );
+        assert!(!text.contains("hunter"), "{text}");
+    }
+
+    #[test]
+    fn an_empty_variable_counts_as_absent() {
+        let command = without_empty_variables(Cli::command(), &|name| name == "BATCH_RECORDS");
+        let run = command.get_subcommands().find(|sub| sub.get_name() == "run").unwrap();
+        let asks = |name: &str| run.get_arguments().any(|arg| arg.get_env().is_some_and(|env| env == name));
+        assert!(!asks("BATCH_RECORDS") && asks("WRITE_BUDGET"));
     }
 
     #[test]
@@ -413,9 +613,12 @@ mod tests {
         args.redis.upstash_redis_rest_url = Some("https://r".to_owned());
         args.redis.upstash_redis_rest_token = Some("t".to_owned());
         args.coupon_code_secret = Some("0123456789abcdef".to_owned());
+        args.write_budget = "100/min".to_owned();
+        args.http_listen = "off".to_owned();
         let settings = args.settings().map_err(|problems| problems.to_string()).unwrap();
         assert_eq!(settings.database.shown, "mysql://u:***@h/db");
         assert_eq!(settings.create_topics.unwrap().partitions, 3);
+        assert_eq!((settings.write_budget.to_string(), settings.http_listen), ("100/min".to_owned(), None));
 
         args.database.database_url = Some("mysql://u:secret@h".to_owned());
         let text = args.settings().err().unwrap().to_string();

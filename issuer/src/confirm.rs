@@ -3,6 +3,7 @@
 //! Best effort. What is dropped here stays in the outbox: the sweeper sends the record again, the
 //! issuer finds the row (I6) and confirms once more.
 
+use crate::metrics::{Metrics, Reason};
 use crate::outage::Outage;
 use crate::ports::{Confirmation, Confirmations};
 use crate::redis::Redis;
@@ -29,6 +30,7 @@ const CALLS: usize = 4;
 pub struct ConfirmQueue {
     sender: mpsc::Sender<Vec<Confirmation>>,
     full: AtomicBool,
+    metrics: Arc<Metrics>,
 }
 
 /// The task at the other end.
@@ -36,17 +38,21 @@ pub struct Confirmer(JoinHandle<()>);
 
 /// Starts the task.
 #[must_use]
-pub fn start(redis: Redis) -> (ConfirmQueue, Confirmer) {
+pub fn start(redis: Redis, metrics: Arc<Metrics>) -> (ConfirmQueue, Confirmer) {
     let (sender, receiver) = mpsc::channel(QUEUE_BATCHES);
-    let task = tokio::spawn(confirm_all(redis, receiver));
-    (ConfirmQueue { sender, full: AtomicBool::new(false) }, Confirmer(task))
+    let task = tokio::spawn(confirm_all(redis, receiver, Arc::clone(&metrics)));
+    (ConfirmQueue { sender, full: AtomicBool::new(false), metrics }, Confirmer(task))
 }
 
 impl Confirmations for ConfirmQueue {
     fn offer(&self, settled: Vec<Confirmation>) {
         let full = match self.sender.try_send(settled) {
             Ok(()) => false,
-            Err(mpsc::error::TrySendError::Full(_) | mpsc::error::TrySendError::Closed(_)) => true,
+            Err(mpsc::error::TrySendError::Full(lost) | mpsc::error::TrySendError::Closed(lost)) => {
+                let reason = Reason { reason: "queue_full" };
+                self.metrics.unconfirmed.get_or_create(&reason).inc_by(lost.len() as u64);
+                true
+            }
         };
         if full && !self.full.swap(full, Ordering::Relaxed) {
             tracing::warn!("Redis is slower than MySQL: confirmations are dropped, the outbox will send them again");
@@ -70,7 +76,7 @@ impl Confirmer {
     }
 }
 
-async fn confirm_all(redis: Redis, mut receiver: mpsc::Receiver<Vec<Confirmation>>) {
+async fn confirm_all(redis: Redis, mut receiver: mpsc::Receiver<Vec<Confirmation>>, metrics: Arc<Metrics>) {
     let redis = Arc::new(redis);
     let mut outage = Outage::default();
     let mut batches = Vec::new();
@@ -92,12 +98,25 @@ async fn confirm_all(redis: Redis, mut receiver: mpsc::Receiver<Vec<Confirmation
         let results = futures_util::stream::iter(calls)
             .map(|(campaign, pairs)| {
                 let redis = Arc::clone(&redis);
-                async move { confirm(&redis, &campaign, &pairs).await.map_err(|fault| (fault, pairs.len() / 2)) }
+                async move {
+                    let claims = pairs.len() / 2;
+                    confirm(&redis, &campaign, &pairs).await.map(|_| claims).map_err(|fault| (fault, claims))
+                }
             })
             .buffer_unordered(CALLS)
             .collect::<Vec<_>>()
             .await;
         for result in results {
+            match &result {
+                Ok(claims) => {
+                    metrics.confirmed.inc_by(*claims as u64);
+                }
+                Err((fault, claims)) => {
+                    let reason = Reason { reason: fault.label };
+                    metrics.redis_faults.get_or_create(&reason).inc();
+                    metrics.unconfirmed.get_or_create(&reason).inc_by(*claims as u64);
+                }
+            }
             match result {
                 Ok(_) => {
                     if outage.answered(Instant::now()).is_some() {

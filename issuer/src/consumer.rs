@@ -8,10 +8,11 @@
 //! store an offset for a partition that is not assigned any more, and clears stored ones when it is.
 //!
 //! Liveness: rebalances and `max.poll.interval.ms` are served only while the stream is polled. The
-//! loop polls while it waits for anything but a statement, and a statement has a deadline.
+//! loop polls whatever it waits for (see [`crate::desk`]), a second of patience at most apart.
 
 use crate::kafka::{self, KafkaSettings};
-use crate::ports::{Delivery, Intake};
+use crate::metrics::{Metrics, Partition};
+use crate::ports::{Delivery, Intake, Partitions};
 use dropgate_shared::fault::{Fault, Source};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -21,8 +22,9 @@ use rdkafka::message::Message;
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long leaving the group may take before the process ends anyway.
@@ -39,36 +41,58 @@ pub struct KafkaIntake {
 struct Member {
     topic: String,
     revoked: Mutex<Vec<i32>>,
+    owned: Mutex<BTreeSet<i32>>,
+    all: AtomicUsize,
     lag: AtomicU64,
+    metrics: Arc<Metrics>,
 }
 
 impl KafkaIntake {
-    /// Joins the group and asks for a share of `topic`.
+    /// Joins the group and asks for a share of `topic`, which has `partitions` partitions (more of them
+    /// are noticed).
     ///
     /// # Errors
     /// [`Fault`] for settings that librdkafka refuses. An absent broker is no error here.
-    pub fn join(settings: &KafkaSettings, topic: &str) -> Result<Self, Fault> {
-        let member = Member { topic: topic.to_owned(), revoked: Mutex::default(), lag: AtomicU64::new(LAG_UNKNOWN) };
-        let consumer: StreamConsumer<Member> = settings
-            .client()
+    pub fn join(
+        settings: &KafkaSettings,
+        topic: &str,
+        partitions: usize,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, Fault> {
+        let member = Member {
+            topic: topic.to_owned(),
+            revoked: Mutex::default(),
+            owned: Mutex::default(),
+            all: AtomicUsize::new(partitions),
+            lag: AtomicU64::new(LAG_UNKNOWN),
+            metrics,
+        };
+        let mut config = settings.client_with(&[
+            ("auto.commit.interval.ms", "1000"),
+            // How long the partitions of a member that died without a word stay with it.
+            ("session.timeout.ms", "15000"),
+            // How soon a member hears that it shall share, or inherit.
+            ("heartbeat.interval.ms", "1000"),
+            // The commit before a partition is given up waits for a broker no longer than a session lasts.
+            ("socket.timeout.ms", "10000"),
+            // What waits in this process: enough for half a second at full speed, and bounded. The rest
+            // waits in the broker.
+            ("queued.min.messages", "20000"),
+            ("queued.max.messages.kbytes", "16384"),
+            ("fetch.queue.backoff.ms", "50"),
+        ]);
+        config
             .set("group.id", &settings.group)
             .set("enable.auto.commit", "true")
-            .set("auto.commit.interval.ms", "1000")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "earliest")
             .set("partition.assignment.strategy", "cooperative-sticky")
-            // How long the partitions of a member that died without a word stay with it.
-            .set("session.timeout.ms", "15000")
-            // How soon a member hears that it shall share, or inherit.
-            .set("heartbeat.interval.ms", "1000")
-            // What waits in this process: enough for half a second at full speed, and bounded. The rest
-            // waits in the broker.
-            .set("queued.min.messages", "20000")
-            .set("queued.max.messages.kbytes", "16384")
-            .set("fetch.queue.backoff.ms", "50")
-            .set("statistics.interval.ms", "5000")
-            .create_with_context(member)
-            .map_err(|error| kafka::fault("settings", false, &error))?;
+            .set("statistics.interval.ms", "5000");
+        if let Some(instance_id) = &settings.instance_id {
+            config.set("group.instance.id", instance_id);
+        }
+        let consumer: StreamConsumer<Member> =
+            config.create_with_context(member).map_err(|error| kafka::fault("settings", false, &error))?;
         consumer.subscribe(&[topic]).map_err(|error| kafka::fault("subscribe", false, &error))?;
         Ok(Self { consumer: Arc::new(consumer), topic: topic.to_owned() })
     }
@@ -142,6 +166,11 @@ impl Intake for KafkaIntake {
         let lag = self.consumer.context().lag.load(Ordering::Relaxed);
         (lag != LAG_UNKNOWN).then_some(lag)
     }
+
+    fn partitions(&self) -> Partitions {
+        let member = self.consumer.context();
+        Partitions { owned: member.owned().len(), all: member.all.load(Ordering::Relaxed) }
+    }
 }
 
 impl ClientContext for Member {
@@ -157,9 +186,29 @@ impl ClientContext for Member {
         let Some(topic) = statistics.topics.get(&self.topic) else {
             return;
         };
-        // -1 where it is unknown: not assigned here, or not fetched yet.
-        let known = topic.partitions.values().filter_map(|partition| u64::try_from(partition.consumer_lag).ok());
-        self.lag.store(known.sum(), Ordering::Relaxed);
+        // Partition -1 is librdkafka's own. A topic may be given more partitions at any time.
+        self.all.fetch_max(topic.partitions.keys().filter(|id| **id >= 0).count(), Ordering::Relaxed);
+        let owned = self.owned();
+        let mut sum = 0;
+        for (id, partition) in &topic.partitions {
+            // -1 where it is unknown: nothing was fetched yet. What counts is what is not settled.
+            let lag = partition.consumer_lag_stored;
+            match u64::try_from(lag) {
+                Ok(lag) if owned.contains(id) => {
+                    sum += lag;
+                    let gauge = self.metrics.lag.get_or_create_owned(&Partition { partition: *id });
+                    gauge.set(i64::try_from(lag).unwrap_or(i64::MAX));
+                }
+                _ => {}
+            }
+        }
+        self.lag.store(sum, Ordering::Relaxed);
+    }
+}
+
+impl Member {
+    fn owned(&self) -> MutexGuard<'_, BTreeSet<i32>> {
+        self.owned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -169,7 +218,9 @@ impl ConsumerContext for Member {
             // A rebalance among the others, seen from here.
             Rebalance::Assign(partitions) | Rebalance::Revoke(partitions) if partitions.count() == 0 => {}
             Rebalance::Assign(partitions) => {
-                tracing::info!(partitions = ?ids(partitions), "partitions assigned")
+                let partitions = ids(partitions);
+                tracing::info!(?partitions, "partitions assigned");
+                self.owned().extend(partitions);
             }
             Rebalance::Revoke(partitions) => {
                 let partitions = ids(partitions);
@@ -178,6 +229,11 @@ impl ConsumerContext for Member {
                 tracing::info!(?partitions, lost, "partitions revoked");
                 if !lost {
                     commit(consumer);
+                }
+                let mut owned = self.owned();
+                for partition in &partitions {
+                    owned.remove(partition);
+                    self.metrics.lag.remove(&Partition { partition: *partition });
                 }
                 self.revoked.lock().unwrap_or_else(PoisonError::into_inner).extend(partitions);
             }

@@ -8,7 +8,6 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 /// Headers of a dead letter. Their names are a format: tools read them.
 pub mod header {
@@ -99,14 +98,12 @@ impl DeadLetters for KafkaDeadLetters {
 }
 
 fn producer(settings: &KafkaSettings) -> Result<FutureProducer<Logged>, Fault> {
+    // The partitioner is the one of a Java producer.
+    let defaults = [("message.timeout.ms", "10000"), ("linger.ms", "0"), ("partitioner", "murmur2_random")];
     settings
-        .client()
+        .client_with(&defaults)
         .set("acks", "all")
         .set("enable.idempotence", "true")
-        .set("message.timeout.ms", Duration::from_secs(10).as_millis().to_string())
-        .set("linger.ms", "0")
-        // The partition that a Java producer would take.
-        .set("partitioner", "murmur2_random")
         .create_with_context(Logged)
         .map_err(|error| kafka::fault("settings", false, &error))
 }

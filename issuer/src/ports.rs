@@ -81,6 +81,18 @@ pub trait Intake {
 
     /// Records that wait in the broker, where that is known.
     fn lag(&self) -> Option<u64>;
+
+    /// How many partitions are ours, of how many that the topic has.
+    fn partitions(&self) -> Partitions;
+}
+
+/// A member's part of the topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partitions {
+    /// Those that are assigned to this member.
+    pub owned: usize,
+    /// Those that there are.
+    pub all: usize,
 }
 
 /// Where the rows go.

@@ -1,8 +1,10 @@
 //! The loop: take a batch, settle every record of it, and only then move the offsets (I7).
 
-use crate::batch::Batcher;
-use crate::decode::{Admission, decode};
-use crate::offsets::Offsets;
+use crate::budget::{Budget, Change, WriteBudget, Written};
+use crate::decode::Admission;
+use crate::desk::{Desk, GivenUp, Next, Taken};
+use crate::health::Health;
+use crate::metrics::{Metrics, Reason};
 use crate::outage::{Outage, random};
 use crate::ports::{
     Cause, Confirmation, Confirmations, DeadLetters, Delivery, Intake, Ledger, Outcome, UNKNOWN_CAMPAIGN,
@@ -10,7 +12,7 @@ use crate::ports::{
 use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
 use dropgate_shared::fault::Fault;
 use dropgate_shared::ids::Slot;
-use futures_util::FutureExt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -32,6 +34,19 @@ pub struct Counts {
     pub dead_letters: u64,
 }
 
+/// How much at a time, and how fast.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Records in one transaction at most, and in hand.
+    pub batch_records: usize,
+    /// How long the first record of a batch waits for others.
+    pub linger: Duration,
+    /// How fast rows are written.
+    pub budget: WriteBudget,
+    /// After this many dead letters in a row the service ends; 0: never.
+    pub dead_letter_limit: u32,
+}
+
 /// Whether there will be another step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -41,46 +56,78 @@ pub enum Step {
     Stopped,
 }
 
+/// Why the service cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The intake will never deliver again.
+    #[error(transparent)]
+    Intake(#[from] Fault),
+    /// Too many records in a row can never become rows.
+    #[error(
+        "{limit} records in a row can never become rows, the last one for \"{label}\" (partition {partition}, \
+         offset {offset}). That is no bad record but a wrong topic, database or version: mend it and start again. \
+         Nothing is lost: these records stay in the topic. To send all of them to the dead-letter topic, start with \
+         --dead-letter-limit 0"
+    )]
+    DeadLetters {
+        /// How many were allowed.
+        limit: u32,
+        /// The last one's cause.
+        label: &'static str,
+        /// Its partition.
+        partition: i32,
+        /// Its offset.
+        offset: i64,
+    },
+}
+
 /// The service.
 pub struct Service<I, L, D, C> {
-    intake: I,
+    desk: Desk<I>,
     ledger: L,
     dead_letters: D,
     confirmations: C,
-    stop: watch::Receiver<bool>,
-    batcher: Batcher<Taken>,
-    offsets: Offsets,
+    budget: Budget,
+    dead_letter_limit: u32,
+    dead_letters_in_a_row: u32,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
     counts: Counts,
     told: (Instant, Counts),
 }
 
-/// A record in hand.
-struct Taken {
-    delivery: Delivery,
-    decoded: Result<Admission, Cause>,
+enum Unsettled {
+    GivenUp,
+    Failed(ServiceError),
 }
 
-/// The work was given up because a stop was asked for while another system was away.
-struct GivenUp;
+impl From<GivenUp> for Unsettled {
+    fn from(_: GivenUp) -> Self {
+        Self::GivenUp
+    }
+}
 
 impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C> {
     /// A service over its ports. It ends when `stop` becomes true.
     pub fn new(
         (intake, ledger, dead_letters, confirmations): (I, L, D, C),
-        batch_records: usize,
-        linger: Duration,
+        pace: Pace,
+        (health, metrics): (Arc<Health>, Arc<Metrics>),
         stop: watch::Receiver<bool>,
     ) -> Self {
+        let now = Instant::now();
         Self {
-            intake,
+            desk: Desk::new(intake, pace.batch_records, pace.linger, stop, Arc::clone(&health)),
             ledger,
             dead_letters,
             confirmations,
-            stop,
-            batcher: Batcher::new(batch_records, linger),
-            offsets: Offsets::default(),
+            budget: Budget::new(pace.budget, pace.batch_records, now),
+            dead_letter_limit: pace.dead_letter_limit,
+            dead_letters_in_a_row: 0,
+            health,
+            metrics,
             counts: Counts::default(),
-            told: (Instant::now(), Counts::default()),
+            told: (now, Counts::default()),
         }
     }
 
@@ -92,77 +139,44 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
 
     /// Gives the ports back, to be closed in order.
     pub fn into_ports(self) -> (I, L, D, C) {
-        (self.intake, self.ledger, self.dead_letters, self.confirmations)
+        (self.desk.into_intake(), self.ledger, self.dead_letters, self.confirmations)
     }
 
     /// Waits for a batch and settles it.
     ///
     /// # Errors
-    /// [`Fault`] of an intake that will never deliver again.
-    pub async fn step(&mut self) -> Result<Step, Fault> {
-        let step = self.gather().await?;
-        let batch = self.batcher.take();
-        if !batch.is_empty() && self.settle(batch).await.is_err() {
-            return Ok(Step::Stopped);
+    /// [`ServiceError`]; what was settled before is stored.
+    pub async fn step(&mut self) -> Result<Step, ServiceError> {
+        self.look_at_share();
+        let begun = Instant::now();
+        let (size, not_before) = (self.budget.batch(begun), self.budget.next_at());
+        let next = self.desk.gather(size, not_before, self.told.0 + PROGRESS_EVERY).await?;
+        let now = Instant::now();
+        if self.desk.has_any() {
+            Metrics::add_seconds(
+                &self.metrics.budget_wait_seconds,
+                now.min(not_before).saturating_duration_since(begun),
+            );
+        }
+        // A partition may have come or gone during the wait.
+        self.look_at_share();
+        // With the stop goes the last batch, if the budget allows it; the rest comes to somebody else.
+        if next == Next::Batch || (next == Next::Stop && not_before <= now) {
+            let batch = self.desk.batch(self.budget.batch(now));
+            match if batch.is_empty() { Ok(()) } else { self.settle(batch).await } {
+                Ok(()) => {}
+                Err(Unsettled::GivenUp) => return Ok(Step::Stopped),
+                Err(Unsettled::Failed(error)) => return Err(error),
+            }
         }
         self.tell_progress();
-        Ok(step)
-    }
-
-    /// Waits until a batch is due, or for the stop; then what is in hand is the last batch.
-    async fn gather(&mut self) -> Result<Step, Fault> {
-        let tell_at = self.told.0 + PROGRESS_EVERY;
-        loop {
-            if *self.stop.borrow() {
-                return Ok(Step::Stopped);
-            }
-            // Whatever is there already, without a timer for each record.
-            while !self.batcher.is_full() {
-                match self.intake.recv().now_or_never() {
-                    Some(received) => self.take(received)?,
-                    None => break,
-                }
-            }
-            let now = Instant::now();
-            if self.batcher.is_due(now) || now >= tell_at {
-                return Ok(Step::Again);
-            }
-            let wake_at = self.batcher.deadline().unwrap_or(tell_at).min(tell_at);
-            tokio::select! {
-                received = self.intake.recv() => self.take(received)?,
-                () = tokio::time::sleep_until(wake_at.into()) => {}
-                Ok(()) = self.stop.changed() => {}
-            }
-        }
-    }
-
-    fn take(&mut self, received: Result<Delivery, Fault>) -> Result<(), Fault> {
-        self.forget_revoked();
-        match received {
-            Ok(delivery) => {
-                self.offsets.taken(delivery.partition, delivery.offset);
-                let decoded = decode(&delivery.payload);
-                self.batcher.push(Taken { delivery, decoded }, Instant::now());
-                Ok(())
-            }
-            // librdkafka goes on by itself; it reports each trouble once.
-            Err(fault) if fault.retry => {
-                tracing::warn!(label = fault.label, "{fault}");
-                Ok(())
-            }
-            Err(fault) => Err(fault),
-        }
-    }
-
-    fn forget_revoked(&mut self) {
-        for partition in self.intake.revoked() {
-            self.offsets.forget(partition);
-        }
+        Ok(if next == Next::Stop { Step::Stopped } else { Step::Again })
     }
 
     /// Sees to it that every record of the batch is a row, a refusal or an acknowledged dead letter,
     /// however long that takes; then moves the offsets and tells Redis.
-    async fn settle(&mut self, batch: Vec<Taken>) -> Result<(), GivenUp> {
+    async fn settle(&mut self, batch: Vec<Taken>) -> Result<(), Unsettled> {
+        self.metrics.batch_records.observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
         let mut deliveries = Vec::with_capacity(batch.len());
         let mut admissions = Vec::with_capacity(batch.len());
         let mut owners = Vec::with_capacity(batch.len());
@@ -186,14 +200,20 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
             let (slot, status) = match outcome {
                 Outcome::Issued { slot } => {
                     self.counts.issued += 1;
+                    self.metrics.issued.inc();
+                    if slot != admission.record.slot {
+                        self.metrics.moved.inc();
+                    }
                     (slot, ClaimStatus::Issued)
                 }
                 Outcome::Already { slot } => {
                     self.counts.already += 1;
+                    self.metrics.already.inc();
                     (slot, ClaimStatus::Issued)
                 }
                 Outcome::Refused { slot } => {
                     self.counts.refused += 1;
+                    self.metrics.refused.inc();
                     (slot, ClaimStatus::Refused)
                 }
                 Outcome::Poison(cause) => {
@@ -207,19 +227,18 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
             };
             confirmations.push(confirmation(admission, slot, status));
         }
+        poison.sort_unstable_by_key(|(index, _)| *index);
+        self.count_in_a_row(&deliveries, &poison).map_err(Unsettled::Failed)?;
         self.bury(&deliveries, &poison).await?;
 
-        // The group may have changed during any wait above.
-        self.forget_revoked();
-        self.counts.records += deliveries.len() as u64;
+        let records = deliveries.len() as u64;
+        self.counts.records += records;
+        self.metrics.records.inc_by(records);
         self.counts.dead_letters += poison.len() as u64;
-        for delivery in &deliveries {
-            self.offsets.settled(delivery.partition, delivery.offset);
+        for (_, cause) in &poison {
+            self.metrics.dead_letters.get_or_create(&Reason { reason: cause.label }).inc();
         }
-        let moved = self.offsets.moved();
-        if !moved.is_empty()
-            && let Err(fault) = self.intake.store(&moved)
-        {
+        if let Err(fault) = self.desk.settled(&deliveries) {
             tracing::warn!(label = fault.label, "{fault}");
         }
         if !confirmations.is_empty() {
@@ -230,24 +249,77 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
 
     async fn persist(&mut self, admissions: &[Admission]) -> Result<Vec<Outcome>, GivenUp> {
         let mut outage = Outage::default();
+        let mut counted_to = Instant::now();
         loop {
-            let fault = match self.ledger.persist(admissions).await {
+            let begun = Instant::now();
+            let answer = self.desk.attend(self.ledger.persist(admissions)).await;
+            let now = Instant::now();
+            let fault = match answer {
                 Ok(outcomes) if outcomes.len() == admissions.len() => {
-                    self.over(&mut outage, "the database is back");
+                    self.health.database(true);
+                    if let Some(lasted) = outage.answered(now) {
+                        Metrics::add_seconds(
+                            &self.metrics.database_outage_seconds,
+                            now.saturating_duration_since(counted_to),
+                        );
+                        tell_over("the database is back", lasted);
+                    }
+                    self.count_written(admissions, &outcomes, now.saturating_duration_since(begun), now);
                     return Ok(outcomes);
                 }
                 Ok(_) => Fault::unknown(dropgate_shared::fault::Source::MySql, "incomplete", "outcomes are missing"),
                 Err(fault) => fault,
             };
-            if outage.failed(fault.label, Instant::now()) {
+            self.health.database(false);
+            self.metrics.database_faults.get_or_create(&Reason { reason: fault.label }).inc();
+            Metrics::add_seconds(&self.metrics.database_outage_seconds, now.saturating_duration_since(counted_to));
+            counted_to = now;
+            if outage.failed(fault.label, now) {
                 tracing::warn!(
                     label = fault.label,
                     records = admissions.len(),
                     "no rows can be written; waiting, nothing is lost: {fault}"
                 );
             }
-            self.wait(outage.delay(random())).await?;
+            self.desk.wait(outage.delay(random())).await?;
         }
+    }
+
+    fn count_written(&mut self, admissions: &[Admission], outcomes: &[Outcome], took: Duration, now: Instant) {
+        self.metrics.commit_seconds.observe(took.as_secs_f64());
+        let as_proposed = |(admission, outcome): (&Admission, &Outcome)| matches!(outcome, Outcome::Issued { slot } if *slot == admission.record.slot);
+        let clean = admissions.iter().zip(outcomes).all(as_proposed);
+        match self.budget.wrote(Written { rows: admissions.len(), took, clean }, now) {
+            Some(Change::Slowed) => {
+                tracing::info!("the database is busy with others: writing more slowly (WRITE_BUDGET=auto)");
+            }
+            Some(Change::Recovered) => tracing::info!("the database is quiet: writing at full pace again"),
+            None => {}
+        }
+        self.metrics.budget_rows_per_second.set(self.budget.rows_per_second().unwrap_or(f64::INFINITY));
+        self.metrics.budget_duty.set(self.budget.duty().unwrap_or(1.0));
+    }
+
+    /// One bad record is a bad record; a long row of them is a wrong topic, database or version, and
+    /// nothing that the dead-letter topic should be filled with.
+    fn count_in_a_row(&mut self, deliveries: &[Delivery], poison: &[(usize, Cause)]) -> Result<(), ServiceError> {
+        let mut poison = poison.iter().peekable();
+        for (index, delivery) in deliveries.iter().enumerate() {
+            let Some((_, cause)) = poison.next_if(|(at, _)| *at == index) else {
+                self.dead_letters_in_a_row = 0;
+                continue;
+            };
+            self.dead_letters_in_a_row = self.dead_letters_in_a_row.saturating_add(1);
+            if self.dead_letter_limit > 0 && self.dead_letters_in_a_row >= self.dead_letter_limit {
+                return Err(ServiceError::DeadLetters {
+                    limit: self.dead_letter_limit,
+                    label: cause.label,
+                    partition: delivery.partition,
+                    offset: delivery.offset,
+                });
+            }
+        }
+        Ok(())
     }
 
     async fn bury(&mut self, deliveries: &[Delivery], poison: &[(usize, Cause)]) -> Result<(), GivenUp> {
@@ -263,7 +335,7 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
         }
         let mut outage = Outage::default();
         while !letters.is_empty() {
-            let results = self.dead_letters.bury(&letters).await;
+            let results = self.desk.attend(self.dead_letters.bury(&letters)).await;
             let mut fault = None;
             let mut results = results.into_iter();
             letters.retain(|_| match results.next() {
@@ -282,39 +354,20 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
                 let detail = fault.map_or_else(String::new, |fault| fault.to_string());
                 tracing::warn!(label, records = letters.len(), "dead letters are not acknowledged; waiting: {detail}");
             }
-            self.wait(outage.delay(random())).await?;
+            self.desk.wait(outage.delay(random())).await?;
         }
-        self.over(&mut outage, "the dead-letter topic is back");
+        if let Some(lasted) = outage.answered(Instant::now()) {
+            tell_over("the dead-letter topic is back", lasted);
+        }
         Ok(())
     }
 
-    /// Waits while another system is away. Membership of the group must outlive the wait, however many
-    /// tries it takes, so the intake is polled all the time; it is paused, so that nothing piles up.
-    async fn wait(&mut self, delay: Duration) -> Result<(), GivenUp> {
-        self.intake.pause();
-        let until = tokio::time::Instant::now() + delay;
-        loop {
-            if *self.stop.borrow() {
-                return Err(GivenUp);
-            }
-            tokio::select! {
-                () = tokio::time::sleep_until(until) => return Ok(()),
-                Ok(()) = self.stop.changed() => {}
-                received = self.intake.recv() => {
-                    // A partition that was assigned a moment ago flows until it is paused as well. A
-                    // fault for good comes again on the next receive.
-                    let _ = self.take(received);
-                    self.intake.pause();
-                }
-            }
-        }
-    }
-
-    fn over(&self, outage: &mut Outage, what: &str) {
-        if let Some(lasted) = outage.answered(Instant::now()) {
-            tracing::info!(after_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX), "{what}");
-            self.intake.resume();
-        }
+    fn look_at_share(&mut self) {
+        let partitions = self.desk.intake().partitions();
+        self.budget.share(partitions.owned, partitions.all);
+        self.metrics.partitions.set(i64::try_from(partitions.owned).unwrap_or(i64::MAX));
+        self.metrics.budget_share.set(self.budget.part());
+        self.metrics.budget_rows_per_second.set(self.budget.rows_per_second().unwrap_or(f64::INFINITY));
     }
 
     fn tell_progress(&mut self) {
@@ -332,12 +385,16 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
                 already = self.counts.already - before.already,
                 refused = self.counts.refused - before.refused,
                 dead_letters = self.counts.dead_letters - before.dead_letters,
-                lag = self.intake.lag(),
+                lag = self.desk.intake().lag(),
                 "progress of the last {} s",
                 now.saturating_duration_since(at).as_secs()
             );
         }
     }
+}
+
+fn tell_over(what: &str, lasted: Duration) {
+    tracing::info!(after_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX), "{what}");
 }
 
 fn confirmation(admission: Admission, slot: Slot, status: ClaimStatus) -> Confirmation {

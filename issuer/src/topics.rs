@@ -7,6 +7,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -26,17 +27,25 @@ pub struct TopicSettings {
 /// [`Fault`] if no broker answers.
 pub async fn missing(settings: &KafkaSettings, topics: &'static [&'static str]) -> Result<Vec<&'static str>, Fault> {
     let config = settings.client();
-    blocking(move || {
-        let consumer = observer(&config)?;
+    look(config, move |consumer| {
         let mut missing = Vec::new();
         for topic in topics {
-            if partitions(&consumer, topic)?.is_empty() {
+            if partitions(consumer, topic)?.is_empty() {
                 missing.push(*topic);
             }
         }
         Ok(missing)
     })
     .await
+}
+
+/// How many partitions `topic` has.
+///
+/// # Errors
+/// [`Fault`] if no broker answers.
+pub async fn count(settings: &KafkaSettings, topic: &'static str) -> Result<usize, Fault> {
+    let config = settings.client();
+    look(config, move |consumer| Ok(partitions(consumer, topic)?.len())).await
 }
 
 /// Creates topics: the first with the wanted partitions, which is the one that is read by many issuers;
@@ -82,9 +91,8 @@ pub async fn create(
 pub async fn lag(settings: &KafkaSettings, topic: &'static str) -> Result<u64, Fault> {
     let mut config = settings.client();
     config.set("group.id", &settings.group);
-    blocking(move || {
-        let consumer = observer(&config)?;
-        let ids = partitions(&consumer, topic)?;
+    look(config, move |consumer| {
+        let ids = partitions(consumer, topic)?;
         if ids.is_empty() {
             return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
         }
@@ -108,10 +116,6 @@ pub async fn lag(settings: &KafkaSettings, topic: &'static str) -> Result<u64, F
     .await
 }
 
-fn observer(config: &ClientConfig) -> Result<BaseConsumer<Observer>, KafkaError> {
-    config.create_with_context(Observer)
-}
-
 /// The partitions of a topic; none if it does not exist.
 fn partitions(consumer: &BaseConsumer<Observer>, topic: &str) -> Result<Vec<i32>, KafkaError> {
     let metadata = consumer.fetch_metadata(Some(topic), DEADLINE)?;
@@ -125,24 +129,41 @@ fn partitions(consumer: &BaseConsumer<Observer>, topic: &str) -> Result<Vec<i32>
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    call: impl FnOnce() -> Result<T, KafkaError> + Send + 'static,
+/// Asks through a client of its own, on a thread that may block.
+async fn look<T: Send + 'static>(
+    config: ClientConfig,
+    call: impl FnOnce(&BaseConsumer<Observer>) -> Result<T, KafkaError> + Send + 'static,
 ) -> Result<T, Fault> {
-    let done = tokio::task::spawn_blocking(call).await.unwrap_or(Err(KafkaError::Canceled));
-    done.map_err(|error| kafka::fault("metadata", true, &error))
+    let looked = tokio::task::spawn_blocking(move || {
+        let consumer: BaseConsumer<Observer> =
+            config.create_with_context(Observer::default()).map_err(|error| kafka::fault("settings", false, &error))?;
+        call(&consumer).map_err(|error| {
+            // The call says "no answer"; why there is none, a wrong password for one, is said beside it.
+            for _ in 0..10 {
+                let _ = consumer.poll(Duration::from_millis(1));
+            }
+            let mut fault = kafka::fault("metadata", true, &error);
+            if let Some(reason) = consumer.context().0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                fault.detail = format!("{}; {reason}", fault.detail);
+            }
+            fault
+        })
+    });
+    looked.await.unwrap_or_else(|_| Err(kafka::fault("metadata", true, &KafkaError::Canceled)))
 }
 
-/// Looks, and never joins.
-struct Observer;
+/// Looks, and never joins. Keeps the first trouble that librdkafka tells of: the ones after it are that
+/// all brokers are down.
+#[derive(Default)]
+struct Observer(Mutex<Option<String>>);
 
 impl rdkafka::client::ClientContext for Observer {
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
         Logged.log(level, facility, message);
     }
 
-    fn error(&self, error: KafkaError, reason: &str) {
-        // Whoever asked hears of it as his call's error.
-        tracing::debug!(target: "librdkafka", %error, reason);
+    fn error(&self, _: KafkaError, reason: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| reason.to_owned());
     }
 }
 

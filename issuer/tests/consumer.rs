@@ -2,11 +2,14 @@
 // Clippy's own allowance covers `#[test]` functions, not their helpers.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+use dropgate_issuer::budget::WriteBudget;
 use dropgate_issuer::consumer::KafkaIntake;
 use dropgate_issuer::decode::Admission;
+use dropgate_issuer::health::Health;
 use dropgate_issuer::kafka::KafkaSettings;
+use dropgate_issuer::metrics::Metrics;
 use dropgate_issuer::ports::{Cause, Confirmation, Confirmations, DeadLetters, Delivery, Ledger, Outcome};
-use dropgate_issuer::service::{Service, Step};
+use dropgate_issuer::service::{Pace, Service, Step};
 use dropgate_issuer::topics;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::names::TOPIC;
@@ -29,7 +32,8 @@ type Cluster = MockCluster<'static, DefaultProducerContext>;
 async fn broker() -> (Cluster, KafkaSettings) {
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic(TOPIC, PARTITIONS, 1).unwrap();
-    let settings = KafkaSettings { bootstrap: cluster.bootstrap_servers(), group: "issuers".to_owned() };
+    let bootstrap = cluster.bootstrap_servers();
+    let settings = KafkaSettings { bootstrap, group: "issuers".to_owned(), ..KafkaSettings::default() };
     let producer: FutureProducer = settings.client().create().unwrap();
     for n in 1..=RECORDS {
         let value = format!(r#"{{"v":1,"campaign":"c","user":"u{n}","slot":{n},"admitted_at":5}}"#);
@@ -86,9 +90,13 @@ impl Confirmations for Nothing {
 /// Runs a member of the group until `done`, then stops it in order.
 async fn member(settings: &KafkaSettings, rows: &Rows, done: impl AsyncFn()) {
     let (stop, stopped) = watch::channel(false);
-    let intake = KafkaIntake::join(settings, TOPIC).unwrap();
+    let metrics = Arc::new(Metrics::default());
+    let intake = KafkaIntake::join(settings, TOPIC, PARTITIONS as usize, Arc::clone(&metrics)).unwrap();
     let ports = (intake, rows.clone(), Nothing, Nothing);
-    let mut service = Service::new(ports, 7, Duration::from_millis(5), stopped);
+    let (linger, budget) = (Duration::from_millis(5), WriteBudget::Unlimited);
+    let pace = Pace { batch_records: 7, linger, budget, dead_letter_limit: 100 };
+    let shown = (Arc::new(Health::new(Arc::clone(&metrics))), metrics);
+    let mut service = Service::new(ports, pace, shown, stopped);
     let run = async {
         while service.step().await.unwrap() == Step::Again {}
         service.into_ports().0.leave().await;

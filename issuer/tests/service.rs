@@ -3,13 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use dropgate_issuer::decode::Admission;
-use dropgate_issuer::ports::{Cause, Confirmation, Confirmations, DeadLetters, Delivery, Intake, Ledger, Outcome};
-use dropgate_issuer::service::{Service, Step};
+use dropgate_issuer::health::Health;
+use dropgate_issuer::metrics::Metrics;
+use dropgate_issuer::ports::{
+    Cause, Confirmation, Confirmations, DeadLetters, Delivery, Intake, Ledger, Outcome, Partitions,
+};
+use dropgate_issuer::service::{Pace, Service, ServiceError, Step};
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::ids::Slot;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -73,6 +78,10 @@ impl Intake for Ports {
     fn lag(&self) -> Option<u64> {
         None
     }
+
+    fn partitions(&self) -> Partitions {
+        Partitions { owned: 2, all: 2 }
+    }
 }
 
 impl Ledger for Ports {
@@ -130,9 +139,16 @@ fn record(user: &str, slot: u32) -> String {
 type TestService = Service<Ports, Ports, Ports, Ports>;
 
 fn service(ports: &Ports, size: usize) -> (TestService, watch::Sender<bool>) {
+    service_at(ports, size, Duration::from_millis(1), "unlimited")
+}
+
+fn service_at(ports: &Ports, size: usize, linger: Duration, budget: &str) -> (TestService, watch::Sender<bool>) {
     let (stop, stopped) = watch::channel(false);
     let all = (ports.clone(), ports.clone(), ports.clone(), ports.clone());
-    (Service::new(all, size, Duration::from_millis(1), stopped), stop)
+    let pace = Pace { batch_records: size, linger, budget: budget.parse().unwrap(), dead_letter_limit: 4 };
+    let metrics = Arc::new(Metrics::default());
+    let shown = (Arc::new(Health::new(Arc::clone(&metrics))), metrics);
+    (Service::new(all, pace, shown, stopped), stop)
 }
 
 fn log(ports: &Ports) -> Vec<String> {
@@ -173,8 +189,8 @@ async fn i9_a_database_that_is_away_is_waited_for_and_nothing_is_dead_lettered()
     let (mut service, _stop) = service(&ports, 1);
     service.step().await.unwrap();
     assert_eq!(log(&ports), ["away", "away", "away", "persist 1", "store [(0, 2)]", "confirm u1 1:5:i"]);
-    assert!(!ports.0.borrow().paused, "records flow again");
     service.step().await.unwrap();
+    assert!(!ports.0.borrow().paused, "records flow again");
     assert_eq!(log(&ports), ["persist 1", "store [(0, 3)]", "confirm u2 2:5:i"]);
 }
 
@@ -206,10 +222,8 @@ async fn i7_a_stop_while_the_database_is_away_stores_nothing() {
 async fn a_stop_finishes_the_batch_in_hand() {
     let ports = Ports::default();
     ports.deliver(0, 1, &record("u1", 1));
-    let (stop, stopped) = watch::channel(false);
-    let all = (ports.clone(), ports.clone(), ports.clone(), ports.clone());
     // A linger that nobody waits for: only the stop ends the gathering.
-    let mut service = Service::new(all, 100, Duration::from_secs(3600), stopped);
+    let (mut service, stop) = service_at(&ports, 100, Duration::from_secs(3600), "unlimited");
     let (step, ()) = tokio::join!(service.step(), async {
         while !ports.0.borrow().records.is_empty() {
             tokio::task::yield_now().await;
@@ -237,4 +251,61 @@ async fn i7_a_partition_that_was_taken_away_moves_no_offset() {
     let (step, ()) = tokio::join!(service.step(), taken_away);
     step.unwrap();
     assert_eq!(log(&ports)[..3], ["away", "persist 2", "store [(0, 2)]"]);
+}
+
+#[tokio::test]
+async fn many_dead_letters_in_a_row_end_the_service_and_move_nothing() {
+    let ports = Ports::default();
+    ports.deliver(0, 0, &record("good", 9));
+    for offset in 1..=5 {
+        ports.deliver(0, offset, "garbage");
+    }
+    let (mut service, _stop) = service(&ports, 6);
+    let error = service.step().await.unwrap_err();
+    assert!(matches!(error, ServiceError::DeadLetters { limit: 4, label: "malformed", partition: 0, offset: 4 }));
+    assert!(error.to_string().contains("--dead-letter-limit 0"), "{error}");
+    assert_eq!(log(&ports), ["persist 1"], "the row is written; no letter is sent, no offset stored");
+}
+
+#[tokio::test]
+async fn a_good_record_in_between_ends_the_row_of_dead_letters() {
+    let ports = Ports::default();
+    for n in 0..20 {
+        let payload = if n % 4 == 3 { record(&format!("u{n}"), 9) } else { "garbage".to_owned() };
+        ports.deliver(0, n, &payload);
+    }
+    let (mut service, _stop) = service(&ports, 5);
+    while service.counts().records < 20 {
+        service.step().await.unwrap();
+    }
+    assert_eq!((service.counts().dead_letters, service.counts().issued), (15, 5));
+}
+
+#[tokio::test]
+async fn a_budget_holds_records_back_and_the_group_is_still_served() {
+    let ports = Ports::default();
+    for n in 0..4 {
+        ports.deliver(0, n, &record(&format!("u{n}"), 1));
+    }
+    ports.deliver(1, 0, &record("elsewhere", 1));
+    // Five records in hand fill the desk; the second of them may be written only in an hour.
+    let (mut service, stop) = service_at(&ports, 5, Duration::ZERO, "1/h");
+    let watch = async {
+        while !ports.0.borrow().paused {
+            tokio::task::yield_now().await;
+        }
+        assert!(log(&ports).is_empty(), "nothing is written before its time");
+        // Paused and still polled: the group takes a partition away, and what was in hand of it is dropped.
+        ports.0.borrow_mut().revoked = vec![0];
+        ports.0.borrow_mut().paused = false;
+        ports.deliver(1, 1, &record("polled", 1));
+        while !ports.0.borrow().records.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert!(ports.0.borrow().revoked.is_empty(), "the rebalance was served during the wait");
+        stop.send(true).unwrap();
+    };
+    let run = async { while service.step().await.unwrap() == Step::Again {} };
+    tokio::join!(run, watch);
+    assert!(log(&ports).is_empty(), "a stop writes nothing that the budget forbids");
 }

@@ -311,3 +311,17 @@ async fn migrating_again_changes_nothing_and_a_bare_database_says_so() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn i10_a_slot_that_an_operator_has_freed_is_given_before_anybody_is_refused() {
+    scratch(async |db| {
+        db.campaign("c", 3).await;
+        let store = db.store();
+        persist(&store, &batch(&[("a", 1), ("b", 2), ("c", 3)])).await;
+        assert_eq!(persist(&store, &batch(&[("late", 1)])).await, [refused(1)], "now it remembers: all are taken");
+        db.pool.execute("DELETE FROM coupons WHERE slot = 2").await.unwrap();
+        assert_eq!(persist(&store, &batch(&[("x", 3), ("y", 3)])).await, [issued(2), refused(3)]);
+        assert_eq!(db.coupons("c").await, rows(&[(1, "a"), (2, "x"), (3, "c")]));
+    })
+    .await;
+}

@@ -102,7 +102,9 @@ async fn run(cli: Cli) -> Result<ExitCode> {
             supervise(site).await
         }
         Verb::WithDatabase { command } => {
-            let site = site(cli.dir.join("database"))?;
+            // Neither server can read the other's folder.
+            let mariadb = std::env::var("DATABASE_KIND").is_ok_and(|kind| kind == "mariadb");
+            let site = site(cli.dir.join(if mariadb { "mariadb" } else { "database" }))?;
             interruptible(with_database(site, command)).await
         }
         Verb::Up => up(&cli, &site(cli.dir.clone())?).await,

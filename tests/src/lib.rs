@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 pub mod chaos;
+pub mod issuers;
 pub mod tokens;
 
 use dropgate_local::stack::{Site, Stack};
@@ -64,6 +65,8 @@ pub struct System {
     pub stack: Stack,
     /// The database.
     pub mysql: MySqlPool,
+    /// Name of its folder, below `target/e2e`.
+    pub name: &'static str,
     http: reqwest::Client,
 }
 
@@ -72,14 +75,14 @@ impl System {
     ///
     /// # Panics
     /// If a part does not come up.
-    pub async fn start(name: &str) -> Self {
+    pub async fn start(name: &'static str) -> Self {
         let dir = programs().parent().unwrap().join("e2e").join(name);
         let _ = std::fs::remove_dir_all(&dir);
         let site = Site::new(repo(), &programs(), &dir).unwrap();
         let stack = Stack::start(site, &mut |line| println!("{line}")).await.unwrap();
         let mysql = MySqlPool::connect_lazy(&stack.endpoints.database_url).unwrap();
         let http = dropgate_local::http_client().clone();
-        Self { stack, mysql, http }
+        Self { stack, mysql, name, http }
     }
 
     /// Stops everything, each part in good order.

@@ -17,12 +17,15 @@ use sqlx::mysql::MySqlConnection;
 use sqlx::{Connection, MySql, QueryBuilder};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a batch may take before the connection counts as dead. Far below `max.poll.interval.ms`.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// How often a batch is tried again at once when others write the same rows.
 const TRIES: u32 = 12;
+/// After this time a batch goes back to the loop, whatever is still to be tried: what is written until
+/// then is found when it comes again (I6), and the loop can tell, wait, or stop.
+const ALL_TRIES: Duration = Duration::from_secs(60);
 /// 7 binds a row: well below 65,535 a statement, and the statement well below `max_allowed_packet`.
 const MAX_ROWS: usize = 2_000;
 
@@ -40,7 +43,8 @@ pub struct Coupons {
 pub(super) struct Known {
     /// The newest allotment: the greatest capacity that was granted.
     pub(super) allotment: u32,
-    /// All slots above this one are taken. Rows are never deleted, so that stays true.
+    /// All slots above this one were taken. The service deletes no row; for the case that somebody else
+    /// does, everything is read again before a claim is refused.
     pub(super) full_above: u32,
 }
 
@@ -77,9 +81,12 @@ impl Coupons {
     }
 
     /// Writes rows in one transaction, again and again while others are in the way.
-    async fn write(&self, rows: &[Row<'_>]) -> Result<Placed, Trouble> {
+    async fn write(&self, rows: &[Row<'_>], deadline: Instant) -> Result<Placed, Trouble> {
         let mut resolving = false;
         for attempt in 1..=TRIES {
+            if Instant::now() >= deadline {
+                return Err(timeout(ALL_TRIES));
+            }
             let mut connection = self.database.connection().await?;
             let write = async {
                 if resolving {
@@ -91,15 +98,17 @@ impl Coupons {
             let Ok(written) = tokio::time::timeout(DEADLINE, write).await else {
                 // Its state is anyone's guess: the pool must not hand it out again.
                 drop(connection.detach());
-                return Err(Trouble::Away(Fault::unknown(
-                    Source::MySql,
-                    "timeout",
-                    format!("a batch took longer than {} s", DEADLINE.as_secs()),
-                )));
+                return Err(timeout(DEADLINE));
             };
             match written {
                 Err(Trouble::Constraint) => resolving = true,
                 Err(Trouble::Contention) => {}
+                Err(Trouble::Away(fault)) => {
+                    // After a failover this may be a connection to a server that is read-only for good:
+                    // the next try opens one to whatever the name stands for by then.
+                    drop(connection.detach());
+                    return Err(Trouble::Away(fault));
+                }
                 other => return other,
             }
             if attempt > 1 {
@@ -220,6 +229,14 @@ impl Coupons {
     }
 }
 
+impl Coupons {
+    /// Replaces what is remembered of a campaign.
+    pub(super) fn relearn(&self, campaign: &CampaignId, allotment: u32, full_above: u32) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(campaign.clone(), Known { allotment, full_above });
+    }
+}
+
 impl Ledger for Coupons {
     async fn persist(&self, admissions: &[Admission]) -> Result<Vec<Outcome>, Fault> {
         // A user's second record in a batch takes the outcome of his first.
@@ -240,8 +257,9 @@ impl Ledger for Coupons {
         let mut placed = HashMap::with_capacity(admissions.len());
         // A value that the database will never take is found by halving, so that it alone is blamed.
         let mut work = vec![rows];
+        let deadline = Instant::now() + ALL_TRIES;
         while let Some(mut rows) = work.pop() {
-            match self.write(&rows).await {
+            match self.write(&rows, deadline).await {
                 Ok(outcomes) => placed.extend(outcomes),
                 Err(Trouble::Data(text)) => match rows.as_slice() {
                     [row] => {
@@ -292,6 +310,11 @@ pub(super) fn unknown_campaign() -> Outcome {
         label: UNKNOWN_CAMPAIGN,
         text: "MySQL knows no such campaign: create it; the outbox sends the claim again".to_owned(),
     })
+}
+
+fn timeout(after: Duration) -> Trouble {
+    let detail = format!("a batch took longer than {} s", after.as_secs());
+    Trouble::Away(Fault::unknown(Source::MySql, "timeout", detail))
 }
 
 fn incomplete() -> Fault {

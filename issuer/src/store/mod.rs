@@ -57,6 +57,18 @@ impl Database {
         }
     }
 
+    /// Whether the database answers, over a connection of its own that is closed again.
+    ///
+    /// # Errors
+    /// [`Fault`] with the remedy.
+    pub async fn ping(&self) -> Result<(), Fault> {
+        let mut connection = self.reach().await?;
+        connection.ping().await.map_err(|error| fault_of(&error))?;
+        // It has answered; how it ends changes nothing.
+        let _ = connection.close().await;
+        Ok(())
+    }
+
     /// Brings the schema up to date. Returns `version name` of each migration that was applied now.
     ///
     /// MariaDB does not serialise two migrators (`GET_LOCK` with no limit is NULL there), so this is a

@@ -82,8 +82,17 @@ impl Coupons {
         }
         let mut gaps = Gaps::new(known.full_above, &reserved, homeless.len());
         search(connection, campaign, &mut gaps).await?;
-        let (free, full_above) = gaps.found();
-        self.learn(campaign, allotment, Some(full_above));
+        let (mut free, mut full_above) = gaps.found();
+        if free.len() < homeless.len() && known.full_above < allotment {
+            // What is remembered says that there is none. Before anybody is refused for it, look at all
+            // of them again: an operator may have deleted rows.
+            let mut gaps = Gaps::new(allotment, &reserved, homeless.len());
+            search(connection, campaign, &mut gaps).await?;
+            (free, full_above) = gaps.found();
+            self.relearn(campaign, allotment, full_above);
+        } else {
+            self.learn(campaign, allotment, Some(full_above));
+        }
         let mut free = free.into_iter();
         let mut refusals = Vec::new();
         for row in homeless {

@@ -89,11 +89,16 @@ pub fn edge(site: &Site, endpoints: &Endpoints) -> Result<(Spec, String)> {
 
 /// The issuer as a service.
 pub fn issuer(site: &Site, endpoints: &Endpoints) -> Result<Spec> {
+    let mut env = endpoints.issuer_env();
+    let health = endpoints.issuer_url.trim_start_matches("http://");
+    env.push(("HTTP_LISTEN", health.to_owned()));
+    // Nobody else is on this database; and on one machine with the crowd, everything looks busy.
+    env.push(("WRITE_BUDGET", super::yours("WRITE_BUDGET").unwrap_or_else(|| "unlimited".to_owned())));
     Ok(Spec {
         name: "issuer",
         program: site.program("issuer")?,
         args: ["run", "--create-topics"].map(OsString::from).to_vec(),
-        env: endpoints.issuer_env(),
+        env,
         cwd: site.dir.clone(),
         probe: Probe::Output("partitions assigned"),
         stop_within: Duration::from_secs(30),

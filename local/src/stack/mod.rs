@@ -86,6 +86,8 @@ pub struct Endpoints {
     pub database_url: String,
     /// What coupon codes are derived from.
     pub code_secret: String,
+    /// The issuer's health and metrics.
+    pub issuer_url: String,
 }
 
 impl Endpoints {
@@ -286,6 +288,7 @@ impl Stack {
             kafka_rest_token,
             database_url,
             code_secret: secrets.codes,
+            issuer_url: format!("http://127.0.0.1:{}", ports::given("ISSUER_PORT", None)?),
         };
         endpoints.edge_url = added(&mut gateways, app::edge(site, &endpoints)?);
         gateways.push(app::issuer(site, &endpoints)?);
@@ -395,6 +398,16 @@ impl Stack {
     #[must_use]
     pub fn part(&self, name: &str) -> Option<&Part> {
         self.parts.iter().find(|part| part.spec.name == name)
+    }
+
+    /// Stops a part for good.
+    ///
+    /// # Errors
+    /// If there is no such part.
+    pub async fn end(&mut self, name: &str) -> Result<()> {
+        let at = self.parts.iter().position(|part| part.spec.name == name);
+        let part = at.map(|at| self.parts.remove(at)).with_context(|| format!("this stack has no part {name}"))?;
+        part.stop().await.map(drop)
     }
 
     /// Stops a part, runs `meanwhile` without it, and starts it again.

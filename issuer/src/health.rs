@@ -1,0 +1,146 @@
+//! How the service is: the state it is in, whether its loop goes round, whether the database answers.
+
+use crate::metrics::{InState, Metrics};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// The loop shows itself at least once a second; after this time without it, it hangs.
+const ALIVE_WITHIN: Duration = Duration::from_secs(60);
+
+/// What the service is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// It looks for the database and Kafka.
+    Starting,
+    /// A member of the group, without any partition.
+    Ready,
+    /// It has partitions.
+    Consuming,
+    /// A stop was asked for: what is in hand is finished.
+    Draining,
+    /// It has left the group.
+    Stopped,
+}
+
+const STATES: [State; 5] = [State::Starting, State::Ready, State::Consuming, State::Draining, State::Stopped];
+
+impl State {
+    /// Stable label for metrics and the log.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Consuming => "consuming",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// Shared by the loop, which writes it, and the health endpoints, which read it.
+#[derive(Debug)]
+pub struct Health {
+    metrics: Arc<Metrics>,
+    began: Instant,
+    state: AtomicU8,
+    beat_ms: AtomicU64,
+    database: AtomicBool,
+}
+
+impl Health {
+    /// Of a service that starts.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        let health = Self {
+            metrics,
+            began: Instant::now(),
+            state: AtomicU8::new(State::Starting as u8),
+            beat_ms: AtomicU64::new(0),
+            database: AtomicBool::new(true),
+        };
+        health.publish(State::Starting);
+        health
+    }
+
+    /// The loop goes round.
+    pub fn beat(&self) {
+        self.beat_ms.store(self.age_ms(), Ordering::Relaxed);
+    }
+
+    /// The service is in `state` now. A change is told in the log.
+    pub fn enter(&self, state: State) {
+        self.beat();
+        if self.state.swap(state as u8, Ordering::Relaxed) != state as u8 {
+            tracing::info!(state = state.label(), "state");
+            self.publish(state);
+        }
+    }
+
+    /// The state.
+    #[must_use]
+    pub fn state(&self) -> State {
+        let current = self.state.load(Ordering::Relaxed);
+        STATES.into_iter().find(|state| *state as u8 == current).unwrap_or(State::Starting)
+    }
+
+    /// Whether the last try to write reached the database.
+    pub fn database(&self, answers: bool) {
+        self.database.store(answers, Ordering::Relaxed);
+    }
+
+    /// Why the process should be started again; `None` while it lives.
+    #[must_use]
+    pub fn dead(&self) -> Option<String> {
+        let still_ms = self.age_ms().saturating_sub(self.beat_ms.load(Ordering::Relaxed));
+        // While it starts it waits for others, which no restart would mend.
+        let hangs = self.state() != State::Starting && Duration::from_millis(still_ms) > ALIVE_WITHIN;
+        hangs.then(|| format!("the loop has not gone round for {} s", still_ms / 1000))
+    }
+
+    /// Why the service does no work; empty if it does.
+    #[must_use]
+    pub fn unready(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        match self.state() {
+            State::Consuming => {}
+            State::Ready => reasons.push("no partition is assigned: more members than partitions?".to_owned()),
+            other => reasons.push(format!("the service is {}", other.label())),
+        }
+        if !self.database.load(Ordering::Relaxed) {
+            reasons.push("the database takes no rows; the log says why".to_owned());
+        }
+        reasons
+    }
+
+    fn age_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn publish(&self, current: State) {
+        for state in STATES {
+            self.metrics.state.get_or_create(&InState { state: state.label() }).set(i64::from(state == current));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_only_with_partitions_and_a_database() {
+        let metrics = Arc::new(Metrics::default());
+        let health = Health::new(Arc::clone(&metrics));
+        assert_eq!(health.unready(), ["the service is starting"]);
+        health.enter(State::Consuming);
+        assert_eq!((health.unready(), health.dead()), (vec![], None));
+        health.database(false);
+        health.enter(State::Draining);
+        assert_eq!(health.unready().len(), 2);
+        let page = metrics.encode();
+        assert!(page.contains("state{state=\"draining\"} 1\n") && page.contains("state{state=\"consuming\"} 0\n"));
+    }
+}
