@@ -16,7 +16,7 @@ fn sha1_hex(text: &str) -> String {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=lua");
     let mut source = String::new();
-    for name in ["admit", "confirm", "lease", "publish", "take_due"] {
+    for name in ["admit", "confirm", "lease", "publish", "restore", "take_due", "update"] {
         let text = fs::read_to_string(format!("lua/{name}.lua"))?;
         let locking = format!("{KEY_LOCKING}{text}");
         write!(

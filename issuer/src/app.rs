@@ -1,14 +1,13 @@
 //! The binary: command line, log, signals, and the order in which things are opened and closed.
 
-use crate::campaign;
-use crate::config::{CampaignCommand, Cli, Command, CreateArgs, DatabaseSettings, Problems, RunSettings};
+use crate::config::{Cli, Command, DatabaseSettings, Problems, RunSettings};
 use crate::confirm;
 use crate::consumer::KafkaIntake;
 use crate::dead_letter::KafkaDeadLetters;
 use crate::health::{Health, State};
 use crate::http::{self, Told};
 use crate::metrics::Metrics;
-use crate::moment;
+use crate::operator::{self, Ended};
 use crate::outage::{Outage, random};
 use crate::redis;
 use crate::service::{Pace, Service, ServiceError, Step};
@@ -41,6 +40,8 @@ enum Failure {
     Usage(String),
     /// Status 1: anything else.
     Failed(String),
+    /// A verb beside `run` has its own statuses.
+    Verb(Ended),
 }
 
 impl From<Problems> for Failure {
@@ -57,12 +58,6 @@ impl From<Fault> for Failure {
 
 impl From<ServiceError> for Failure {
     fn from(error: ServiceError) -> Self {
-        Self::Failed(error.to_string())
-    }
-}
-
-impl From<campaign::CampaignError> for Failure {
-    fn from(error: campaign::CampaignError) -> Self {
         Self::Failed(error.to_string())
     }
 }
@@ -94,6 +89,12 @@ pub fn main() -> ExitCode {
             eprintln!("issuer: {text}");
             ExitCode::FAILURE
         }
+        Err(Failure::Verb(ended)) => {
+            if !ended.text.is_empty() {
+                eprintln!("issuer: {}", ended.text);
+            }
+            ExitCode::from(ended.status)
+        }
     }
 }
 
@@ -112,64 +113,12 @@ fn log_to_stderr() {
 async fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run(args) => run(args.settings()?).await,
-        Command::Migrate(args) => migrate(args.settings()?).await,
-        Command::Campaign(CampaignCommand::Create(args)) => create(args).await,
-        Command::Campaign(CampaignCommand::Publish(args)) => {
-            let (database, redis, kafka) = args.settings()?;
-            let redis = redis::client(&redis).map_err(Failure::Failed)?;
-            let published = campaign::publish(&open(&database), &redis, kafka.as_ref(), &args.id).await;
-            println!("{}", published.map_err(|error| at(&database, error))?);
-            Ok(())
-        }
-        Command::Campaign(CampaignCommand::Show(args)) => {
-            let (database, redis) = args.settings()?;
-            let redis = redis.as_ref().map(redis::client).transpose().map_err(Failure::Failed)?;
-            let report = campaign::show(&open(&database), redis.as_ref(), &args.id).await;
-            let report = report.map_err(|error| at(&database, error))?;
-            let json = || serde_json::to_string_pretty(&report).map_err(|error| Failure::Failed(error.to_string()));
-            println!("{}", if args.json { json()? } else { report.human() });
-            Ok(())
-        }
+        other => operator::dispatch(other).await.map_err(Failure::Verb),
     }
 }
 
 fn open(settings: &DatabaseSettings) -> Database {
     Database::new(settings.options.clone(), CONNECTIONS)
-}
-
-/// A failure of MySQL, with the address at which it was looked for.
-fn at(settings: &DatabaseSettings, error: campaign::CampaignError) -> Failure {
-    match error {
-        campaign::CampaignError::Fault(fault) if fault.source == dropgate_shared::fault::Source::MySql => {
-            Failure::Failed(format!("{fault}\n  DATABASE_URL is {}", settings.shown))
-        }
-        other => other.into(),
-    }
-}
-
-async fn migrate(settings: DatabaseSettings) -> Result<(), Failure> {
-    let applied = open(&settings).migrate().await.map_err(|fault| at(&settings, fault.into()))?;
-    if applied.is_empty() {
-        println!("the schema is up to date");
-    }
-    for migration in applied {
-        println!("applied {migration}");
-    }
-    Ok(())
-}
-
-async fn create(args: CreateArgs) -> Result<(), Failure> {
-    let time =
-        |name: &str, text: &str| moment::parse(text).map_err(|problem| Failure::Usage(format!("{name}: {problem}")));
-    let opens_at = if args.opens_at == "now" { None } else { Some(time("--opens-at", &args.opens_at)?) };
-    let closes_at = args.closes_at.as_deref().map(|text| time("--closes-at", text)).transpose()?;
-    if closes_at.is_some_and(|closes_at| closes_at <= opens_at.unwrap_or_else(moment::now)) {
-        return Err(Failure::Usage("--closes-at must lie after --opens-at".to_owned()));
-    }
-    let database = args.database.settings()?;
-    let created = campaign::create(&open(&database), &args.id, args.capacity, opens_at, closes_at).await;
-    println!("{}", created.map_err(|error| at(&database, error))?);
-    Ok(())
 }
 
 /// `issuer run`, from the first check to the last word.

@@ -7,17 +7,12 @@ use crate::redis::Redis;
 use crate::store::Database;
 use crate::store::campaigns::{Campaign, Holder};
 use crate::topics;
-use dropgate_shared::claim::ClaimEntry;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::ids::CampaignId;
 use dropgate_shared::names::{CAMPAIGNS_KEY, CampaignKeys, TOPIC};
 use dropgate_shared::scripts;
-use serde::Serialize;
 use serde_json::Value;
 use std::fmt::Write as _;
-
-/// Obligations looked at in search of the oldest.
-const OLDEST_AMONG: &str = "499";
 
 /// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +30,33 @@ pub enum CampaignError {
         id: CampaignId,
         /// What differs.
         differences: String,
+    },
+    /// The campaign is closed, and the wish was none that opens it.
+    #[error(
+        "campaign {0} is closed: visitors were told that it is over. `issuer campaign resume {0} --reopen` opens it again"
+    )]
+    Closed(CampaignId),
+    /// Less than was granted before.
+    #[error(
+        "campaign {id} has a capacity of {in_force}, and {capacity} is less: so many coupons may be promised already. To end it early: `issuer campaign close {id}`"
+    )]
+    Lower {
+        /// The id.
+        id: CampaignId,
+        /// What was asked for.
+        capacity: u32,
+        /// What was granted.
+        in_force: u32,
+    },
+    /// MySQL has what was asked for, and Redis did not answer.
+    #[error(
+        "MySQL has it, but the gate may not know it yet: {fault}\nthe same command again, or `issuer campaign publish {id}`, tells the gate"
+    )]
+    GateNotTold {
+        /// The id.
+        id: CampaignId,
+        /// What Redis said, if it said anything.
+        fault: Fault,
     },
 }
 
@@ -132,115 +154,6 @@ pub async fn publish(
     let _ = writeln!(told, "  waiting in the outbox {}", text(&waiting));
     let _ = write!(told, "  consumer lag          {lag}");
     Ok(told)
-}
-
-/// What MySQL and Redis know of a campaign.
-#[derive(Debug, Serialize)]
-pub struct Report {
-    campaign: String,
-    state: String,
-    capacity: u32,
-    opens_at: String,
-    closes_at: Option<String>,
-    issued: u64,
-    refused: u64,
-    redis: RedisReport,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(tag = "status", rename_all = "snake_case")]
-enum RedisReport {
-    NotConfigured,
-    Unreachable { detail: String },
-    NotPublished,
-    Published { state: String, capacity: String, count: String, outbox: Outbox },
-}
-
-#[derive(Debug, Default, Serialize)]
-struct Outbox {
-    waiting: u64,
-    /// Admission of the oldest obligation (among the 500 that are due first).
-    oldest_admitted_at: Option<String>,
-}
-
-/// Looks a campaign up in MySQL, and in Redis as far as that answers.
-///
-/// # Errors
-/// [`CampaignError`] of MySQL. Redis's are part of the report.
-pub async fn show(database: &Database, redis: Option<&Redis>, id: &CampaignId) -> Result<Report, CampaignError> {
-    let campaign = database.campaign(id).await?.ok_or_else(|| CampaignError::Unknown(id.clone()))?;
-    let tally = database.tally(id).await?;
-    let redis = match redis {
-        None => RedisReport::NotConfigured,
-        Some(redis) => {
-            look(redis, id).await.unwrap_or_else(|fault| RedisReport::Unreachable { detail: fault.to_string() })
-        }
-    };
-    Ok(Report {
-        campaign: id.to_string(),
-        state: campaign.state,
-        capacity: campaign.capacity,
-        opens_at: moment::format(campaign.opens_at),
-        closes_at: campaign.closes_at.map(moment::format),
-        issued: tally.issued,
-        refused: tally.refused,
-        redis,
-    })
-}
-
-async fn look(redis: &Redis, id: &CampaignId) -> Result<RedisReport, Fault> {
-    let keys = CampaignKeys::of(id);
-    let meta = redis.command(&["HMGET", &keys.meta, "state", "capacity", "count"]).await?;
-    let field = |index: usize| meta.get(index).filter(|value| !value.is_null()).map(text);
-    let (Some(state), Some(capacity), Some(count)) = (field(0), field(1), field(2)) else {
-        return Ok(RedisReport::NotPublished);
-    };
-    let waiting = redis.command(&["ZCARD", &keys.outbox]).await?.as_u64().unwrap_or(0);
-    let mut outbox = Outbox { waiting, oldest_admitted_at: None };
-    let due_first = redis.command(&["ZRANGE", &keys.outbox, "0", OLDEST_AMONG]).await?;
-    let users: Vec<&str> = due_first.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    if !users.is_empty() {
-        let command: Vec<&str> = ["HMGET", &keys.claims].into_iter().chain(users).collect();
-        let entries = redis.command(&command).await?;
-        let entries = entries.as_array().into_iter().flatten().filter_map(Value::as_str);
-        let oldest = entries.filter_map(|entry| entry.parse::<ClaimEntry>().ok()).map(|entry| entry.admitted_ms).min();
-        outbox.oldest_admitted_at = oldest.and_then(moment::from_ms).map(moment::format);
-    }
-    Ok(RedisReport::Published { state, capacity, count, outbox })
-}
-
-impl Report {
-    /// For a terminal.
-    #[must_use]
-    pub fn human(&self) -> String {
-        let redis = match &self.redis {
-            RedisReport::NotConfigured => {
-                "not configured (UPSTASH_REDIS_REST_URL, UPSTASH_REDIS_REST_TOKEN)".to_owned()
-            }
-            RedisReport::Unreachable { detail } => format!("unreachable: {detail}"),
-            RedisReport::NotPublished => {
-                format!("not published; the gate does not know it: issuer campaign publish {}", self.campaign)
-            }
-            RedisReport::Published { state, capacity, count, outbox } => {
-                let oldest = outbox.oldest_admitted_at.as_ref();
-                let oldest = oldest.map_or_else(String::new, |at| format!(", the oldest admitted at {at}"));
-                format!(
-                    "{state}, {count} of {capacity} slots handed out\noutbox     {} waiting{oldest}",
-                    outbox.waiting
-                )
-            }
-        };
-        format!(
-            "campaign   {}\nstate      {}\nopens at   {}\ncloses at  {}\ncapacity   {}\nissued     {}\nrefused    {}\nRedis      {redis}",
-            self.campaign,
-            self.state,
-            self.opens_at,
-            self.closes_at.as_deref().unwrap_or("never"),
-            self.capacity,
-            self.issued,
-            self.refused,
-        )
-    }
 }
 
 fn described(campaign: &Campaign) -> String {

@@ -3,18 +3,25 @@
 //! Every setting has an environment variable and a flag. Everything that is wrong is told at once, by
 //! name and with what would be right; secrets are never printed.
 
+pub mod parts;
+
 use crate::budget::WriteBudget;
 use crate::kafka::{KafkaSettings, check_option};
+use crate::operator::args::{
+    CHECK, CampaignCommand, CheckArgs, CompletionsArgs, DlqCommand, ExportArgs, MigrateArgs, RECONCILE, ReconcileArgs,
+    VERDICTS, VerifyArgs,
+};
+use crate::operator::file;
 use crate::redis::RedisSettings;
 use crate::topics::TopicSettings;
 use clap::builder::{FalseyValueParser, Resettable};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use dropgate_shared::code::CodeSecret;
-use dropgate_shared::ids::CampaignId;
 use sqlx::mysql::MySqlConnectOptions;
 use std::ffi::OsStr;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -25,15 +32,26 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// Settings as TOML: `database_url = "..."`, the variables' names in lower case; environment and flags win
+    #[arg(long, env = file::VARIABLE, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 impl Cli {
-    /// Reads the command line and the environment, in which an empty variable counts as absent: `NAME=` is
-    /// how many a compose file and shell says "the default". Ends the process where they are wrong.
+    /// Reads the command line, the environment and the configuration file. An empty variable counts as
+    /// absent: `NAME=` is how many a compose file and shell says "the default". Ends the process where
+    /// they are wrong.
     #[must_use]
     pub fn read() -> Self {
         let is_empty = |name: &OsStr| std::env::var(name).is_ok_and(|value| value.trim().is_empty());
-        let matches = without_empty_variables(Self::command(), &is_empty).get_matches();
+        let mut command = Self::command();
+        if let Some(path) = file::named(std::env::args_os(), std::env::var_os(file::VARIABLE)) {
+            command = file::with_file(command, &path).unwrap_or_else(|problem| {
+                eprintln!("issuer: {problem}");
+                std::process::exit(2)
+            });
+        }
+        let matches = without_empty_variables(command, &is_empty).get_matches();
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 }
@@ -50,21 +68,26 @@ pub enum Command {
     /// Consume admitted claims and write coupons until SIGTERM or SIGINT
     Run(Box<RunArgs>),
     /// Bring the schema in MySQL up to date
-    Migrate(DatabaseArgs),
-    /// Create, publish and look at campaigns
+    Migrate(MigrateArgs),
+    /// Create, publish, pause, raise, close and look at campaigns
     #[command(subcommand)]
     Campaign(CampaignCommand),
-}
-
-/// The verbs of a campaign.
-#[derive(Subcommand)]
-pub enum CampaignCommand {
-    /// Create a campaign in MySQL; the gate knows it after `publish`
-    Create(CreateArgs),
-    /// Make a campaign known to the gate, or rebuild what Redis knows of it from MySQL
-    Publish(PublishArgs),
-    /// Show what MySQL and Redis know of a campaign
-    Show(ShowArgs),
+    /// Prove that nobody was wronged: compare MySQL, Redis and Kafka
+    #[command(after_help = VERDICTS)]
+    Verify(VerifyArgs),
+    /// Mend what `verify` finds and a command can mend
+    #[command(after_help = RECONCILE)]
+    Reconcile(ReconcileArgs),
+    /// Look at dead letters, and send them again
+    #[command(subcommand)]
+    Dlq(DlqCommand),
+    /// Write out who won, or who was refused
+    Export(ExportArgs),
+    /// Check all settings and try every server
+    #[command(after_help = CHECK)]
+    CheckConfig(Box<CheckArgs>),
+    /// Print the completions of a shell
+    Completions(CompletionsArgs),
 }
 
 /// The database.
@@ -170,52 +193,6 @@ pub struct RunArgs {
     #[arg(long, env = "KAFKA_REPLICATION", default_value_t = -1, value_name = "N", allow_negative_numbers = true,
           value_parser = clap::value_parser!(i32).range(-1..=16))]
     replication: i32,
-}
-
-/// `issuer campaign create`.
-#[derive(Args)]
-pub struct CreateArgs {
-    /// 1 to 64 characters out of a-z, 0-9 and '-'
-    pub id: CampaignId,
-    /// How many coupons there are
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub capacity: u32,
-    /// RFC 3339, or `now`
-    #[arg(long, default_value = "now", value_name = "TIME")]
-    pub opens_at: String,
-    /// RFC 3339; without it the campaign closes when it is sold out
-    #[arg(long, value_name = "TIME")]
-    pub closes_at: Option<String>,
-    /// The database.
-    #[command(flatten)]
-    pub database: DatabaseArgs,
-}
-
-/// `issuer campaign publish`.
-#[derive(Args)]
-pub struct PublishArgs {
-    /// The campaign
-    pub id: CampaignId,
-    #[command(flatten)]
-    database: DatabaseArgs,
-    #[command(flatten)]
-    redis: RedisArgs,
-    #[command(flatten)]
-    kafka: KafkaArgs,
-}
-
-/// `issuer campaign show`.
-#[derive(Args)]
-pub struct ShowArgs {
-    /// The campaign
-    pub id: CampaignId,
-    /// One JSON object on standard output
-    #[arg(long)]
-    pub json: bool,
-    #[command(flatten)]
-    database: DatabaseArgs,
-    #[command(flatten)]
-    redis: RedisArgs,
 }
 
 /// Where MySQL is, and how to name it to a human.
@@ -451,31 +428,6 @@ impl RunArgs {
             })
         };
         problems.or(settings())
-    }
-}
-
-impl PublishArgs {
-    /// MySQL, Redis, and Kafka where it is configured.
-    ///
-    /// # Errors
-    /// [`Problems`].
-    pub fn settings(&self) -> Result<(DatabaseSettings, RedisSettings, Option<KafkaSettings>), Problems> {
-        let mut problems = Problems::default();
-        let database = self.database.read(&mut problems);
-        let redis = self.redis.read(&mut problems);
-        let kafka = if self.kafka.is_set() { self.kafka.read(&mut problems) } else { None };
-        problems.or(database.zip(redis).map(|(database, redis)| (database, redis, kafka)))
-    }
-}
-
-impl ShowArgs {
-    /// MySQL, and Redis where it is configured in full.
-    ///
-    /// # Errors
-    /// [`Problems`].
-    pub fn settings(&self) -> Result<(DatabaseSettings, Option<RedisSettings>), Problems> {
-        let redis = self.redis.read(&mut Problems::default());
-        Ok((self.database.settings()?, redis))
     }
 }
 

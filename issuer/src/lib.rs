@@ -8,6 +8,7 @@
 //! The modules [`decode`], [`batch`], [`budget`], [`offsets`], [`slots`] and [`outage`] do no I/O and read no
 //! clock. [`service`] is the loop over the ports of [`ports`]; [`consumer`], [`store`],
 //! [`dead_letter`], [`confirm`] and [`redis`] are the adapters behind them; [`app`] wires it all.
+//! [`operator`] holds the verbs beside `run`.
 #![forbid(unsafe_code)]
 
 pub mod app;
@@ -26,6 +27,7 @@ pub mod kafka;
 pub mod metrics;
 pub mod moment;
 pub mod offsets;
+pub mod operator;
 pub mod outage;
 pub mod ports;
 pub mod redis;

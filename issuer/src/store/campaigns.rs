@@ -34,6 +34,44 @@ pub struct Tally {
     pub refused: u64,
 }
 
+/// A campaign in a list.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Listed {
+    /// Its id.
+    pub id: String,
+    /// `open`, `paused` or `closed`.
+    pub state: String,
+    /// The newest allotment.
+    pub capacity: u32,
+    /// From when on claims are admitted.
+    pub opens_at: PrimitiveDateTime,
+    /// Until when.
+    pub closes_at: Option<PrimitiveDateTime>,
+    /// Coupon rows.
+    pub issued: i64,
+    /// Refusal rows.
+    pub refused: i64,
+}
+
+/// What became of a wish to raise a capacity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Raised {
+    /// A new allotment was granted.
+    Now {
+        /// The one before.
+        before: u32,
+    },
+    /// It is in force already.
+    Before,
+    /// A greater one is in force.
+    Lower {
+        /// That one.
+        in_force: u32,
+    },
+    /// There is no such campaign.
+    Unknown,
+}
+
 /// A user with the entry that Redis should hold for him.
 pub type Holder = (String, ClaimEntry);
 
@@ -84,6 +122,78 @@ impl Database {
         .await
         .map_err(|error| fault_of(&error))?;
         Ok(row.map(|(state, opens_at, closes_at, capacity)| Campaign { state, capacity, opens_at, closes_at }))
+    }
+
+    /// All campaigns, the latest to open first.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn campaigns(&self) -> Result<Vec<Listed>, Fault> {
+        sqlx::query_as(
+            "SELECT c.id, c.state, MAX(a.capacity) AS capacity, c.opens_at, c.closes_at, \
+             (SELECT COUNT(*) FROM coupons WHERE campaign_id = c.id) AS issued, \
+             (SELECT COUNT(*) FROM refusals WHERE campaign_id = c.id) AS refused \
+             FROM campaigns c JOIN allotments a ON a.campaign_id = c.id \
+             GROUP BY c.id, c.state, c.opens_at, c.closes_at ORDER BY c.opens_at DESC, c.id",
+        )
+        .fetch_all(&mut self.reach().await?)
+        .await
+        .map_err(|error| fault_of(&error))
+    }
+
+    /// Sets a campaign's state if it is one of `from`. False if it is in another state, or unknown.
+    ///
+    /// # Errors
+    /// [`Fault`]; to set it again is right.
+    pub async fn set_state(&self, id: &CampaignId, from: &[&str], to: &str) -> Result<bool, Fault> {
+        let mut sql = sqlx::QueryBuilder::<sqlx::MySql>::new("UPDATE campaigns SET state = ");
+        sql.push_bind(to).push(" WHERE id = ").push_bind(id.as_str()).push(" AND state IN (");
+        let mut states = sql.separated(", ");
+        for state in from {
+            states.push_bind(*state);
+        }
+        sql.push(")");
+        let done = sql.build().persistent(false).execute(&mut self.reach().await?).await;
+        Ok(done.map_err(|error| fault_of(&error))?.rows_affected() > 0)
+    }
+
+    /// Grants a greater capacity, with a date.
+    ///
+    /// # Errors
+    /// [`Fault`]; to grant it again is right.
+    pub async fn raise(&self, id: &CampaignId, capacity: u32) -> Result<Raised, Fault> {
+        let mut connection = self.reach().await?;
+        let raise = async {
+            let mut transaction = connection.begin().await?;
+            // The lock that whoever looks for free slots holds: they see the old allotment or the new one.
+            let locked: Option<String> = sqlx::query_scalar("SELECT id FROM campaigns WHERE id = ? FOR UPDATE")
+                .bind(id.as_str())
+                .fetch_optional(&mut *transaction)
+                .await?;
+            let before: Option<u32> = sqlx::query_scalar(
+                "SELECT capacity FROM allotments WHERE campaign_id = ? ORDER BY capacity DESC LIMIT 1",
+            )
+            .bind(id.as_str())
+            .fetch_optional(&mut *transaction)
+            .await?;
+            let raised = match before.filter(|_| locked.is_some()) {
+                None => Raised::Unknown,
+                Some(in_force) if in_force > capacity => Raised::Lower { in_force },
+                Some(in_force) if in_force == capacity => Raised::Before,
+                Some(before) => {
+                    sqlx::query("INSERT INTO allotments (campaign_id, capacity, granted_at) VALUES (?, ?, ?)")
+                        .bind(id.as_str())
+                        .bind(capacity)
+                        .bind(moment::now())
+                        .execute(&mut *transaction)
+                        .await?;
+                    Raised::Now { before }
+                }
+            };
+            transaction.commit().await?;
+            Ok(raised)
+        };
+        raise.await.map_err(|error: sqlx::Error| fault_of(&error))
     }
 
     /// Counts a campaign's rows.

@@ -1,10 +1,15 @@
 //! MySQL: one pool, the schema, and the queries on it.
 //!
-//! [`coupons`] writes the batches of `issuer run`, [`campaigns`] answers the operator's verbs.
+//! [`coupons`] writes the batches of `issuer run`; [`campaigns`], [`audit`], [`replays`], [`schema`] and
+//! [`trial`] answer the operator's verbs.
 
+pub mod audit;
 pub mod campaigns;
 pub mod coupons;
+pub mod replays;
 mod resolve;
+pub mod schema;
+pub mod trial;
 pub mod trouble;
 
 use dropgate_shared::fault::{Fault, Source};

@@ -1,0 +1,206 @@
+//! `export`: who won, or who was refused, page by page.
+
+use super::args::{ExportArgs, Format};
+use super::{Ended, at, progress};
+use crate::campaign::CampaignError;
+use crate::moment;
+use crate::store::Database;
+use crate::store::audit::{CouponRow, RefusalRow};
+use serde::Serialize;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+const ROWS: u32 = 2_000;
+
+#[derive(Serialize)]
+struct Winner {
+    slot: u32,
+    user: String,
+    code: String,
+    admitted_at: String,
+    issued_at: String,
+}
+
+#[derive(Serialize)]
+struct Refused {
+    user: String,
+    proposed_slot: u32,
+    reason: String,
+    admitted_at: String,
+    refused_at: String,
+}
+
+const WINNER: [&str; 5] = ["slot", "user", "code", "admitted_at", "issued_at"];
+const REFUSED: [&str; 5] = ["user", "proposed_slot", "reason", "admitted_at", "refused_at"];
+
+impl From<CouponRow> for Winner {
+    fn from(row: CouponRow) -> Self {
+        Self {
+            slot: row.slot,
+            user: row.user_id,
+            code: row.code,
+            admitted_at: moment::format(row.admitted_at),
+            issued_at: moment::format(row.issued_at),
+        }
+    }
+}
+
+impl From<RefusalRow> for Refused {
+    fn from(row: RefusalRow) -> Self {
+        Self {
+            user: row.user_id,
+            proposed_slot: row.proposed_slot,
+            reason: row.reason,
+            admitted_at: moment::format(row.admitted_at),
+            refused_at: moment::format(row.refused_at),
+        }
+    }
+}
+
+/// Writes rows in one of the formats.
+enum Sheet<W: Write> {
+    Csv { writer: Box<csv::Writer<W>>, raw: bool, guarded: u64 },
+    Json { writer: W, is_empty: bool },
+}
+
+impl<W: Write> Sheet<W> {
+    fn new(writer: W, args: &ExportArgs) -> std::io::Result<Self> {
+        match args.format {
+            Format::Csv => {
+                let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(writer);
+                writer.write_record(if args.refusals { REFUSED } else { WINNER })?;
+                Ok(Self::Csv { writer: Box::new(writer), raw: args.raw, guarded: 0 })
+            }
+            Format::Json => Ok(Self::Json { writer, is_empty: true }),
+        }
+    }
+
+    /// A user id as the format wants it.
+    fn user(&mut self, user: String) -> String {
+        match self {
+            Self::Csv { raw: false, guarded, .. } if user.starts_with(['=', '+', '-', '@', '\t', '\r']) => {
+                *guarded += 1;
+                format!("'{user}")
+            }
+            _ => user,
+        }
+    }
+
+    fn row(&mut self, row: &impl Serialize) -> std::io::Result<()> {
+        match self {
+            Self::Csv { writer, .. } => Ok(writer.serialize(row)?),
+            Self::Json { writer, is_empty } => {
+                writer.write_all(if *is_empty { b"[\n " } else { b",\n " })?;
+                *is_empty = false;
+                Ok(serde_json::to_writer(writer, row)?)
+            }
+        }
+    }
+
+    /// Ends the sheet. Returns how many user ids were guarded.
+    fn end(self) -> std::io::Result<u64> {
+        match self {
+            Self::Csv { mut writer, guarded, .. } => writer.flush().map(|()| guarded),
+            Self::Json { mut writer, is_empty } => {
+                writer.write_all(if is_empty { b"[]\n" } else { b"\n]\n" })?;
+                writer.flush().map(|()| 0)
+            }
+        }
+    }
+}
+
+/// Exports a campaign's rows.
+///
+/// # Errors
+/// [`Ended`]; a file is there only if it is complete.
+pub async fn export(database: &Database, shown: &str, args: &ExportArgs) -> Result<(), Ended> {
+    let named = |error: CampaignError| at(shown, error);
+    if database.campaign(&args.id).await.map_err(|fault| named(fault.into()))?.is_none() {
+        return Err(named(CampaignError::Unknown(args.id.clone())));
+    }
+    let Some(path) = &args.out else {
+        let out = BufWriter::new(std::io::stdout().lock());
+        return match write(database, shown, args, out).await {
+            // `issuer export .. | head`: whoever listened has heard enough.
+            Err(Unwritten::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            other => {
+                told(other?);
+                Ok(())
+            }
+        };
+    };
+    let failed = |error: std::io::Error| Ended::failed(format!("{} cannot be written: {error}", path.display()));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Codes are worth money: the file is its owner's alone, from the beginning.
+    let file = tempfile::Builder::new().prefix(".issuer-export-").tempfile_in(folder).map_err(failed)?;
+    let guarded = match write(database, shown, args, BufWriter::new(file.as_file())).await {
+        Err(Unwritten::Output(error)) => return Err(failed(error)),
+        other => other?,
+    };
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    told(guarded);
+    Ok(())
+}
+
+fn told(guarded: u64) {
+    if guarded > 0 {
+        eprintln!(
+            "issuer: {guarded} user ids begin like a formula and got an apostrophe before them; --raw leaves them as they are"
+        );
+    }
+}
+
+enum Unwritten {
+    Output(std::io::Error),
+    Ended(Ended),
+}
+
+impl From<std::io::Error> for Unwritten {
+    fn from(error: std::io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl From<Unwritten> for Ended {
+    fn from(unwritten: Unwritten) -> Self {
+        match unwritten {
+            Unwritten::Output(error) => Self::failed(format!("the output cannot be written: {error}")),
+            Unwritten::Ended(ended) => ended,
+        }
+    }
+}
+
+async fn write(database: &Database, shown: &str, args: &ExportArgs, out: impl Write) -> Result<u64, Unwritten> {
+    let faulty = |fault: dropgate_shared::fault::Fault| Unwritten::Ended(at(shown, fault.into()));
+    let tally = database.tally(&args.id).await.map_err(faulty)?;
+    let bar = progress("rows", if args.refusals { tally.refused } else { tally.issued });
+    let mut sheet = Sheet::new(out, args)?;
+    if args.refusals {
+        let mut after = String::new();
+        loop {
+            let page = database.refusals_after(&args.id, &after, ROWS).await.map_err(faulty)?;
+            let Some(last) = page.last() else { break };
+            after.clone_from(&last.user_id);
+            bar.inc(page.len() as u64);
+            for mut row in page {
+                row.user_id = sheet.user(row.user_id);
+                sheet.row(&Refused::from(row))?;
+            }
+        }
+    } else {
+        let mut after = None;
+        loop {
+            let page = database.coupons_after(&args.id, after, ROWS).await.map_err(faulty)?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.slot);
+            bar.inc(page.len() as u64);
+            for mut row in page {
+                row.user_id = sheet.user(row.user_id);
+                sheet.row(&Winner::from(row))?;
+            }
+        }
+    }
+    bar.finish_and_clear();
+    Ok(sheet.end()?)
+}

@@ -1,0 +1,18 @@
+-- Puts obligations that nobody holds any more back into the outbox, due at once, so that the sweeper
+-- sends them again. NX and the look at the claim: what was confirmed in the meantime stays ended.
+-- KEYS  1 claims   2 outbox
+-- ARGV  users whose claim has no row
+-- Reply: how many obligations came back
+if #ARGV == 0 then return 0 end
+local time = redis.call('TIME')
+local now = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
+local entries = redis.call('HMGET', KEYS[1], unpack(ARGV))
+local due = {}
+for i, user in ipairs(ARGV) do
+  if entries[i] and string.match(entries[i], '^%d+:%d+:a$') then
+    due[#due + 1] = now
+    due[#due + 1] = user
+  end
+end
+if #due == 0 then return 0 end
+return redis.call('ZADD', KEYS[2], 'NX', unpack(due))
