@@ -9,7 +9,7 @@ EDGE_SOURCES := edge/entry.mjs $(shell find edge/src shared/src shared/lua -type
 	Cargo.toml Cargo.lock edge/Cargo.toml shared/Cargo.toml edge/build.sh edge/package-lock.json
 DENY := $(CACHE)/cargo-deny-0.20.2
 
-.PHONY: help setup build edge demo up down status logs sql test test-page unit e2e bench-edge openapi size deny audit lint fmt docs clean
+.PHONY: help setup build edge demo up down status logs sql test test-page unit e2e bench-edge image image-test openapi size deny audit lint fmt docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -70,6 +70,12 @@ bench-edge: build bench/peers/build ## the gate beside a bare worker and the usu
 
 bench/peers/build: $(wildcard bench/peers/*.js) bench/peers/package-lock.json
 	@cd bench/peers && npm ci --no-audit --no-fund --silent && npm run --silent build
+
+image: ## the issuer as an image, with docker or podman; IMAGE=, RUST_IMAGE=, BASE_IMAGE=
+	@deploy/image.sh build
+
+image-test: build ## build the image and run it against the stack: coupons issued, drained on SIGTERM
+	@deploy/image.sh test
 
 openapi: setup ## check the OpenAPI document and its examples
 	@node edge/openapi.mjs

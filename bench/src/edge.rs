@@ -71,7 +71,7 @@ pub async fn run(repo: &Path, programs: &Path, plan: Plan) -> Result<Report> {
     let dir = repo.join("target/bench/edge");
     let system = System::start(repo, programs, &dir).await?;
     let tokens_file = dir.join("tokens");
-    tokens(&tokens_file, TOKENS_A_SECOND * plan.seconds, 12)?;
+    tokens(&tokens_file, TOKENS_A_SECOND * (plan.seconds + 1), 12)?;
     let mut bench =
         Bench { system, plan, tokens: tokens_file, workers: BTreeMap::new(), small: BTreeMap::new(), campaigns: 0 };
     bench.start_workers(repo).await?;
@@ -144,8 +144,11 @@ impl Bench {
 
     async fn turn(&self, url: &str, campaign: &str, connections: u32, tokens: &PathBuf) -> Result<Turn> {
         let seconds = self.plan.seconds;
+        // A second to warm up, by other users.
+        let warm = TOKENS_A_SECOND * seconds + 1;
+        Closed { url, campaign, connections, seconds: 1, tokens, first: warm }.measure().await?;
         let before = self.system.quiet().await?;
-        let measured = Closed { url, campaign, connections, seconds, tokens }.measure().await?;
+        let measured = Closed { url, campaign, connections, seconds, tokens, first: 1 }.measure().await?;
         let asked = self.system.quiet().await?.since(before);
         Ok(Turn { measured, asked })
     }
@@ -198,7 +201,6 @@ impl Bench {
         report.ratio("edge.sold_out.vs_ceiling", ceiling, Some(("0.9 at least", ceiling.median >= 0.9)));
         let usual = ratios(&turns, GATE, USUAL);
         report.ratio("edge.sold_out.vs_usual_worker", usual, Some(("4 at least", usual.median >= 4.0)));
-        // Once to learn, then once a second; the sweeper looks now and then.
         let calls =
             Spread::of(turns.get(GATE).into_iter().flatten().map(|turn| {
                 u32::try_from(turn.asked.redis).map_or(f64::MAX, f64::from) / f64::from(self.plan.seconds)
@@ -333,7 +335,7 @@ impl Bench {
         self.system.campaign(&full, 100, 100).await?;
         for id_bytes in [8, 64, 128] {
             let file = self.system.dir.join(format!("tokens-{id_bytes}"));
-            tokens(&file, TOKENS_A_SECOND * self.plan.seconds, id_bytes)?;
+            tokens(&file, TOKENS_A_SECOND * (self.plan.seconds + 1), id_bytes)?;
             let open = self.new_campaign();
             self.system.campaign(&open, CAPACITY, 0).await?;
             let sold = self.turn(&url, &full, 64, &file).await?;

@@ -68,6 +68,8 @@ pub struct Closed<'a> {
     pub seconds: u32,
     /// The file of tokens.
     pub tokens: &'a PathBuf,
+    /// Which of them is the first, from 1.
+    pub first: u32,
 }
 
 impl Closed<'_> {
@@ -80,7 +82,7 @@ impl Closed<'_> {
         let mut wrk = System::beside("wrk");
         wrk.args(["-t1", &format!("-c{}", self.connections), &format!("-d{}s", self.seconds), "--latency", "-s"]);
         wrk.arg(script).arg(self.url).arg("--");
-        wrk.arg(format!("/v1/campaigns/{}/claims", self.campaign)).arg(self.tokens).arg("1");
+        wrk.arg(format!("/v1/campaigns/{}/claims", self.campaign)).arg(self.tokens).arg(self.first.to_string());
         let output = wrk.output().await.context("wrk cannot be run")?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let line = text.lines().rev().find(|line| line.starts_with('{'));

@@ -12,6 +12,7 @@ use crate::operator::args::{
     VERDICTS, VerifyArgs,
 };
 use crate::operator::file;
+use crate::operator::probe::ProbeArgs;
 use crate::redis::RedisSettings;
 use crate::topics::TopicSettings;
 use clap::builder::{FalseyValueParser, Resettable};
@@ -86,6 +87,8 @@ pub enum Command {
     /// Check all settings and try every server
     #[command(after_help = CHECK)]
     CheckConfig(Box<CheckArgs>),
+    /// Ask a running issuer on this machine whether it lives
+    Probe(ProbeArgs),
     /// Print the completions of a shell
     Completions(CompletionsArgs),
 }

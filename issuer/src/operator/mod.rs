@@ -7,6 +7,7 @@ pub mod export;
 pub mod file;
 pub mod findings;
 pub mod letters;
+pub mod probe;
 pub mod redis_view;
 pub mod show;
 pub mod states;
@@ -153,6 +154,7 @@ pub async fn dispatch(command: Command) -> Result<(), Ended> {
             export::export(&open(&settings), &settings.shown, &args).await
         }
         Command::CheckConfig(args) => check::check(&args).await,
+        Command::Probe(args) => probe::probe(&args).await,
         Command::Completions(args) => {
             clap_complete::generate(args.shell, &mut Cli::command(), "issuer", &mut std::io::stdout());
             Ok(())
