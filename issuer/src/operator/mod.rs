@@ -30,6 +30,8 @@ use states::Wish;
 
 /// Connections of a verb.
 const CONNECTIONS: u32 = 2;
+/// How often `reconcile` mends and looks again.
+const ROUNDS: u32 = 3;
 
 /// Why a verb ends with another status than 0.
 #[derive(Debug)]
@@ -190,11 +192,14 @@ async fn reconcile(args: args::ReconcileArgs) -> Result<(), Ended> {
     let look = || verify::verify(&servers, &verify.id, secret.as_ref());
     let named = |error| at(&servers.shown, error).unless_violated();
     let mut report = look().await.map_err(named)?;
-    let plan = report.plan();
-    if !verify.json {
-        println!("{plan}");
-    }
-    if args.apply && report.needs_repair() {
+    // A publish may bring to light what could not be compared before.
+    for _ in 0..ROUNDS {
+        if !verify.json {
+            println!("{}", report.plan());
+        }
+        if !args.apply || !report.needs_repair() {
+            break;
+        }
         let done = verify::repair(&servers, &verify.id, &report).await.map_err(named)?;
         if !verify.json {
             println!("{done}\n");
