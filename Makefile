@@ -9,7 +9,7 @@ EDGE_SOURCES := edge/entry.mjs $(shell find edge/src shared/src shared/lua -type
 	Cargo.toml Cargo.lock edge/Cargo.toml shared/Cargo.toml edge/build.sh edge/package-lock.json
 DENY := $(CACHE)/cargo-deny-0.20.2
 
-.PHONY: help setup build edge demo up down status logs sql test test-page unit e2e bench-edge image image-test openapi size deny audit lint fmt docs clean
+.PHONY: help setup build edge demo up down status logs sql test test-page unit e2e bench-edge bench-issuer image image-test openapi size deny audit lint fmt docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -67,6 +67,10 @@ bench-edge: export DROPGATE_BENCH := 1
 bench-edge: build bench/peers/build ## the gate beside a bare worker and the usual ones; ROUNDS=5 SECONDS=5
 	@cargo build --locked --profile service -p dropgate-bench
 	@$(BIN)/dropgate-bench edge
+
+bench-issuer: build ## the issuer beside raw INSERTs and one row a message, and its neighbours; RECORDS= ROUNDS= SECONDS=
+	@cargo build --locked --profile service -p dropgate-bench
+	@$(BIN)/dropgate-bench issuer
 
 bench/peers/build: $(wildcard bench/peers/*.js) bench/peers/package-lock.json
 	@cd bench/peers && npm ci --no-audit --no-fund --silent && npm run --silent build

@@ -1,7 +1,10 @@
 //! `dropgate-bench`: figures of the gate and the issuer, each beside another's in the same run.
 
 mod edge;
+mod issuer;
 mod load;
+mod neighbour;
+mod plot;
 mod ratio;
 mod report;
 mod system;
@@ -27,6 +30,18 @@ enum Part {
         rounds: u32,
         /// Seconds of one measurement
         #[arg(long, env = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=60))]
+        seconds: u32,
+    },
+    /// The issuer, on a real Kafka and a real MySQL
+    Issuer {
+        /// Records in the topic
+        #[arg(long, env = "RECORDS", default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(1_000..))]
+        records: u32,
+        /// Rounds, in alternating order
+        #[arg(long, env = "ROUNDS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+        rounds: u32,
+        /// Seconds that the neighbours are watched, each time
+        #[arg(long, env = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(2..=600))]
         seconds: u32,
     },
 }
@@ -57,6 +72,12 @@ async fn bench(cli: Cli) -> Result<()> {
             let preface =
                 format!("`ROUNDS={rounds} SECONDS={seconds} make bench-edge`; median (min..max) of the rounds.");
             report.write(&document, "edge", &preface)?;
+            report.print();
+        }
+        Part::Issuer { records, rounds, seconds } => {
+            let report = issuer::run(repo, programs, issuer::Plan { records, rounds, seconds }).await?;
+            let command = format!("RECORDS={records} ROUNDS={rounds} SECONDS={seconds} make bench-issuer");
+            report.write(&document, "issuer", &format!("`{command}`; median (min..max) of the rounds."))?;
             report.print();
         }
     }

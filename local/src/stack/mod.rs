@@ -104,7 +104,7 @@ impl Endpoints {
     /// # Errors
     /// If the gate cannot be reached.
     pub async fn cron(&self) -> Result<()> {
-        let url = format!("{}/cdn-cgi/handler/scheduled", self.edge_url);
+        let url = format!("{}/__scheduled", self.edge_url);
         crate::http_client().get(url).send().await?.error_for_status()?;
         Ok(())
     }
