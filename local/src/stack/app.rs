@@ -67,7 +67,9 @@ pub fn edge(site: &Site, endpoints: &Endpoints) -> Result<(Spec, String)> {
     args.extend([OsString::from("--persist-to"), home.join("state").into()]);
     args.extend([OsString::from("--env-file"), vars.into()]);
     // The cron at /__scheduled: the other address for it ends at the static files.
-    args.extend(["--show-interactive-dev-session=false", "--test-scheduled", "--log-level", "warn"].map(OsString::from));
+    args.extend(
+        ["--show-interactive-dev-session=false", "--test-scheduled", "--log-level", "warn"].map(OsString::from),
+    );
     let url = format!("http://127.0.0.1:{port}");
     let spec = Spec {
         name: "edge",
