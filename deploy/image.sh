@@ -35,12 +35,13 @@ offline_base() {
     mv "$root.part" "$root"
   fi
   "${engine[@]}" image inspect "$name" >/dev/null 2>&1 || tar -C "$root" -c . | "${engine[@]}" import - "$name" >/dev/null
+  mkdir -p target/image && strip -o target/image/issuer target/service/issuer
   args+=(--build-arg "BASE_IMAGE=$name" --build-arg PROGRAM=prebuilt)
 }
 
 build() {
   local network=()
-  [ "$ENGINE" = docker ] || network=(--network host --ulimit nofile=4096:4096 --ulimit nproc=1000:1000)
+  [ "$ENGINE" = docker ] || network=(--format docker --network host --ulimit nofile=4096:4096 --ulimit nproc=1000:1000)
   "${engine[@]}" build "${network[@]}" "${args[@]}" -f issuer/Dockerfile -t "$IMAGE" .
 }
 

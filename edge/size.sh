@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fails if the worker exceeds its budget, or if wrangler would not deploy it.
+# Fails if the worker exceeds its budgets of size and start-up time, or if wrangler would not deploy it.
 set -euo pipefail
 cd "$(dirname "$0")"
 BUDGET_KB=250
@@ -7,6 +7,8 @@ BUDGET_KB=250
 bytes=$(cat build/index_bg.wasm build/index.js entry.mjs | gzip -9c | wc -c)
 printf 'worker: %d KB gzipped, budget %d KB\n' $(((bytes + 1023) / 1024)) "$BUDGET_KB"
 [ "$bytes" -le $((BUDGET_KB * 1024)) ] || { echo "the worker exceeds its budget" >&2; exit 1; }
+
+node startup.mjs || { echo "the worker starts too slowly" >&2; exit 1; }
 
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT

@@ -4,7 +4,7 @@
 
 use dropgate_tests::chaos::{Chaos, Fault};
 use dropgate_tests::tokens::{Document, sign};
-use dropgate_tests::{Answer, System, until};
+use dropgate_tests::{Answer, System, programs, until};
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -32,6 +32,7 @@ async fn the_gate_on_the_real_runtime() {
     hang_ups(&system).await;
     holders_and_a_raise(&system).await;
     kafka_has_the_word(&system).await;
+    figures(&system).await;
     system.stop().await;
 }
 
@@ -288,4 +289,40 @@ async fn kafka_has_the_word(system: &System) {
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
     until("each has one coupon", async || system.rows(&campaign).await.is_ok_and(|rows| rows == 20)).await;
     until("the outbox is empty", async || system.waiting(&campaign).await == 0).await;
+}
+
+/// What the gate tells its operator: a line for each fault, lines for a share of the requests, figures once
+/// a second where they are wanted; and never who the visitors are.
+async fn figures(system: &System) {
+    let campaign = system.campaign(1);
+    let vars = [("AUTH", "insecure-header"), ("LOG_SAMPLE", "1")];
+    let gate = system.stack.gate("gate-figures", &vars, &["METRICS"]).await.unwrap();
+    let log = || std::fs::read_to_string(programs().parent().unwrap().join("e2e/gate/log/gate-figures.log")).unwrap();
+    let points = |log: &str| -> Vec<Value> {
+        log.lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .filter(|line: &Value| line["blobs"].is_array())
+            .collect()
+    };
+    let told = |label: &str| {
+        let text = log();
+        points(&text)
+            .iter()
+            .filter(|point| point["blobs"][2] == label)
+            .filter_map(|p| p["doubles"][0].as_u64())
+            .sum::<u64>()
+    };
+    assert_eq!(claim(system, &gate.url, &campaign, ("x-user-id", "somebody-secret")).await.status, 202);
+    let mut refused = 0;
+    until("the figures of what was refused are written", async || {
+        assert_eq!(claim(system, &gate.url, &campaign, ("x-user-id", "another-secret")).await.status, 410);
+        refused += 1;
+        told("sold-out") > 3
+    })
+    .await;
+    assert_eq!(told("admitted"), 1);
+    assert!(told("sold-out") <= refused);
+    let text = log();
+    assert!(text.contains(r#""outcome":"admitted""#) && text.contains("/v1/campaigns/{id}/claims"));
+    assert!(!text.contains("secret"), "a user's id is in the log");
 }

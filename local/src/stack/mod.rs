@@ -307,15 +307,15 @@ impl Stack {
     }
 
     /// Starts a gate beside the stack's own, on workerd alone. `more` comes on top of the stack's
-    /// settings and may replace them; the rate limits named in `reached` are used up.
+    /// settings and may replace them; `bound` as in [`Worker::start`].
     ///
     /// # Errors
     /// If it does not come up.
-    pub async fn gate(&self, name: &'static str, more: &[(&str, &str)], reached: &[&str]) -> Result<Worker> {
+    pub async fn gate(&self, name: &'static str, more: &[(&str, &str)], bound: &[&str]) -> Result<Worker> {
         let ours = self.endpoints.gate_vars();
         let kept = ours.into_iter().filter(|(name, _)| !more.iter().any(|(other, _)| other == name));
         let vars: Vec<_> = kept.chain(more.iter().copied()).collect();
-        self.worker(Code::Gate, name, &vars, reached).await
+        self.worker(Code::Gate, name, &vars, bound).await
     }
 
     /// Starts a worker of any code beside the stack.
@@ -327,9 +327,9 @@ impl Stack {
         code: Code<'_>,
         name: &'static str,
         vars: &[(&str, &str)],
-        reached: &[&str],
+        bound: &[&str],
     ) -> Result<Worker> {
-        Worker::start(&self.site, code, name, vars, reached).await
+        Worker::start(&self.site, code, name, vars, bound).await
     }
 
     /// The process of each part.

@@ -29,8 +29,9 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts a worker with `vars` as its settings and waits until it answers. Its rate limits of the
-    /// names in `reached` are used up. Workers of one name share a folder and a log.
+    /// Starts a worker with `vars` as its settings and waits until it answers. What is named in `bound`
+    /// is bound to it: rate limits, which are used up, and the dataset `METRICS`, which prints its points.
+    /// Workers of one name share a folder and a log.
     ///
     /// # Errors
     /// If the worker is not built, or does not come up.
@@ -39,7 +40,7 @@ impl Worker {
         code: Code<'_>,
         name: &'static str,
         vars: &[(&str, &str)],
-        reached: &[&str],
+        bound: &[&str],
     ) -> Result<Self> {
         let edge = site.repo.join("edge");
         let home = site.folder(name)?;
@@ -60,7 +61,7 @@ impl Worker {
         let url = format!("http://127.0.0.1:{port}");
         let wrangler_toml = fs::read_to_string(edge.join("wrangler.toml"))?;
         let date = wrangler_toml.lines().find_map(|line| line.strip_prefix("compatibility_date = "));
-        let config = config(port, date.context("wrangler.toml has no compatibility_date")?, more, vars, reached);
+        let config = config(port, date.context("wrangler.toml has no compatibility_date")?, more, vars, bound);
         write_secret(&home.join("config.capnp"), &config)?;
         let spec = Spec {
             name,
@@ -89,12 +90,15 @@ fn program(site: &Site) -> Result<PathBuf> {
         .context("there is no workerd in edge/node_modules: run `make setup`")
 }
 
-fn config(port: u16, date: &str, more: &str, vars: &[(&str, &str)], reached: &[&str]) -> String {
+fn config(port: u16, date: &str, more: &str, vars: &[(&str, &str)], bound: &[&str]) -> String {
     // A string of Cap'n Proto's text form is escaped as in C; JSON's escapes are a part of that.
     let text = |value: &str| serde_json::Value::from(value).to_string();
     let vars = vars.iter().map(|(name, value)| format!("(name = {}, text = {})", text(name), text(value)));
-    let limits = reached.iter().map(|name| format!("(name = {}, wrapped = (moduleName = \"reached\"))", text(name)));
-    let bindings: Vec<String> = vars.chain(limits).collect();
+    let bound = bound.iter().map(|name| {
+        let module = if *name == "METRICS" { "dataset" } else { "reached" };
+        format!("(name = {}, wrapped = (moduleName = \"{module}\"))", text(name))
+    });
+    let bindings: Vec<String> = vars.chain(bound).collect();
     format!(
         r#"using Workerd = import "/workerd/workerd.capnp";
 const config :Workerd.Config = (
@@ -102,8 +106,12 @@ const config :Workerd.Config = (
     (name = "worker", worker = .worker),
     (name = "internet", network = (allow = ["public", "private", "local"], tlsOptions = (trustBrowserCas = true))),
   ],
-  extensions = [(modules = [(name = "reached", internal = true,
-    esModule = "export default () => ({{ limit: async () => ({{ success: false }}) }})")])],
+  extensions = [(modules = [
+    (name = "reached", internal = true,
+      esModule = "export default () => ({{ limit: async () => ({{ success: false }}) }})"),
+    (name = "dataset", internal = true,
+      esModule = "export default () => ({{ writeDataPoint: (point) => console.log(JSON.stringify(point)) }})"),
+  ])],
   sockets = [(name = "http", address = "127.0.0.1:{port}", http = (), service = "worker")],
 );
 const worker :Workerd.Worker = (
