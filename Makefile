@@ -73,6 +73,9 @@ bench/edge/node_modules/.package-lock.json: bench/edge/package-lock.json
 bench-edge: bench ## the gate beside its peers, into docs/benchmarks.md; to try: ROUNDS=1 SECONDS=2 ONLY=sold-out
 	@$(BENCH) edge $(if $(ROUNDS)$(SECONDS)$(ONLY)$(AUTH),--rounds $(or $(ROUNDS),7) --seconds $(or $(SECONDS),3),--write)
 
+bench-issuer: bench ## the issuer beside its peers and the database's other tenants; to try: ROUNDS=1 RECORDS=20000
+	@$(BENCH) issuer $(if $(ROUNDS)$(RECORDS)$(ONLY),--rounds $(or $(ROUNDS),3) --records $(or $(RECORDS),500000),--write)
+
 openapi: setup ## check the OpenAPI document and its examples
 	@node edge/openapi.mjs
 

@@ -19,6 +19,11 @@ impl Sheet {
         self.push(text);
     }
 
+    /// A paragraph for the document alone.
+    pub fn note(&mut self, text: &str) {
+        self.push(text);
+    }
+
     /// A table of text. The first row is its head.
     pub fn table(&mut self, rows: &[Vec<String>]) {
         let mut text = String::new();

@@ -8,6 +8,7 @@ pub mod connection;
 pub mod document;
 pub mod edge;
 pub mod figures;
+pub mod issuer;
 pub mod load;
 pub mod machine;
 pub mod topics;

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use dropgate_bench::edge::{self, EdgeArgs};
+use dropgate_bench::issuer::{self, IssuerArgs};
 use dropgate_local::stack::Site;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -26,6 +27,11 @@ struct Cli {
 enum What {
     /// The gate beside a bare worker and the usual ones.
     Edge(EdgeArgs),
+    /// The issuer beside plain writers, and what each does to the database's other tenants.
+    Issuer(IssuerArgs),
+    /// The consumer with one row a transaction, as a process of its own.
+    #[command(hide = true)]
+    PerMessage,
 }
 
 fn main() -> ExitCode {
@@ -64,5 +70,7 @@ async fn run(cli: Cli) -> Result<()> {
     let site = |name: &str| Site::new(&cli.repo, &programs, &cli.dir.join(name));
     match &cli.what {
         What::Edge(args) => edge::bench(site("edge")?, args).await,
+        What::Issuer(args) => issuer::bench(site("issuer")?, args).await,
+        What::PerMessage => issuer::per_message().await,
     }
 }

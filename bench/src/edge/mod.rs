@@ -38,7 +38,7 @@ pub struct EdgeArgs {
     #[arg(long, env = "AUTH", value_enum, default_value = "jwt-hs256")]
     auth: Auth,
     /// Write the tables into docs/benchmarks.md
-    #[arg(long, env = "WRITE")]
+    #[arg(long)]
     write: bool,
     /// Only scenes whose name contains this: sold-out, admission, latency, first-second, growth
     #[arg(long, env = "ONLY", default_value = "")]
@@ -61,7 +61,7 @@ impl EdgeArgs {
 /// If a part does not start, or a worker answers with something that it should not.
 pub async fn bench(site: Site, args: &EdgeArgs) -> Result<()> {
     let document = site.repo.join("docs/benchmarks.md");
-    let wasm_kb = gzipped_kb(&site.repo.join("edge/build"))?;
+    let wasm_kb = gzipped_kb(&site.repo.join("edge"))?;
     let mut sheet = Sheet::default();
     let mut arena = Arena::start(site, args.auth).await?;
     sheet.say(&format!(
@@ -104,20 +104,17 @@ pub async fn bench(site: Site, args: &EdgeArgs) -> Result<()> {
 }
 
 /// What an isolate loads, compressed as `edge/size.sh` does it, in KB of 1024 bytes.
-fn gzipped_kb(build: &Path) -> Result<f64> {
-    let mut bytes = 0;
-    for file in ["index_bg.wasm", "index.js"] {
-        let path = build.join(file);
-        if !path.exists() {
-            bail!("there is no {}: run `make edge`", path.display());
-        }
-        let done = Command::new("gzip").arg("-9c").arg(&path).stdin(Stdio::null()).output().context("no gzip")?;
-        if !done.status.success() {
-            bail!("gzip failed on {}", path.display());
-        }
-        bytes += done.stdout.len();
+fn gzipped_kb(edge: &Path) -> Result<f64> {
+    let files = ["build/index_bg.wasm", "build/index.js", "entry.mjs"].map(|file| edge.join(file));
+    if let Some(missing) = files.iter().find(|file| !file.exists()) {
+        bail!("there is no {}: run `make edge`", missing.display());
     }
-    #[expect(clippy::cast_precision_loss, reason = "a file of some hundred KB")]
-    let kb = bytes as f64 / 1024.0;
-    Ok(kb)
+    let done = Command::new("sh")
+        .args(["-c", "cat \"$@\" | gzip -9c | wc -c", "sh"])
+        .args(files)
+        .stdin(Stdio::null())
+        .output()
+        .context("gzip cannot be run")?;
+    let bytes: f64 = String::from_utf8_lossy(&done.stdout).trim().parse().context("gzip has failed")?;
+    Ok(bytes / 1024.0)
 }

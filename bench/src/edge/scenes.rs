@@ -372,7 +372,7 @@ pub async fn growth(arena: &mut Arena, args: &EdgeArgs, sheet: &mut Sheet) -> Re
     let mut table = vec![row(&head)];
     let cases = [(100, 12), (10_000, 12), (1_000_000, 12), (10_000, 8), (10_000, 64), (10_000, 128)];
     let mut rates: Vec<[Vec<f64>; 3]> = cases.iter().map(|_| Default::default()).collect();
-    let rounds = args.rounds.div_ceil(2);
+    let rounds = args.rounds.div_ceil(3);
     let mut next = 0;
     for round in 0..rounds {
         for ((held, id_bytes), figures) in cases.iter().copied().zip(&mut rates) {

@@ -49,7 +49,10 @@ pub fn router(upstream: Upstream, token: Token, body_limit_bytes: usize) -> Rout
         .layer(DefaultBodyLimit::max(body_limit_bytes))
         .layer(from_fn_with_state(gateway.clone(), admit))
         .route("/healthz", get(health))
-        .route("/statz", get(|State(gateway): State<Arc<Gateway>>| async move { answer(StatusCode::OK, &*gateway.counters) }))
+        .route(
+            "/statz",
+            get(|State(gateway): State<Arc<Gateway>>| async move { answer(StatusCode::OK, &*gateway.counters) }),
+        )
         .with_state(gateway)
 }
 
