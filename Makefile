@@ -7,9 +7,10 @@ CACHE := $(or $(DROPGATE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dropgate)
 WORKER := edge/build/index_bg.wasm
 EDGE_SOURCES := edge/entry.mjs $(shell find edge/src shared/src shared/lua -type f) shared/build.rs \
 	Cargo.toml Cargo.lock edge/Cargo.toml shared/Cargo.toml edge/build.sh edge/package-lock.json
+BENCH := $(BIN)/dropgate-bench
 DENY := $(CACHE)/cargo-deny-0.20.2
 
-.PHONY: help setup build edge demo up down status logs sql test test-page unit e2e bench-edge bench-issuer image image-test openapi size deny audit lint fmt docs clean
+.PHONY: help setup build edge demo up down status logs sql test test-page unit e2e bench bench-edge bench-issuer image image-test openapi size deny audit lint fmt docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -63,17 +64,17 @@ test-page: export DROPGATE_BROWSER := 1
 test-page: build ## the drop page in Chromium (installs it); pictures of every state in target/pictures
 	cargo test --locked -p dropgate-tests --features browser --test page -- --nocapture
 
-bench-edge: export DROPGATE_BENCH := 1
-bench-edge: build bench/peers/build ## the gate beside a bare worker and the usual ones; ROUNDS=5 SECONDS=5
-	@cargo build --locked --profile service -p dropgate-bench
-	@$(BIN)/dropgate-bench edge
+bench: setup edge bench/edge/node_modules/.package-lock.json
+	@cargo build --locked --profile service -p dropgate-issuer -p dropgate-local -p dropgate-bench
 
-bench-issuer: build ## the issuer beside raw INSERTs and one row a message, and its neighbours; RECORDS= ROUNDS= SECONDS=
-	@cargo build --locked --profile service -p dropgate-bench
-	@$(BIN)/dropgate-bench issuer
+bench/edge/node_modules/.package-lock.json: bench/edge/package-lock.json
+	@npm --prefix bench/edge ci --no-fund --no-audit --loglevel error && touch $@
 
-bench/peers/build: $(wildcard bench/peers/*.js) bench/peers/package-lock.json
-	@cd bench/peers && npm ci --no-audit --no-fund --silent && npm run --silent build
+bench-edge: bench ## the gate beside its peers, into docs/benchmarks.md; to try: ROUNDS=1 SECONDS=2 ONLY=sold-out
+	@$(BENCH) edge $(if $(ROUNDS)$(SECONDS)$(ONLY)$(AUTH),--rounds $(or $(ROUNDS),7) --seconds $(or $(SECONDS),3),--write)
+
+bench-issuer: bench ## the issuer beside its peers and the database's other tenants; to try: ROUNDS=1 RECORDS=20000
+	@$(BENCH) issuer $(if $(ROUNDS)$(RECORDS)$(ONLY),--rounds $(or $(ROUNDS),3) --records $(or $(RECORDS),500000),--write)
 
 image: ## the issuer as an image, with docker or podman; IMAGE=, RUST_IMAGE=, BASE_IMAGE=
 	@deploy/image.sh build

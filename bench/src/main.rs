@@ -1,85 +1,76 @@
-//! `dropgate-bench`: figures of the gate and the issuer, each beside another's in the same run.
-
-mod edge;
-mod issuer;
-mod load;
-mod neighbour;
-mod plot;
-mod ratio;
-mod report;
-mod system;
+//! `dropgate-bench`: the comparisons of `make bench-edge` and `make bench-issuer`.
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use std::path::Path;
+use dropgate_bench::edge::{self, EdgeArgs};
+use dropgate_bench::issuer::{self, IssuerArgs};
+use dropgate_local::stack::Site;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
 
-/// Measures dropgate beside others, in one run, and writes docs/benchmarks.md.
+/// Measures dropgate beside its peers.
 #[derive(Parser)]
+#[command(version)]
 struct Cli {
+    /// The checkout.
+    #[arg(long, default_value = ".", global = true)]
+    repo: PathBuf,
+    /// The folder for data and logs.
+    #[arg(long, default_value = ".stack/bench", global = true)]
+    dir: PathBuf,
     #[command(subcommand)]
-    part: Part,
+    what: What,
 }
 
 #[derive(Subcommand)]
-enum Part {
-    /// The gate, on workerd itself
-    Edge {
-        /// Rounds, in alternating order
-        #[arg(long, env = "ROUNDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
-        rounds: u32,
-        /// Seconds of one measurement
-        #[arg(long, env = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=60))]
-        seconds: u32,
-    },
-    /// The issuer, on a real Kafka and a real MySQL
-    Issuer {
-        /// Records in the topic
-        #[arg(long, env = "RECORDS", default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(1_000..))]
-        records: u32,
-        /// Rounds, in alternating order
-        #[arg(long, env = "ROUNDS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
-        rounds: u32,
-        /// Seconds that the neighbours are watched, each time
-        #[arg(long, env = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(2..=600))]
-        seconds: u32,
-    },
+enum What {
+    /// The gate beside a bare worker and the usual ones.
+    Edge(EdgeArgs),
+    /// The issuer beside plain writers, and what each does to the database's other tenants.
+    Issuer(IssuerArgs),
+    /// The consumer with one row a transaction, as a process of its own.
+    #[command(hide = true)]
+    PerMessage,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let done = tokio::select! {
-        done = bench(Cli::parse()) => done,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+fn main() -> ExitCode {
+    // One thread: children ask the kernel to end them with the thread that started them, and they run
+    // on the cores that it is bound to.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return failed(&e.into()),
     };
-    match done {
+    match runtime.block_on(interruptible(Cli::parse())) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("dropgate-bench: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(e) => failed(&e),
     }
 }
 
-async fn bench(cli: Cli) -> Result<()> {
-    let repo = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no checkout")?;
-    let program = std::env::current_exe()?;
-    let programs = program.parent().context("no folder of programs")?;
-    let document = repo.join("docs/benchmarks.md");
-    match cli.part {
-        Part::Edge { rounds, seconds } => {
-            let report = edge::run(repo, programs, edge::Plan { rounds, seconds }).await?;
-            let preface =
-                format!("`ROUNDS={rounds} SECONDS={seconds} make bench-edge`; median (min..max) of the rounds.");
-            report.write(&document, "edge", &preface)?;
-            report.print();
-        }
-        Part::Issuer { records, rounds, seconds } => {
-            let report = issuer::run(repo, programs, issuer::Plan { records, rounds, seconds }).await?;
-            let command = format!("RECORDS={records} ROUNDS={rounds} SECONDS={seconds} make bench-issuer");
-            report.write(&document, "issuer", &format!("`{command}`; median (min..max) of the rounds."))?;
-            report.print();
-        }
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("\nerror: {error:#}");
+    ExitCode::FAILURE
+}
+
+/// Runs the comparison; on ^C or SIGTERM drops it, which stops every part it has started.
+async fn interruptible(cli: Cli) -> Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::select! {
+        result = run(cli) => result,
+        _ = interrupt.recv() => anyhow::bail!("interrupted: everything is stopped"),
+        _ = terminate.recv() => anyhow::bail!("terminated: everything is stopped"),
+        _ = hangup.recv() => anyhow::bail!("terminal closed: everything is stopped"),
     }
-    Ok(())
+}
+
+async fn run(cli: Cli) -> Result<()> {
+    let programs = std::env::current_exe()?.parent().map(Path::to_owned).context("no folder of programs")?;
+    let site = |name: &str| Site::new(&cli.repo, &programs, &cli.dir.join(name));
+    match &cli.what {
+        What::Edge(args) => edge::bench(site("edge")?, args).await,
+        What::Issuer(args) => issuer::bench(site("issuer")?, args).await,
+        What::PerMessage => issuer::per_message().await,
+    }
 }

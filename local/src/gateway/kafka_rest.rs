@@ -9,7 +9,7 @@ mod record;
 
 pub use producer::{KAFKA_BOOTSTRAP_ENV, ProducerSettings, Upstream};
 
-use super::{Token, credentials};
+use super::{Counters, Token, credentials};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
@@ -25,7 +25,6 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use record::{Format, Malformed, Record};
 use serde::Serialize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The default limit of a request body.
 pub const DEFAULT_BODY_LIMIT_BYTES: usize = 10 * 1024 * 1024;
@@ -36,12 +35,12 @@ const ANSWER_TYPE: HeaderValue = HeaderValue::from_static("application/vnd.kafka
 struct Gateway {
     upstream: Upstream,
     token: Token,
-    produce_calls: Arc<AtomicU64>,
+    counters: Arc<Counters>,
 }
 
 /// The REST API over `upstream`, for callers that show `token` (Bearer, or as Basic password).
 pub fn router(upstream: Upstream, token: Token, body_limit_bytes: usize) -> Router {
-    let gateway = Arc::new(Gateway { upstream, token, produce_calls: Arc::default() });
+    let gateway = Arc::new(Gateway { upstream, token, counters: Arc::default() });
     Router::new()
         .route("/topics", get(topics))
         .route("/topics/{topic}", post(produce))
@@ -50,6 +49,10 @@ pub fn router(upstream: Upstream, token: Token, body_limit_bytes: usize) -> Rout
         .layer(DefaultBodyLimit::max(body_limit_bytes))
         .layer(from_fn_with_state(gateway.clone(), admit))
         .route("/healthz", get(health))
+        .route(
+            "/statz",
+            get(|State(gateway): State<Arc<Gateway>>| async move { answer(StatusCode::OK, &*gateway.counters) }),
+        )
         .with_state(gateway)
 }
 
@@ -119,14 +122,9 @@ async fn health(State(gateway): State<Arc<Gateway>>) -> Response {
     #[derive(Serialize)]
     struct Health {
         status: &'static str,
-        /// Since the start.
-        produce_calls: u64,
     }
     match gateway.upstream.topic_names().await {
-        Ok(_) => answer(
-            StatusCode::OK,
-            &Health { status: "ok", produce_calls: gateway.produce_calls.load(Ordering::Relaxed) },
-        ),
+        Ok(_) => answer(StatusCode::OK, &Health { status: "ok" }),
         Err(error) => unavailable(&error).into_response(),
     }
 }
@@ -145,7 +143,6 @@ async fn produce(
     Path(topic): Path<String>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    gateway.produce_calls.fetch_add(1, Ordering::Relaxed);
     let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let format = content_type.and_then(Format::of).ok_or_else(|| {
         Refusal::plain(
@@ -160,6 +157,7 @@ async fn produce(
         Malformed::Json(message) => Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, 42203, message),
         Malformed::Records(message) => Refusal::plain(StatusCode::UNPROCESSABLE_ENTITY, message),
     })?;
+    gateway.counters.asked(records.len());
     check_topic(&gateway.upstream, &topic, &records).await?;
     let outcomes = gateway.upstream.produce(&topic, &records).await;
     report_failures(&gateway.upstream, &topic, &outcomes);

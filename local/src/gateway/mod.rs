@@ -8,10 +8,12 @@ pub mod redis_rest;
 use axum::Router;
 use axum::http::{HeaderMap, header};
 use axum::serve::ListenerExt;
+use serde::Serialize;
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use subtle::ConstantTimeEq;
 use tokio::net::TcpListener;
@@ -88,6 +90,24 @@ impl Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(..)")
+    }
+}
+
+/// What a gateway has been asked for since its start; `GET /statz` tells. Only callers with the token
+/// count.
+#[derive(Debug, Default, Serialize)]
+pub struct Counters {
+    /// Requests.
+    requests: AtomicU64,
+    /// Commands or records in them.
+    items: AtomicU64,
+}
+
+impl Counters {
+    /// A request with this many commands or records.
+    pub fn asked(&self, items: usize) {
+        self.requests.fetch_add(1, Relaxed);
+        self.items.fetch_add(items as u64, Relaxed);
     }
 }
 

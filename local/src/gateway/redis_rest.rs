@@ -11,7 +11,7 @@ mod upstream;
 
 pub use upstream::{REDIS_URL_ENV, Upstream};
 
-use super::{Token, credentials};
+use super::{Counters, Token, credentials};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
@@ -31,6 +31,7 @@ struct Gateway {
     upstream: Upstream,
     token: Token,
     body_limit_bytes: usize,
+    counters: Arc<Counters>,
 }
 
 /// The REST API over `upstream`, for callers that show `token`.
@@ -39,6 +40,7 @@ pub fn router(upstream: Upstream, token: Token, body_limit_bytes: usize) -> Rout
         upstream,
         token,
         body_limit_bytes,
+        counters: Arc::default(),
     }))
 }
 
@@ -79,6 +81,10 @@ impl Gateway {
         let method = request.method().clone();
         if uri.path() == "/healthz" && method == Method::GET {
             return self.health().await;
+        }
+        if uri.path() == "/statz" && method == Method::GET {
+            // Two numbers always serialise.
+            return Ok(serde_json::to_vec(&*self.counters).unwrap_or_default());
         }
         if !self.admits(request.headers(), uri.query()) {
             return Err(Refusal(StatusCode::UNAUTHORIZED, "WRONGPASS invalid or missing auth token".to_owned()));
@@ -132,6 +138,7 @@ impl Gateway {
     }
 
     async fn single(&self, command: Command, encoding: Encoding) -> Result<Vec<u8>, Refusal> {
+        self.counters.asked(1);
         if let Some(refusal) = command.refusal() {
             return Err(Refusal::bad(refusal));
         }
@@ -148,6 +155,7 @@ impl Gateway {
     /// Every command has its own result; one that is refused does not stop the others.
     async fn pipeline(&self, body: &[u8], encoding: Encoding) -> Result<Vec<u8>, Refusal> {
         let commands = commands(body, "pipeline")?;
+        self.counters.asked(commands.len());
         let mut pipeline = Pipeline::with_capacity(commands.len());
         let mut refusals = Vec::with_capacity(commands.len());
         for command in commands {
@@ -174,6 +182,7 @@ impl Gateway {
     /// the connection writes a pipeline as one piece.
     async fn transaction(&self, body: &[u8], encoding: Encoding) -> Result<Vec<u8>, Refusal> {
         let commands = commands(body, "transaction")?;
+        self.counters.asked(commands.len());
         let mut pipeline = Pipeline::with_capacity(commands.len());
         pipeline.atomic();
         for command in commands {

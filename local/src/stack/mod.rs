@@ -176,6 +176,13 @@ pub struct Stack {
     _lock: File,
 }
 
+/// Which parts to start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Parts {
+    All,
+    Servers { database: bool },
+}
+
 /// A part that ends this often within a minute is not started again.
 const RESTARTS_A_MINUTE: usize = 10;
 /// How often the supervisor looks at the parts.
@@ -195,18 +202,18 @@ impl Stack {
     /// # Errors
     /// As [`Stack::start`]; also if a stack runs there already.
     pub async fn start_anew(site: Site, say: &mut dyn FnMut(&str)) -> Result<Self> {
-        let lock = lock(&site)?;
-        // Only now it is sure that nobody's data is in the way.
-        for entry in fs::read_dir(&site.dir)? {
-            let path = entry?.path();
-            let removed = match path.file_name().is_some_and(|name| name == LOCK) {
-                true => Ok(()),
-                false if path.is_dir() => fs::remove_dir_all(&path),
-                false => fs::remove_file(&path),
-            };
-            removed.with_context(|| format!("{} cannot be removed", path.display()))?;
-        }
-        Self::start_locked(site, lock, say).await
+        let lock = emptied(&site)?;
+        Self::start_locked(site, lock, Parts::All, say).await
+    }
+
+    /// Starts the servers and gateways alone, in a folder that is emptied first: a benchmark starts its
+    /// own gates and issuers. Without `database` there is none, and its URL is empty.
+    ///
+    /// # Errors
+    /// As [`Stack::start_anew`].
+    pub async fn start_servers(site: Site, database: bool, say: &mut dyn FnMut(&str)) -> Result<Self> {
+        let lock = emptied(&site)?;
+        Self::start_locked(site, lock, Parts::Servers { database }, say).await
     }
 
     /// Starts all parts and waits until each is ready. `say` is told one line a part.
@@ -219,14 +226,14 @@ impl Stack {
     /// If a part does not come up; those that did are stopped. The message names the part and its log.
     pub async fn start(site: Site, say: &mut dyn FnMut(&str)) -> Result<Self> {
         let lock = lock(&site)?;
-        Self::start_locked(site, lock, say).await
+        Self::start_locked(site, lock, Parts::All, say).await
     }
 
-    async fn start_locked(site: Site, lock: File, say: &mut dyn FnMut(&str)) -> Result<Self> {
+    async fn start_locked(site: Site, lock: File, wanted: Parts, say: &mut dyn FnMut(&str)) -> Result<Self> {
         State::forget(&site.dir);
         let mut tries = 0;
         let (endpoints, parts) = loop {
-            match Self::start_parts(&site, say).await {
+            match Self::start_parts(&site, wanted, say).await {
                 // Between the choice of a free port and its use somebody else may take it.
                 Err(e) if tries < 2 && format!("{e:#}").to_lowercase().contains("address already in use") => {
                     tries += 1;
@@ -240,7 +247,7 @@ impl Stack {
         Ok(stack)
     }
 
-    async fn start_parts(site: &Site, say: &mut dyn FnMut(&str)) -> Result<(Endpoints, Vec<Part>)> {
+    async fn start_parts(site: &Site, wanted: Parts, say: &mut dyn FnMut(&str)) -> Result<(Endpoints, Vec<Part>)> {
         let secrets = Secrets::of(&site.dir)?;
         let logs = site.logs();
 
@@ -256,6 +263,7 @@ impl Stack {
             None => added(&mut servers, servers::kafka(site)?),
         };
         let database_url = match yours("DATABASE_URL") {
+            _ if wanted == (Parts::Servers { database: false }) => String::new(),
             Some(url) => url,
             None => added(&mut servers, servers::database(site, &secrets.database)?),
         };
@@ -290,9 +298,13 @@ impl Stack {
             code_secret: secrets.codes,
             issuer_url: format!("http://127.0.0.1:{}", ports::given("ISSUER_PORT", None)?),
         };
-        endpoints.edge_url = added(&mut gateways, app::edge(site, &endpoints)?);
-        gateways.push(app::issuer(site, &endpoints)?);
-        app::migrate(site, &endpoints)?;
+        if wanted == Parts::All {
+            endpoints.edge_url = added(&mut gateways, app::edge(site, &endpoints)?);
+            gateways.push(app::issuer(site, &endpoints)?);
+        }
+        if !endpoints.database_url.is_empty() {
+            app::migrate(site, &endpoints)?;
+        }
         parts.extend(start_all(gateways, &logs, say).await?);
 
         Ok((endpoints, parts))
@@ -583,6 +595,22 @@ fn lock(site: &Site) -> Result<File> {
         }
         Err(TryLockError::Error(e)) => Err(e).with_context(|| format!("{} cannot be locked", path.display())),
     }
+}
+
+/// Locks the site's folder and removes what an earlier stack has left there.
+fn emptied(site: &Site) -> Result<File> {
+    let lock = lock(site)?;
+    // Only now it is sure that nobody's data is in the way.
+    for entry in fs::read_dir(&site.dir)? {
+        let path = entry?.path();
+        let removed = match path.file_name().is_some_and(|name| name == LOCK) {
+            true => Ok(()),
+            false if path.is_dir() => fs::remove_dir_all(&path),
+            false => fs::remove_file(&path),
+        };
+        removed.with_context(|| format!("{} cannot be removed", path.display()))?;
+    }
+    Ok(lock)
 }
 
 /// Whether a stack runs in `dir`.

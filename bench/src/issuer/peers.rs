@@ -1,0 +1,77 @@
+//! What the issuer is compared with: rows without Kafka, and a consumer without batches.
+
+use super::ground::CAMPAIGN;
+use anyhow::{Context as _, Result};
+use dropgate_shared::record::AdmissionRecord;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use rdkafka::message::Message as _;
+use sqlx::{Connection as _, Executor as _, MySqlConnection};
+use tokio::time::Instant;
+
+const COLUMNS: &str =
+    "INSERT INTO coupons (campaign_id, slot, allotment, user_id, code, admitted_at, issued_at) VALUES ";
+const ROW: &str = "(?, ?, ?, ?, '7ZQK-3M9F-XW20-BC8D', NOW(3), NOW(3))";
+
+/// The raw ceiling: the same rows into the same schema, `batch` rows a statement and transaction, over
+/// one connection. Returns rows a second.
+///
+/// # Errors
+/// If the database refuses.
+pub async fn raw(database_url: &str, rows: u32, batch: u32, capacity: u32) -> Result<f64> {
+    let mut connection = MySqlConnection::connect(database_url).await?;
+    connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+    let statement = |rows: u32| format!("{COLUMNS}{}", vec![ROW; rows as usize].join(","));
+    let full = statement(batch);
+    let begun = Instant::now();
+    let mut slot = 1;
+    while slot <= rows {
+        let count = batch.min(rows - slot + 1);
+        let text = if count == batch { full.clone() } else { statement(count) };
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(text));
+        for slot in slot..slot + count {
+            query = query.bind(CAMPAIGN).bind(slot).bind(capacity).bind(format!("user-{slot:08}"));
+        }
+        query.execute(&mut connection).await?;
+        slot += count;
+    }
+    Ok(f64::from(rows) / begun.elapsed().as_secs_f64())
+}
+
+/// The plain consumer: reads a record, inserts its row, reads the next. It never ends by itself.
+///
+/// # Errors
+/// If Kafka or the database cannot be reached, or a row is refused for another reason than that it is
+/// there.
+pub async fn per_message() -> Result<()> {
+    let var = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set"));
+    let mut connection = MySqlConnection::connect(&var("DATABASE_URL")?).await?;
+    let capacity: u32 = sqlx::query_scalar("SELECT MAX(capacity) FROM allotments WHERE campaign_id = ?")
+        .bind(CAMPAIGN)
+        .fetch_one(&mut connection)
+        .await?;
+    let consumer: StreamConsumer = ClientConfig::new()
+        .set("bootstrap.servers", var("KAFKA_BOOTSTRAP")?)
+        .set("group.id", var("KAFKA_GROUP")?)
+        .set("auto.offset.reset", "earliest")
+        .create()?;
+    consumer.subscribe(&[dropgate_shared::names::TOPIC])?;
+    let insert = format!("{COLUMNS}{ROW}");
+    loop {
+        let message = consumer.recv().await?;
+        let record = AdmissionRecord::decode(message.payload().unwrap_or_default())?;
+        let inserted = sqlx::query(sqlx::AssertSqlSafe(insert.clone()))
+            .bind(record.campaign.as_str())
+            .bind(record.slot.get())
+            .bind(capacity)
+            .bind(record.user.as_str())
+            .execute(&mut connection)
+            .await;
+        match inserted {
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {}
+            result => {
+                result?;
+            }
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Measures dropgate beside its peers: programs that somebody else would write for the same task.
+//!
+//! Every comparison is made within one run on one machine, in alternating order, and told as ratios with
+//! their spread: a figure alone says more about the machine than about the program.
+#![forbid(unsafe_code)]
+
+pub mod connection;
+pub mod document;
+pub mod edge;
+pub mod figures;
+pub mod issuer;
+pub mod load;
+pub mod machine;
+pub mod topics;
