@@ -142,7 +142,8 @@ pub fn described() -> String {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let model = model.map_or(std::env::consts::ARCH, |(_, name)| name.trim());
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    // All there are: by now this thread is bound to some of them.
+    let cores = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
     format!("{model}, {cores} cores, {}", std::env::consts::OS)
 }
 
