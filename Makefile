@@ -10,7 +10,7 @@ EDGE_SOURCES := edge/entry.mjs $(shell find edge/src shared/src shared/lua -type
 BENCH := $(BIN)/dropgate-bench
 DENY := $(CACHE)/cargo-deny-0.20.2
 
-.PHONY: help setup build edge demo up down status logs sql test test-page unit e2e bench bench-edge bench-issuer image image-test openapi size deny audit lint fmt docs clean
+.PHONY: help setup build edge demo up down status logs sql test test-page unit e2e bench bench-edge bench-issuer image image-test manifests openapi size deny audit lint fmt docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -81,6 +81,10 @@ image: ## the issuer as an image, with docker or podman; IMAGE=, RUST_IMAGE=, BA
 
 image-test: build ## build the image and run it against the stack: coupons issued, drained on SIGTERM
 	@deploy/image.sh test
+
+manifests: export DROPGATE_MANIFESTS := 1
+manifests: setup ## check the Kubernetes manifests against its schemas
+	@deploy/manifests.sh
 
 openapi: setup ## check the OpenAPI document and its examples
 	@node edge/openapi.mjs

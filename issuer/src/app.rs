@@ -1,6 +1,6 @@
 //! The binary: command line, log, signals, and the order in which things are opened and closed.
 
-use crate::config::{Cli, Command, DatabaseSettings, Problems, RunSettings};
+use crate::config::{Cli, Command, DatabaseSettings, Problems, RunSettings, redacted};
 use crate::confirm;
 use crate::consumer::KafkaIntake;
 use crate::dead_letter::KafkaDeadLetters;
@@ -14,6 +14,7 @@ use crate::service::{Pace, Service, ServiceError, Step};
 use crate::store::Database;
 use crate::store::coupons::Coupons;
 use crate::topics;
+use crate::traces::Traces;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
 use std::future::Future;
@@ -144,6 +145,15 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
         }
         tokio::spawn(http::serve(listener, Told::new(Arc::clone(&health), Arc::clone(&metrics), database.clone())));
     }
+    let traces = match &settings.otlp_endpoint {
+        None => Traces::default(),
+        Some(endpoint) => {
+            let shown = redacted(endpoint);
+            tracing::info!(endpoint = shown, "traces are sent");
+            let unusable = |error| Failure::Usage(format!("OTEL_EXPORTER_OTLP_ENDPOINT {shown}: {error}"));
+            Traces::to(endpoint).map_err(unusable)?
+        }
+    };
     let Some(migrated) = until_up(&mut stop, || database.is_migrated()).await? else {
         return Ok(());
     };
@@ -182,7 +192,7 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
         budget: settings.write_budget,
         dead_letter_limit: settings.dead_letter_limit,
     };
-    let mut service = Service::new(ports, pace, (Arc::clone(&health), metrics), stop);
+    let mut service = Service::new(ports, pace, (Arc::clone(&health), metrics, traces.clone()), stop);
 
     let ended = loop {
         match service.step().await {
@@ -199,6 +209,7 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
     intake.leave().await;
     drop(queue);
     confirmer.finish(CONFIRM_LIMIT).await;
+    traces.finish().await;
     database.close().await;
     health.enter(State::Stopped);
     tracing::info!(

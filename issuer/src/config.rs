@@ -185,6 +185,9 @@ pub struct RunArgs {
     /// log tells
     #[arg(long, env = "HTTP_LISTEN", default_value = "127.0.0.1:9464", value_name = "ADDRESS:PORT")]
     http_listen: String,
+    /// Send OpenTelemetry traces to this collector (OTLP over HTTP); the other OTEL_ variables are heeded too
+    #[arg(long = "otlp-endpoint", env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    otel_exporter_otlp_endpoint: Option<String>,
     /// Create the topics that do not exist
     #[arg(long, env = "CREATE_TOPICS", value_parser = FalseyValueParser::new())]
     create_topics: bool,
@@ -227,6 +230,8 @@ pub struct RunSettings {
     pub dead_letter_limit: u32,
     /// Where health and metrics are served.
     pub http_listen: Option<SocketAddr>,
+    /// Where traces go: the address of an OpenTelemetry collector.
+    pub otlp_endpoint: Option<String>,
     /// How absent topics are created, if they are.
     pub create_topics: Option<TopicSettings>,
 }
@@ -251,7 +256,7 @@ impl Problems {
         value: Option<&String>,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Option<T> {
-        let parsed = match value.map(|value| value.trim()).filter(|value| !value.is_empty()) {
+        let parsed = match given(value) {
             None => Err("is not set".to_owned()),
             Some(value) => parse(value),
         };
@@ -370,6 +375,11 @@ impl KafkaMemberArgs {
     }
 }
 
+fn http_address(url: &str) -> Result<String, String> {
+    let fits = url.starts_with("https://") || url.starts_with("http://");
+    if fits { Ok(url.to_owned()) } else { Err("is no http address".to_owned()) }
+}
+
 /// What is set and not empty.
 fn given(value: Option<&String>) -> Option<&str> {
     value.map(|value| value.trim()).filter(|value| !value.is_empty())
@@ -378,10 +388,7 @@ fn given(value: Option<&String>) -> Option<&str> {
 impl RedisArgs {
     fn read(&self, problems: &mut Problems) -> Option<RedisSettings> {
         let right = "the https:// address of the Redis REST service";
-        let url = problems.need("UPSTASH_REDIS_REST_URL", right, self.upstash_redis_rest_url.as_ref(), |url| {
-            let fits = url.starts_with("https://") || url.starts_with("http://");
-            if fits { Ok(url.to_owned()) } else { Err("is no http address".to_owned()) }
-        });
+        let url = problems.need("UPSTASH_REDIS_REST_URL", right, self.upstash_redis_rest_url.as_ref(), http_address);
         let token = self.upstash_redis_rest_token.as_ref();
         let token = problems.need("UPSTASH_REDIS_REST_TOKEN", "the token of that service", token, |token| {
             let fits = token.bytes().all(|byte| byte.is_ascii_graphic());
@@ -415,6 +422,11 @@ impl RunArgs {
             "off" => Ok(None),
             address => address.parse().map(Some).map_err(|_| "is no address with a port".to_owned()),
         });
+        let right = "the http:// or https:// address of a collector, as http://127.0.0.1:4318";
+        let otlp_endpoint = match &self.otel_exporter_otlp_endpoint {
+            endpoint if given(endpoint.as_ref()).is_none() => Some(None),
+            endpoint => problems.need("OTEL_EXPORTER_OTLP_ENDPOINT", right, endpoint.as_ref(), http_address).map(Some),
+        };
         let topics = TopicSettings { partitions: self.partitions, replication: self.replication };
         let settings = || {
             Some(RunSettings {
@@ -427,6 +439,7 @@ impl RunArgs {
                 write_budget: budget?,
                 dead_letter_limit: self.dead_letter_limit,
                 http_listen: http_listen?,
+                otlp_endpoint: otlp_endpoint?,
                 create_topics: self.create_topics.then_some(topics),
             })
         };
@@ -435,7 +448,7 @@ impl RunArgs {
 }
 
 /// A URL with `***` for its password.
-fn redacted(url: &str) -> String {
+pub(crate) fn redacted(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return "***".to_owned();
     };
@@ -498,6 +511,7 @@ mod tests {
             write_budget: "fast".to_owned(),
             dead_letter_limit: 100,
             http_listen: "9464".to_owned(),
+            otel_exporter_otlp_endpoint: Some("h:4317".to_owned()),
             create_topics: true,
             partitions: 3,
             replication: -1,
@@ -514,6 +528,7 @@ mod tests {
             ("UPSTASH_REDIS_REST_TOKEN", "is not set"),
             ("COUPON_CODE_SECRET", "has only 7 bytes"),
             ("HTTP_LISTEN", "is no address with a port"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "is no http address"),
         ] {
             assert!(text.contains(&format!("{name} {problem}; it takes ")), "{text}");
         }
@@ -570,6 +585,7 @@ mod tests {
         args.coupon_code_secret = Some("0123456789abcdef".to_owned());
         args.write_budget = "100/min".to_owned();
         args.http_listen = "off".to_owned();
+        args.otel_exporter_otlp_endpoint = Some(String::new());
         let settings = args.settings().map_err(|problems| problems.to_string()).unwrap();
         assert_eq!(settings.database.shown, "mysql://u:***@h/db");
         assert_eq!(settings.create_topics.unwrap().partitions, 3);

@@ -35,3 +35,4 @@ pub mod service;
 pub mod slots;
 pub mod store;
 pub mod topics;
+pub mod traces;

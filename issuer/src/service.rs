@@ -9,11 +9,12 @@ use crate::outage::{Outage, random};
 use crate::ports::{
     Cause, Confirmation, Confirmations, DeadLetters, Delivery, Intake, Ledger, Outcome, UNKNOWN_CAMPAIGN,
 };
+use crate::traces::Traces;
 use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
 use dropgate_shared::fault::Fault;
 use dropgate_shared::ids::Slot;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 
 /// How often the progress is told while there is any.
@@ -92,6 +93,7 @@ pub struct Service<I, L, D, C> {
     dead_letters_in_a_row: u32,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
+    traces: Traces,
     counts: Counts,
     told: (Instant, Counts),
 }
@@ -112,7 +114,7 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
     pub fn new(
         (intake, ledger, dead_letters, confirmations): (I, L, D, C),
         pace: Pace,
-        (health, metrics): (Arc<Health>, Arc<Metrics>),
+        (health, metrics, traces): (Arc<Health>, Arc<Metrics>, Traces),
         stop: watch::Receiver<bool>,
     ) -> Self {
         let now = Instant::now();
@@ -126,6 +128,7 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
             dead_letters_in_a_row: 0,
             health,
             metrics,
+            traces,
             counts: Counts::default(),
             told: (now, Counts::default()),
         }
@@ -177,6 +180,7 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
     /// however long that takes; then moves the offsets and tells Redis.
     async fn settle(&mut self, batch: Vec<Taken>) -> Result<(), Unsettled> {
         self.metrics.batch_records.observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
+        let mut traced = self.traces.batch(batch.len());
         let mut deliveries = Vec::with_capacity(batch.len());
         let mut admissions = Vec::with_capacity(batch.len());
         let mut owners = Vec::with_capacity(batch.len());
@@ -194,38 +198,46 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
             }
         }
 
-        let outcomes = if admissions.is_empty() { Vec::new() } else { self.persist(&admissions).await? };
+        let mut outcomes = Vec::new();
+        if !admissions.is_empty() {
+            let begun = SystemTime::now();
+            outcomes = self.persist(&admissions).await?;
+            traced.written(begun);
+        }
         let mut confirmations = Vec::with_capacity(outcomes.len());
         for ((admission, index), outcome) in admissions.into_iter().zip(owners).zip(outcomes) {
-            let (slot, status) = match outcome {
+            let mut heals = false;
+            let (slot, status, told) = match outcome {
                 Outcome::Issued { slot } => {
                     self.counts.issued += 1;
                     self.metrics.issued.inc();
                     if slot != admission.record.slot {
                         self.metrics.moved.inc();
                     }
-                    (slot, ClaimStatus::Issued)
+                    (slot, ClaimStatus::Issued, "issued")
                 }
                 Outcome::Already { slot } => {
                     self.counts.already += 1;
                     self.metrics.already.inc();
-                    (slot, ClaimStatus::Issued)
+                    (slot, ClaimStatus::Issued, "already")
                 }
                 Outcome::Refused { slot } => {
                     self.counts.refused += 1;
                     self.metrics.refused.inc();
-                    (slot, ClaimStatus::Refused)
+                    (slot, ClaimStatus::Refused, "refused")
                 }
                 Outcome::Poison(cause) => {
-                    let heals = cause.label == UNKNOWN_CAMPAIGN;
+                    heals = cause.label == UNKNOWN_CAMPAIGN;
                     poison.push((index, cause));
-                    if heals {
-                        continue;
-                    }
-                    (admission.record.slot, ClaimStatus::DeadLettered)
+                    (admission.record.slot, ClaimStatus::DeadLettered, "dead_lettered")
                 }
             };
-            confirmations.push(confirmation(admission, slot, status));
+            if let Some(delivery) = deliveries.get(index) {
+                traced.record(&admission.record, delivery, slot, told);
+            }
+            if !heals {
+                confirmations.push(confirmation(admission, slot, status));
+            }
         }
         poison.sort_unstable_by_key(|(index, _)| *index);
         self.count_in_a_row(&deliveries, &poison).map_err(Unsettled::Failed)?;
@@ -244,6 +256,7 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
         if !confirmations.is_empty() {
             self.confirmations.offer(confirmations);
         }
+        traced.end();
         Ok(())
     }
 

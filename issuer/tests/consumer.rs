@@ -11,6 +11,7 @@ use dropgate_issuer::metrics::Metrics;
 use dropgate_issuer::ports::{Cause, Confirmation, Confirmations, DeadLetters, Delivery, Ledger, Outcome};
 use dropgate_issuer::service::{Pace, Service, Step};
 use dropgate_issuer::topics;
+use dropgate_issuer::traces::Traces;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::names::TOPIC;
 use rdkafka::mocking::MockCluster;
@@ -95,7 +96,7 @@ async fn member(settings: &KafkaSettings, rows: &Rows, done: impl AsyncFn()) {
     let ports = (intake, rows.clone(), Nothing, Nothing);
     let (linger, budget) = (Duration::from_millis(5), WriteBudget::Unlimited);
     let pace = Pace { batch_records: 7, linger, budget, dead_letter_limit: 100 };
-    let shown = (Arc::new(Health::new(Arc::clone(&metrics))), metrics);
+    let shown = (Arc::new(Health::new(Arc::clone(&metrics))), metrics, Traces::default());
     let mut service = Service::new(ports, pace, shown, stopped);
     let run = async {
         while service.step().await.unwrap() == Step::Again {}

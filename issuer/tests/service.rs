@@ -9,6 +9,7 @@ use dropgate_issuer::ports::{
     Cause, Confirmation, Confirmations, DeadLetters, Delivery, Intake, Ledger, Outcome, Partitions,
 };
 use dropgate_issuer::service::{Pace, Service, ServiceError, Step};
+use dropgate_issuer::traces::Traces;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::ids::Slot;
 use std::cell::RefCell;
@@ -147,7 +148,7 @@ fn service_at(ports: &Ports, size: usize, linger: Duration, budget: &str) -> (Te
     let all = (ports.clone(), ports.clone(), ports.clone(), ports.clone());
     let pace = Pace { batch_records: size, linger, budget: budget.parse().unwrap(), dead_letter_limit: 4 };
     let metrics = Arc::new(Metrics::default());
-    let shown = (Arc::new(Health::new(Arc::clone(&metrics))), metrics);
+    let shown = (Arc::new(Health::new(Arc::clone(&metrics))), metrics, Traces::default());
     (Service::new(all, pace, shown, stopped), stop)
 }
 
