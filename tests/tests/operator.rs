@@ -4,7 +4,7 @@
 use dropgate_tests::{System, programs, until};
 use serde_json::{Value, json};
 use std::net::TcpListener;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 /// Runs `issuer` with the stack's settings, and others beside them.
 fn run_with(system: &System, args: &[&str], env: &[(&str, &str)]) -> Output {
@@ -173,6 +173,15 @@ fn bad_input(system: &System, campaign: &str) {
     assert!(!String::from_utf8_lossy(&wrong.stderr).contains("s3cret"));
 
     says(&run(system, &["completions", "bash"]), 0, &["_issuer", "reconcile"]);
+
+    // `issuer .. | head`: nobody listens any more, and the verb ends as it would have.
+    for verb in [&["campaign", "list"][..], &["completions", "bash"], &["dlq", "list"]] {
+        let mut deaf = Command::new(programs().join("issuer"));
+        deaf.args(verb).envs(system.stack.endpoints.issuer_env()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = deaf.spawn().unwrap();
+        drop(child.stdout.take());
+        says(&child.wait_with_output().unwrap(), 0, &[]);
+    }
 }
 
 /// I3: whatever Redis and the issuer could not tell each other, `reconcile` catches up.

@@ -31,6 +31,8 @@ const QUIET: Duration = Duration::from_millis(400);
 pub enum Who {
     /// Answers only.
     Ceiling,
+    /// Reads who asks, and answers.
+    Reader,
     /// dropgate.
     Gate,
     /// INCR and SADD with @upstash/redis.
@@ -45,6 +47,7 @@ impl Who {
     pub fn label(self) -> &'static str {
         match self {
             Self::Ceiling => "ceiling: a bare worker that only answers",
+            Self::Reader => "a bare worker that reads the token",
             Self::Gate => "the gate",
             Self::Usual => "usual worker: INCR, SADD",
             Self::UsualEval => "usual worker: one EVAL for both",
@@ -131,10 +134,11 @@ impl Arena {
         vars.extend([("ENVIRONMENT", environment), ("AUTH", word), ("JWT_SECRET", JWT_SECRET)]);
         vars.push(("CAPACITY", USUAL_CAPACITY));
         let mut workers = Vec::new();
-        let (ceiling, usual) = (site.repo.join("bench/edge/ceiling.js"), peers.join("usual.js"));
-        let usual_eval = peers.join("usual-eval.js");
+        let [ceiling, reader] = ["ceiling.js", "reader.js"].map(|file| site.repo.join("bench/edge").join(file));
+        let [usual, usual_eval] = ["usual.js", "usual-eval.js"].map(|file| peers.join(file));
         for (who, name, code) in [
             (Who::Ceiling, "ceiling", Code::Script(&ceiling)),
+            (Who::Reader, "reader", Code::Script(&reader)),
             (Who::Gate, "gate", Code::Gate),
             (Who::Usual, "usual", Code::Script(&usual)),
             (Who::UsualEval, "usual-eval", Code::Script(&usual_eval)),
@@ -305,7 +309,7 @@ impl Arena {
         Ok(answer.get_mut("result").map(Value::take).unwrap_or_default())
     }
 
-    /// Makes sure that gate and ceiling answer the same bytes, or the comparison would be none.
+    /// Makes sure that the gate and the bare workers answer the same bytes, or the comparison would be none.
     ///
     /// # Errors
     /// If they do not, with both answers.
@@ -313,7 +317,7 @@ impl Arena {
         let campaign = self.campaign(1, 1).await?;
         let request = self.crowd(&campaign, "s", 8, 1).request(0);
         let mut answers = Vec::new();
-        for who in [Who::Ceiling, Who::Gate] {
+        for who in [Who::Ceiling, Who::Reader, Who::Gate] {
             let mut connection = Connection::open(&self.worker(who)?.address).await?;
             // Once to learn that it is sold out, and from memory when the holders were fetched.
             for _ in 0..2 {
@@ -325,10 +329,12 @@ impl Arena {
             lines.sort();
             answers.push((lines, String::from_utf8_lossy(answer.body).into_owned()));
         }
-        if let [ceiling, gate] = answers.as_slice()
-            && ceiling != gate
+        if let [ceiling, reader, gate] = answers.as_slice()
+            && (ceiling != gate || reader != gate)
         {
-            bail!("the ceiling answers {ceiling:?}, the gate {gate:?}: mend bench/edge/ceiling.js");
+            bail!(
+                "bench/edge/ceiling.js answers {ceiling:?}, reader.js {reader:?}, the gate {gate:?}: mend the former"
+            );
         }
         self.clear().await
     }

@@ -104,7 +104,7 @@ fn ratio(sheet: &mut Sheet, name: &str, spread: Spread, aim: Aim) {
 
 /// Strangers who come when all is taken.
 pub async fn sold_out(arena: &mut Arena, args: &EdgeArgs, sheet: &mut Sheet) -> Result<()> {
-    let whos = [Who::Ceiling, Who::Gate, Who::Usual];
+    let whos = [Who::Ceiling, Who::Reader, Who::Gate, Who::Usual];
     let campaign = arena.campaign(100, 100).await?;
     let crowd = arena.crowd(&campaign, "s", ID_BYTES, STRANGERS);
     arena.cores.measured()?;
@@ -115,7 +115,7 @@ pub async fn sold_out(arena: &mut Arena, args: &EdgeArgs, sheet: &mut Sheet) -> 
     for who in whos {
         closed(&arena.worker(who)?.address, crowd.clone(), 0, CONNECTIONS, WARM).await?.only(410)?;
     }
-    let mut rounds: [Rounds; 3] = Default::default();
+    let mut rounds: [Rounds; 4] = Default::default();
     let mut next = 0;
     for round in 0..args.rounds {
         for who in turns(&whos, round) {
@@ -166,8 +166,9 @@ pub async fn sold_out(arena: &mut Arena, args: &EdgeArgs, sheet: &mut Sheet) -> 
         ]);
     }
     sheet.table(&table);
-    let [ceiling, gate, usual] = &rounds;
+    let [ceiling, reader, gate, usual] = &rounds;
     ratio(sheet, "edge.sold_out.vs_ceiling", Spread::ratio(&gate.rate, &ceiling.rate), Aim::AtLeast(0.9));
+    ratio(sheet, "edge.sold_out.vs_reader", Spread::ratio(&gate.rate, &reader.rate), Aim::None);
     ratio(sheet, "edge.sold_out.vs_usual_worker", Spread::ratio(&gate.rate, &usual.rate), Aim::AtLeast(4.0));
     ratio(sheet, "edge.sold_out.cpu_vs_ceiling", Spread::ratio(&gate.cpu_us, &ceiling.cpu_us), Aim::None);
     ratio(sheet, "edge.sold_out.redis_commands_per_s", Spread::of(&gate.redis_a_second), Aim::AtMost(2.0));

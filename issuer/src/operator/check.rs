@@ -65,14 +65,14 @@ pub async fn check(args: &CheckArgs) -> Result<(), Ended> {
         on_kafka(&settings, &mut checks).await;
     }
     if args.json {
-        println!("{}", json(&checks.0)?);
+        say!("{}", json(&checks.0)?);
     } else {
         let rows: Vec<[String; 3]> = checks
             .0
             .iter()
             .map(|check| [if check.ok { "✓" } else { "✗" }.to_owned(), check.what.clone(), check.detail.clone()])
             .collect();
-        println!("{}", table(&rows));
+        say!("{}", table(&rows));
     }
     match checks.0.iter().filter(|check| !check.ok).count() {
         0 => Ok(()),

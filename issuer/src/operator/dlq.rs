@@ -155,17 +155,17 @@ pub async fn list(database: &Database, kafka: &KafkaSettings, args: &DlqListArgs
         lines.extend(page.iter().map(|(letter, replayed)| Line::of(letter, *replayed, args.show_users)));
     }
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&lines).unwrap_or_default());
+        say!("{}", serde_json::to_string_pretty(&lines).unwrap_or_default());
         return Ok(());
     }
     if lines.is_empty() {
-        println!("no dead letters");
+        say!("no dead letters");
         return Ok(());
     }
     let mut rows =
         vec![["PLACE", "GIVEN UP AT", "CAUSE", "CAMPAIGN", "USER", "REPLAYED", "CAME FROM"].map(str::to_owned)];
     rows.extend(lines.iter().map(Line::cells));
-    println!(
+    say!(
         "{}\n\n{} dead letters, {} not replayed",
         table(&rows),
         lines.len(),
@@ -185,14 +185,14 @@ pub async fn show(database: &Database, kafka: &KafkaSettings, (partition, offset
         return Err(DlqError::NoLetter { partition, offset });
     };
     let replayed = !database.replayed(&[letter.identity()]).await?.is_empty();
-    println!("place     {DEAD_LETTER_TOPIC} {partition}/{offset}");
-    println!("given up  {}", moment::format(letter.dead_at));
-    println!("replayed  {}", if replayed { "yes" } else { "no" });
+    say!("place     {DEAD_LETTER_TOPIC} {partition}/{offset}");
+    say!("given up  {}", moment::format(letter.dead_at));
+    say!("replayed  {}", if replayed { "yes" } else { "no" });
     for (key, value) in &letter.headers {
-        println!("header    {} = {}", key.escape_debug(), escaped(value));
+        say!("header    {} = {}", key.escape_debug(), escaped(value));
     }
-    println!("key       {}", letter.key.as_deref().map_or_else(|| "(none)".to_owned(), escaped));
-    println!("payload   {}", escaped(&letter.payload));
+    say!("key       {}", letter.key.as_deref().map_or_else(|| "(none)".to_owned(), escaped));
+    say!("payload   {}", escaped(&letter.payload));
     Ok(())
 }
 
@@ -260,9 +260,9 @@ pub async fn replay(database: &Database, kafka: &KafkaSettings, args: &DlqReplay
         }
     }
     match (args.dry_run, sent) {
-        (_, 0) => println!("no dead letters remain that fit"),
-        (true, _) => println!("{sent} dead letters would be sent again"),
-        (false, _) => println!("{sent} dead letters were sent again and acknowledged"),
+        (_, 0) => say!("no dead letters remain that fit"),
+        (true, _) => say!("{sent} dead letters would be sent again"),
+        (false, _) => say!("{sent} dead letters were sent again and acknowledged"),
     }
     Ok(())
 }

@@ -1,5 +1,10 @@
 //! The operator's verbs: everything but `issuer run`.
 
+/// `println!` for whom nobody may be listening any more.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::operator::say(format_args!($($text)*)) };
+}
+
 pub mod args;
 pub mod check;
 pub mod dlq;
@@ -27,11 +32,24 @@ use dropgate_shared::fault::{Fault, Source};
 use findings::Verdict;
 use indicatif::{ProgressBar, ProgressStyle};
 use states::Wish;
+use std::fmt;
+use std::io::Write as _;
 
 /// Connections of a verb.
 const CONNECTIONS: u32 = 2;
 /// How often `reconcile` mends and looks again.
 const ROUNDS: u32 = 3;
+
+/// Says a line on standard output. Whoever listened may have heard enough (`| head`): what is being done
+/// is done nevertheless, and its status tells.
+fn say(line: fmt::Arguments<'_>) {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("issuer: standard output cannot be written: {error}");
+        }
+        _ => {}
+    }
+}
 
 /// Why a verb ends with another status than 0.
 #[derive(Debug)]
@@ -102,7 +120,7 @@ impl Servers {
     }
 
     fn tell(&self, result: Result<String, CampaignError>) -> Result<(), Ended> {
-        println!("{}", result.map_err(|error| at(&self.shown, error))?);
+        say!("{}", result.map_err(|error| at(&self.shown, error))?);
         Ok(())
     }
 }
@@ -146,7 +164,7 @@ pub async fn dispatch(command: Command) -> Result<(), Ended> {
             let servers = Servers::open(&args.sources)?;
             let report = verify::verify(&servers, &args.id, secret.as_ref()).await;
             let report = report.map_err(|error| at(&servers.shown, error).unless_violated())?;
-            println!("{}", if args.json { report.json(args.show_users) } else { report.human(args.show_users) });
+            say!("{}", if args.json { report.json(args.show_users) } else { report.human(args.show_users) });
             end_with(report.verdict())
         }
         Command::Reconcile(args) => reconcile(args).await,
@@ -158,7 +176,9 @@ pub async fn dispatch(command: Command) -> Result<(), Ended> {
         Command::CheckConfig(args) => check::check(&args).await,
         Command::Probe(args) => probe::probe(&args).await,
         Command::Completions(args) => {
-            clap_complete::generate(args.shell, &mut Cli::command(), "issuer", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "issuer", &mut script);
+            say!("{}", String::from_utf8_lossy(&script).trim_end());
             Ok(())
         }
     }
@@ -195,20 +215,20 @@ async fn reconcile(args: args::ReconcileArgs) -> Result<(), Ended> {
     // A publish may bring to light what could not be compared before.
     for _ in 0..ROUNDS {
         if !verify.json {
-            println!("{}", report.plan());
+            say!("{}", report.plan());
         }
         if !args.apply || !report.needs_repair() {
             break;
         }
         let done = verify::repair(&servers, &verify.id, &report).await.map_err(named)?;
         if !verify.json {
-            println!("{done}\n");
+            say!("{done}\n");
         }
         report = look().await.map_err(named)?;
     }
-    println!("{}", if verify.json { report.json(verify.show_users) } else { report.human(verify.show_users) });
+    say!("{}", if verify.json { report.json(verify.show_users) } else { report.human(verify.show_users) });
     if !args.apply && report.needs_repair() && !verify.json {
-        println!("\nnothing was changed: `issuer reconcile {} --apply` does it", verify.id);
+        say!("\nnothing was changed: `issuer reconcile {} --apply` does it", verify.id);
     }
     end_with(report.verdict())
 }
@@ -231,14 +251,14 @@ async fn on_campaign(command: CampaignCommand) -> Result<(), Ended> {
             let redis = redis.as_ref().map(redis::client).transpose().map_err(Ended::failed)?;
             let report = show::show(&open(&database), redis.as_ref(), kafka.as_ref(), &args.id).await;
             let report = report.map_err(|error| at(&database.shown, error))?;
-            println!("{}", if args.json { json(&report)? } else { report.human() });
+            say!("{}", if args.json { json(&report)? } else { report.human() });
             Ok(())
         }
         CampaignCommand::List(args) => {
             let settings = args.database.settings()?;
             let campaigns = open(&settings).campaigns().await.map_err(fault_at(&settings))?;
             let listed = if args.json { states::list_json(&campaigns) } else { states::list_table(&campaigns) };
-            println!("{listed}");
+            say!("{listed}");
             Ok(())
         }
         CampaignCommand::Pause(args) => set(args.sources, args.id, Wish::Pause).await,
@@ -262,7 +282,7 @@ async fn create(args: CreateArgs) -> Result<(), Ended> {
     }
     let settings = args.database.settings()?;
     let created = campaign::create(&open(&settings), &args.id, args.capacity, opens_at, closes_at).await;
-    println!("{}", created.map_err(|error| at(&settings.shown, error))?);
+    say!("{}", created.map_err(|error| at(&settings.shown, error))?);
     Ok(())
 }
 
@@ -277,7 +297,7 @@ async fn migrate(args: MigrateArgs) -> Result<(), Ended> {
             let pending: Vec<String> = pending
                 .map(|migration| format!("would apply {:04} {}", migration.version, migration.description))
                 .collect();
-            println!("{}", if pending.is_empty() { "the schema is up to date".to_owned() } else { pending.join("\n") });
+            say!("{}", if pending.is_empty() { "the schema is up to date".to_owned() } else { pending.join("\n") });
         } else {
             let mut rows = vec![["VERSION", "NAME", "STATE", "CHECKSUM"].map(str::to_owned)];
             rows.extend(all.iter().map(|migration| {
@@ -289,7 +309,7 @@ async fn migrate(args: MigrateArgs) -> Result<(), Ended> {
                     migration.checksum.chars().take(16).collect(),
                 ]
             }));
-            println!("{}", table(&rows));
+            say!("{}", table(&rows));
         }
         let wrong = |state| matches!(state, MigrationState::Altered | MigrationState::Failed | MigrationState::Unknown);
         return match all.iter().find(|migration| wrong(migration.state)) {
@@ -303,10 +323,10 @@ async fn migrate(args: MigrateArgs) -> Result<(), Ended> {
     }
     let applied = database.migrate().await.map_err(named)?;
     if applied.is_empty() {
-        println!("the schema is up to date");
+        say!("the schema is up to date");
     }
     for migration in applied {
-        println!("applied {migration}");
+        say!("applied {migration}");
     }
     Ok(())
 }

@@ -35,6 +35,6 @@ pub async fn probe(args: &ProbeArgs) -> Result<(), Ended> {
     let asked = reqwest::Client::new().get(&url).timeout(ANSWER_WITHIN).send().await;
     let answer = asked.map_err(|e| Ended::failed(format!("{url} does not answer: {e}")))?;
     let good = answer.status().is_success();
-    println!("{}", answer.text().await.unwrap_or_default().trim());
+    say!("{}", answer.text().await.unwrap_or_default().trim());
     if good { Ok(()) } else { Err(Ended::failed(String::new())) }
 }
