@@ -18,8 +18,9 @@ use serde_json::Value;
 
 /// From the admission until the sweeper may forward the claim too, in ms: longer than a forward takes.
 pub const FIRST_LEASE_MS: u32 = 15_000;
-/// From Kafka's acknowledgement until the claim is sent again for want of a confirmation, in ms.
-pub const ACKNOWLEDGED_LEASE_MS: u64 = 60_000;
+/// From Kafka's acknowledgement until the claim is sent again for want of a confirmation, in ms: at first, and
+/// at most. Far out: Kafka keeps what it has acknowledged, and behind a small write budget a claim waits for hours.
+pub const ACKNOWLEDGED_LEASE_MS: (u64, u64) = (900_000, 14_400_000);
 /// Between two tries of the sweeper to bring a claim to Kafka, in ms: at first, and at most.
 const SWEEP_LEASE_MS: (u64, u64) = (5_000, 900_000);
 /// Claims that one step of the sweeper takes: a produce call well under 100 KB.
@@ -60,7 +61,7 @@ pub async fn acknowledged<H: Http>(
     campaign: &CampaignId,
     records: &[AdmissionRecord],
 ) -> Result<(), Fault> {
-    let leases = records.iter().map(|record| (ACKNOWLEDGED_LEASE_MS, record.user.as_str())).collect();
+    let leases = records.iter().map(|record| (ACKNOWLEDGED_LEASE_MS.0, record.user.as_str())).collect();
     lease(redis, campaign, leases).await
 }
 
@@ -89,13 +90,14 @@ pub async fn sweep<H: Http>(redis: &RedisRest<H>, kafka: &KafkaRest<H>, campaign
         .collect();
     if !records.is_empty() {
         kafka.produce(&records).await?;
-        // The lease grows with the age of the obligation, so that an issuer that is away for an hour
-        // does not find each claim sixty times in its topic.
+        // The lease grows with the age of the obligation, so that an issuer that is away for a day does not
+        // find each claim a hundred times in its topic.
+        let (least_ms, most_ms) = ACKNOWLEDGED_LEASE_MS;
         let leases = records
             .iter()
             .map(|record| {
                 let age_ms = due.now_ms.saturating_sub(record.admitted_at);
-                (age_ms.clamp(ACKNOWLEDGED_LEASE_MS, most_ms), record.user.as_str())
+                (age_ms.clamp(least_ms, most_ms), record.user.as_str())
             })
             .collect();
         lease(redis, campaign, leases).await?;

@@ -28,7 +28,7 @@ async fn an_admission_is_one_call_then_its_record_goes_to_kafka_and_the_lease_mo
     assert_eq!(asked.len(), 4);
     assert_eq!(asked[0].1[0], "EVALSHA");
     assert_eq!(asked[1].0, "http://kafka/topics/coupon_create");
-    assert_eq!(asked[2].1.as_array().unwrap()[3..], [json!("dg:{spring}:outbox"), json!("60000"), json!("u1")]);
+    assert_eq!(asked[2].1.as_array().unwrap()[3..], [json!("dg:{spring}:outbox"), json!("900000"), json!("u1")]);
 }
 
 /// Produce failed leaves the lease where it is, and the sweeper comes back.

@@ -32,6 +32,8 @@ const TOPICS: [&str; 2] = [TOPIC, DEAD_LETTER_TOPIC];
 const CONNECTIONS: u32 = 2;
 /// How long the confirmations of the last batches may take.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(5);
+/// How long the connections to MySQL may take to close.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// Signals closer together than this are one.
 const SAME_SIGNAL: Duration = Duration::from_millis(300);
 
@@ -210,7 +212,8 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
     drop(queue);
     confirmer.finish(CONFIRM_LIMIT).await;
     traces.finish().await;
-    database.close().await;
+    // A connection to a server that is gone would be said goodbye to for long.
+    let _ = tokio::time::timeout(CLOSE_LIMIT, database.close()).await;
     health.enter(State::Stopped);
     tracing::info!(
         records = counts.records,

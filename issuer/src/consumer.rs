@@ -10,6 +10,7 @@
 //! Liveness: rebalances and `max.poll.interval.ms` are served only while the stream is polled. The
 //! loop polls whatever it waits for (see [`crate::desk`]), a second of patience at most apart.
 
+use crate::dead_letter::header;
 use crate::kafka::{self, KafkaSettings};
 use crate::metrics::{Metrics, Partition};
 use crate::ports::{Delivery, Intake, Partitions};
@@ -18,7 +19,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance, StreamConsumer};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::message::Message;
+use rdkafka::message::{Headers, Message};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
@@ -130,6 +131,7 @@ impl Intake for KafkaIntake {
                 offset: message.offset(),
                 key: message.key().map(<[u8]>::to_vec),
                 payload: message.payload().map(<[u8]>::to_vec).unwrap_or_default(),
+                replayed: message.headers().is_some_and(|all| all.iter().any(|one| one.key == header::REPLAYED)),
             }),
             Err(error @ KafkaError::MessageConsumptionFatal(_)) => Err(kafka::fault("fatal", false, &error)),
             Err(error) => Err(kafka::fault("consume", true, &error)),

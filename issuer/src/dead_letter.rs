@@ -7,6 +7,7 @@ use dropgate_shared::fault::Fault;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::types::RDKafkaErrorCode;
 use std::sync::{Mutex, PoisonError};
 
 /// Headers of a dead letter. Their names are a format: tools read them.
@@ -25,7 +26,18 @@ pub mod header {
     pub const ISSUER_VERSION: &str = "dropgate.issuer_version";
     /// When, in ms since the epoch.
     pub const TIME_MS: &str = "dropgate.time_ms";
+    /// Only where the letter holds no more than the beginning of the record: how many bytes the payload has.
+    pub const PAYLOAD_BYTES: &str = "dropgate.payload_bytes";
+    /// On a record that `dlq replay` has sent.
+    pub const REPLAYED: &str = "dropgate.replayed";
 }
+
+/// A cause may quote the record; it is cut after so many characters.
+const CAUSE_CHARACTERS: usize = 500;
+/// What is kept of a record that no broker takes as a dead letter.
+const EVIDENCE_BYTES: usize = 64 << 10;
+/// What this client would send; the broker's own limit is the one that counts.
+const LARGEST: &str = "100000000";
 
 /// Sends dead letters, key and payload as they came.
 pub struct KafkaDeadLetters {
@@ -63,19 +75,19 @@ impl KafkaDeadLetters {
     }
 }
 
-impl DeadLetters for KafkaDeadLetters {
-    async fn bury(&self, letters: &[(&Delivery, &Cause)]) -> Vec<Result<(), Fault>> {
+impl KafkaDeadLetters {
+    /// Sends letters with at most `most` bytes of key and payload each.
+    async fn send(&self, letters: &[(&Delivery, &Cause)], most: usize) -> Vec<Result<(), KafkaError>> {
         let producer = self.producer();
         let time_ms = moment::to_ms(moment::now());
-        let unsent = |error: &KafkaError| kafka::fault("dead_letter", true, error);
         // All are handed over before the first is waited for.
         let sent: Vec<_> = letters
             .iter()
             .map(|(delivery, cause)| {
                 let mut record = FutureRecord::<[u8], [u8]>::to(&self.topic)
-                    .payload(&delivery.payload)
-                    .headers(headers(&self.source_topic, delivery, cause, time_ms));
-                record.key = delivery.key.as_deref();
+                    .payload(delivery.payload.get(..most).unwrap_or(&delivery.payload))
+                    .headers(headers(&self.source_topic, delivery, cause, time_ms, most));
+                record.key = delivery.key.as_deref().filter(|key| key.len() <= most);
                 producer.send_result(record).map_err(|(error, _)| error)
             })
             .collect();
@@ -84,22 +96,40 @@ impl DeadLetters for KafkaDeadLetters {
             results.push(match delivery {
                 Ok(acknowledgement) => match acknowledgement.await {
                     Ok(Ok(_)) => Ok(()),
-                    Ok(Err((error, _))) => Err(unsent(&error)),
-                    Err(_) => Err(unsent(&KafkaError::Canceled)),
+                    Ok(Err((error, _))) => Err(error),
+                    Err(_) => Err(KafkaError::Canceled),
                 },
-                Err(error) => Err(unsent(&error)),
+                Err(error) => Err(error),
             });
-        }
-        if results.iter().any(Result::is_err) {
-            self.replace_if_dead();
         }
         results
     }
 }
 
+impl DeadLetters for KafkaDeadLetters {
+    async fn bury(&self, letters: &[(&Delivery, &Cause)]) -> Vec<Result<(), Fault>> {
+        let mut results = self.send(letters, usize::MAX).await;
+        // With its headers a letter is larger than its record. To wait for a broker that takes it would be to
+        // wait for ever: its beginning is evidence enough, and the whole is still where it came from.
+        let too_large = Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge));
+        for (letter, result) in letters.iter().zip(&mut results).filter(|(_, result)| **result == too_large) {
+            *result = self.send(&[*letter], EVIDENCE_BYTES).await.pop().unwrap_or(Err(KafkaError::Canceled));
+        }
+        if results.iter().any(Result::is_err) {
+            self.replace_if_dead();
+        }
+        results.into_iter().map(|result| result.map_err(|error| kafka::fault("dead_letter", true, &error))).collect()
+    }
+}
+
 fn producer(settings: &KafkaSettings) -> Result<FutureProducer<Logged>, Fault> {
     // The partitioner is the one of a Java producer.
-    let defaults = [("message.timeout.ms", "10000"), ("linger.ms", "0"), ("partitioner", "murmur2_random")];
+    let defaults = [
+        ("message.timeout.ms", "10000"),
+        ("linger.ms", "0"),
+        ("partitioner", "murmur2_random"),
+        ("message.max.bytes", LARGEST),
+    ];
     settings
         .client_with(&defaults)
         .set("acks", "all")
@@ -108,22 +138,25 @@ fn producer(settings: &KafkaSettings) -> Result<FutureProducer<Logged>, Fault> {
         .map_err(|error| kafka::fault("settings", false, &error))
 }
 
-fn headers(topic: &str, delivery: &Delivery, cause: &Cause, time_ms: u64) -> OwnedHeaders {
+fn headers(topic: &str, delivery: &Delivery, cause: &Cause, time_ms: u64, most: usize) -> OwnedHeaders {
     let (partition, offset, time_ms) =
         (delivery.partition.to_string(), delivery.offset.to_string(), time_ms.to_string());
+    let end = cause.text.char_indices().nth(CAUSE_CHARACTERS).map_or(cause.text.len(), |(end, _)| end);
+    let text = cause.text.get(..end).unwrap_or_default();
+    let payload_bytes = delivery.payload.len().to_string();
+    let partly = delivery.payload.len() > most || delivery.key.as_ref().is_some_and(|key| key.len() > most);
     [
         (header::TOPIC, topic),
         (header::PARTITION, &partition),
         (header::OFFSET, &offset),
         (header::CAUSE, cause.label),
-        (header::CAUSE_TEXT, &cause.text),
+        (header::CAUSE_TEXT, text),
         (header::ISSUER_VERSION, env!("CARGO_PKG_VERSION")),
         (header::TIME_MS, &time_ms),
     ]
     .into_iter()
-    .fold(OwnedHeaders::new_with_capacity(7), |headers, (key, value)| {
-        headers.insert(Header { key, value: Some(value) })
-    })
+    .chain(partly.then_some((header::PAYLOAD_BYTES, payload_bytes.as_str())))
+    .fold(OwnedHeaders::new_with_capacity(8), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
 }
 
 #[cfg(test)]
@@ -133,9 +166,9 @@ mod tests {
 
     #[test]
     fn a_dead_letter_carries_its_evidence() {
-        let delivery = Delivery { partition: 3, offset: 42, key: None, payload: b"?".to_vec() };
+        let delivery = Delivery { partition: 3, offset: 42, key: None, payload: b"?".to_vec(), replayed: false };
         let cause = Cause { label: "malformed", text: "malformed: expected value".to_owned() };
-        let headers = headers("coupon_create", &delivery, &cause, 1_763_700_000_123);
+        let headers = headers("coupon_create", &delivery, &cause, 1_763_700_000_123, usize::MAX);
         let read: Vec<(&str, &str)> =
             headers.iter().map(|header| (header.key, std::str::from_utf8(header.value.unwrap()).unwrap())).collect();
         assert_eq!(
@@ -150,5 +183,14 @@ mod tests {
                 ("dropgate.time_ms", "1763700000123"),
             ]
         );
+    }
+    #[test]
+    fn a_record_that_is_too_large_is_told_by_its_size_and_a_long_cause_is_cut() {
+        let delivery = Delivery { partition: 0, offset: 0, key: None, payload: vec![b'x'; 100], replayed: false };
+        let cause = Cause { label: "malformed", text: "é".repeat(9_999) };
+        let headers = headers("coupon_create", &delivery, &cause, 0, 10);
+        let value = |name: &str| headers.iter().find(|header| header.key == name).and_then(|header| header.value);
+        assert_eq!(value(header::PAYLOAD_BYTES), Some("100".as_bytes()));
+        assert_eq!(value(header::CAUSE_TEXT).map(<[u8]>::len), Some(2 * CAUSE_CHARACTERS));
     }
 }

@@ -9,6 +9,7 @@ use crate::ports::{Cause, Delivery, Intake};
 use dropgate_shared::fault::Fault;
 use futures_util::FutureExt;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -16,6 +17,9 @@ use tokio::sync::watch;
 /// long. So this is also how long a partition that is asked for waits for the batch in hand: far below
 /// the session's time limit.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// After a stop was asked for, work under way may take so long; with all that follows it is well within the
+/// minute that a container gets.
+const DRAIN: Duration = Duration::from_secs(15);
 /// Between two looks at an intake that reports errors only.
 const AFTER_ERROR: Duration = Duration::from_millis(100);
 
@@ -38,7 +42,8 @@ pub enum Next {
     Stop,
 }
 
-/// The work was given up because a stop was asked for while another system was away.
+/// The work was given up: a stop was asked for while another system was away or slow, or the intake has failed
+/// for good ([`Desk::fatal`]).
 #[derive(Debug)]
 pub struct GivenUp;
 
@@ -50,13 +55,15 @@ pub struct Desk<I> {
     stop: watch::Receiver<bool>,
     health: Arc<Health>,
     paused: bool,
+    /// Why the intake will never deliver again. librdkafka tells it once.
+    fatal: Option<Fault>,
 }
 
 impl<I: Intake> Desk<I> {
     /// A desk with room for `room` records, none of which waits longer than `linger` for others.
     pub fn new(intake: I, room: usize, linger: Duration, stop: watch::Receiver<bool>, health: Arc<Health>) -> Self {
         let batcher = Batcher::new(room, linger);
-        Self { intake, batcher, offsets: Offsets::default(), stop, health, paused: false }
+        Self { intake, batcher, offsets: Offsets::default(), stop, health, paused: false, fatal: None }
     }
 
     /// The intake.
@@ -67,6 +74,11 @@ impl<I: Intake> Desk<I> {
     /// The intake, to be closed.
     pub fn into_intake(self) -> I {
         self.intake
+    }
+
+    /// Why the intake will never deliver again, if it was told while something else was waited for.
+    pub fn fatal(&mut self) -> Option<Fault> {
+        self.fatal.take()
     }
 
     /// Takes a batch of at most `size` records.
@@ -88,6 +100,9 @@ impl<I: Intake> Desk<I> {
     pub async fn gather(&mut self, size: usize, not_before: Instant, tick_at: Instant) -> Result<Next, Fault> {
         loop {
             self.show_state();
+            if let Some(fault) = self.fatal() {
+                return Err(fault);
+            }
             if *self.stop.borrow() {
                 return Ok(Next::Stop);
             }
@@ -95,13 +110,7 @@ impl<I: Intake> Desk<I> {
                 self.paused = false;
                 self.intake.resume();
             }
-            // Whatever is there already, without a timer for each record.
-            while !self.paused && !self.batcher.is_full() {
-                match self.intake.recv().now_or_never() {
-                    Some(received) => self.take(received)?,
-                    None => break,
-                }
-            }
+            self.take_what_is_there()?;
             let now = Instant::now();
             let go_at = self.batcher.due_at(size).map(|due_at| due_at.max(not_before));
             if go_at.is_some_and(|go_at| go_at <= now) {
@@ -127,21 +136,38 @@ impl<I: Intake> Desk<I> {
         }
     }
 
-    /// Sees `work` through. If it takes long, the flow is paused and the intake is polled meanwhile.
-    pub async fn attend<T>(&mut self, work: impl Future<Output = T>) -> T {
+    /// Sees `work` through. Meanwhile the next batch is read; if it takes long, the flow is paused and the intake
+    /// is polled all the same.
+    ///
+    /// # Errors
+    /// [`GivenUp`]: a stop was asked for [`DRAIN`] ago. What became of the work is not known.
+    pub async fn attend<T>(&mut self, work: impl Future<Output = T>) -> Result<T, GivenUp> {
         let mut work = std::pin::pin!(work);
+        // The other system has its part of the work now; ours on the next batch is done until it answers.
+        if let Poll::Ready(done) = futures_util::poll!(&mut work) {
+            return Ok(done);
+        }
+        if let Err(fault) = self.take_what_is_there() {
+            self.fatal.get_or_insert(fault);
+        }
         tokio::select! {
             biased;
-            done = &mut work => return done,
+            done = &mut work => return Ok(done),
             () = tokio::time::sleep(PATIENCE) => {}
         }
         self.pause();
+        let mut until = None;
         loop {
-            self.health.beat();
+            self.show_state();
+            let now = tokio::time::Instant::now();
+            if *self.stop.borrow() && now >= *until.get_or_insert(now + DRAIN) {
+                return Err(GivenUp);
+            }
             tokio::select! {
                 biased;
-                done = &mut work => return done,
+                done = &mut work => return Ok(done),
                 received = self.intake.recv() => self.take_while_paused(received).await,
+                Ok(()) = self.stop.changed() => {}
                 () = tokio::time::sleep(PATIENCE) => {}
             }
         }
@@ -151,13 +177,13 @@ impl<I: Intake> Desk<I> {
     /// time, however many tries it takes; it is paused, so that nothing piles up.
     ///
     /// # Errors
-    /// [`GivenUp`]: a stop was asked for.
+    /// [`GivenUp`]
     pub async fn wait(&mut self, delay: Duration) -> Result<(), GivenUp> {
         self.pause();
         let until = tokio::time::Instant::now() + delay;
         loop {
             self.show_state();
-            if *self.stop.borrow() {
+            if *self.stop.borrow() || self.fatal.is_some() {
                 return Err(GivenUp);
             }
             tokio::select! {
@@ -182,6 +208,17 @@ impl<I: Intake> Desk<I> {
         if moved.is_empty() { Ok(()) } else { self.intake.store(&moved) }
     }
 
+    /// Takes whatever is there already and has room, without a timer for each record.
+    fn take_what_is_there(&mut self) -> Result<(), Fault> {
+        while !self.paused && !self.batcher.is_full() {
+            match self.intake.recv().now_or_never() {
+                Some(received) => self.take(received)?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
     fn take(&mut self, received: Result<Delivery, Fault>) -> Result<(), Fault> {
         self.forget_revoked();
         match received {
@@ -201,11 +238,12 @@ impl<I: Intake> Desk<I> {
     }
 
     async fn take_while_paused(&mut self, received: Result<Delivery, Fault>) {
-        // A fault for good comes again on the next receive, when somebody can act on it.
         if received.is_err() {
             tokio::time::sleep(AFTER_ERROR).await;
         }
-        let _ = self.take(received);
+        if let Err(fault) = self.take(received) {
+            self.fatal.get_or_insert(fault);
+        }
         self.keep_paused();
     }
 

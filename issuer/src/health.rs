@@ -48,6 +48,7 @@ pub struct Health {
     state: AtomicU8,
     beat_ms: AtomicU64,
     database: AtomicBool,
+    dead_letters: AtomicBool,
 }
 
 impl Health {
@@ -60,6 +61,7 @@ impl Health {
             state: AtomicU8::new(State::Starting as u8),
             beat_ms: AtomicU64::new(0),
             database: AtomicBool::new(true),
+            dead_letters: AtomicBool::new(true),
         };
         health.publish(State::Starting);
         health
@@ -91,6 +93,11 @@ impl Health {
         self.database.store(answers, Ordering::Relaxed);
     }
 
+    /// Whether the last try to send dead letters succeeded.
+    pub fn dead_letters(&self, acknowledged: bool) {
+        self.dead_letters.store(acknowledged, Ordering::Relaxed);
+    }
+
     /// Why the process should be started again; `None` while it lives.
     #[must_use]
     pub fn dead(&self) -> Option<String> {
@@ -100,14 +107,17 @@ impl Health {
         hangs.then(|| format!("the loop has not gone round for {} s", still_ms / 1000))
     }
 
-    /// Why the service does no work; empty if it does.
+    /// Why the service does no work; empty if it does. A member without a partition stands by for the others,
+    /// which is what it is for; the metrics tell.
     #[must_use]
     pub fn unready(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         match self.state() {
-            State::Consuming => {}
-            State::Ready => reasons.push("no partition is assigned: more members than partitions?".to_owned()),
+            State::Consuming | State::Ready => {}
             other => reasons.push(format!("the service is {}", other.label())),
+        }
+        if !self.dead_letters.load(Ordering::Relaxed) {
+            reasons.push("Kafka takes no dead letters; the log says why".to_owned());
         }
         if !self.database.load(Ordering::Relaxed) {
             reasons.push("the database takes no rows; the log says why".to_owned());
@@ -131,12 +141,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_only_with_partitions_and_a_database() {
+    fn ready_only_with_a_database_and_dead_letters() {
         let metrics = Arc::new(Metrics::default());
         let health = Health::new(Arc::clone(&metrics));
         assert_eq!(health.unready(), ["the service is starting"]);
         health.enter(State::Consuming);
         assert_eq!((health.unready(), health.dead()), (vec![], None));
+        health.dead_letters(false);
+        assert_eq!(health.unready().len(), 1);
+        health.dead_letters(true);
         health.database(false);
         health.enter(State::Draining);
         assert_eq!(health.unready().len(), 2);

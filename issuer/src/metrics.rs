@@ -124,7 +124,7 @@ impl Metrics {
         r.register("records", "Records settled, of every kind", self.records.clone());
         r.register("coupons_issued", "Coupon rows written", self.issued.clone());
         r.register("coupons_moved", "Coupon rows written under another slot than the proposed one", self.moved.clone());
-        r.register("records_replayed", "Records whose row existed before", self.already.clone());
+        r.register("records_redelivered", "Records whose row existed before", self.already.clone());
         r.register("claims_refused", "Records whose claim is refused: no slot was left", self.refused.clone());
         r.register("dead_letters", "Records sent to the dead-letter topic", self.dead_letters.clone());
         r.register("batch_records", "Records in a batch", self.batch_records.clone());
@@ -186,7 +186,7 @@ mod tests {
             "records_total",
             "coupons_issued_total",
             "coupons_moved_total",
-            "records_replayed_total",
+            "records_redelivered_total",
             "claims_refused_total",
             "dead_letters_total",
             "batch_records_bucket",

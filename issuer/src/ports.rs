@@ -17,6 +17,8 @@ pub struct Delivery {
     pub key: Option<Vec<u8>>,
     /// Value; empty where there is none.
     pub payload: Vec<u8>,
+    /// Whether an operator has sent it again (`dlq replay`).
+    pub replayed: bool,
 }
 
 /// Label of a record whose campaign MySQL does not know. MySQL is written before Redis, so such a

@@ -38,7 +38,7 @@ pub struct Counts {
 /// How much at a time, and how fast.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// Records in one transaction at most, and in hand.
+    /// Records in one transaction at most, and in hand beside it.
     pub batch_records: usize,
     /// How long the first record of a batch waits for others.
     pub linger: Duration,
@@ -67,7 +67,8 @@ pub enum ServiceError {
     #[error(
         "{limit} records in a row can never become rows, the last one for \"{label}\" (partition {partition}, \
          offset {offset}). That is no bad record but a wrong topic, database or version: mend it and start again. \
-         Nothing is lost: these records stay in the topic. To send all of them to the dead-letter topic, start with \
+         Nothing is lost: fewer than {limit} of them are in the dead-letter topic, from where `issuer dlq replay` sends \
+         them again, and the others are still in their own. To send all of them there, start with \
          --dead-letter-limit 0"
     )]
     DeadLetters {
@@ -168,7 +169,9 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
             let batch = self.desk.batch(self.budget.batch(now));
             match if batch.is_empty() { Ok(()) } else { self.settle(batch).await } {
                 Ok(()) => {}
-                Err(Unsettled::GivenUp) => return Ok(Step::Stopped),
+                Err(Unsettled::GivenUp) => {
+                    return self.desk.fatal().map_or(Ok(Step::Stopped), |fault| Err(fault.into()));
+                }
                 Err(Unsettled::Failed(error)) => return Err(error),
             }
         }
@@ -265,7 +268,7 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
         let mut counted_to = Instant::now();
         loop {
             let begun = Instant::now();
-            let answer = self.desk.attend(self.ledger.persist(admissions)).await;
+            let answer = self.desk.attend(self.ledger.persist(admissions)).await?;
             let now = Instant::now();
             let fault = match answer {
                 Ok(outcomes) if outcomes.len() == admissions.len() => {
@@ -302,7 +305,10 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
         self.metrics.commit_seconds.observe(took.as_secs_f64());
         let as_proposed = |(admission, outcome): (&Admission, &Outcome)| matches!(outcome, Outcome::Issued { slot } if *slot == admission.record.slot);
         let clean = admissions.iter().zip(outcomes).all(as_proposed);
-        match self.budget.wrote(Written { rows: admissions.len(), took, clean }, now) {
+        let count = |is: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| is(outcome)).count();
+        let rows = count(|outcome| matches!(outcome, Outcome::Issued { .. } | Outcome::Refused { .. }));
+        let looked_up = count(|outcome| matches!(outcome, Outcome::Already { .. }));
+        match self.budget.wrote(Written { rows, looked_up, took, clean }, now) {
             Some(Change::Slowed) => {
                 tracing::info!("the database is busy with others: writing more slowly (WRITE_BUDGET=auto)");
             }
@@ -322,6 +328,10 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
                 self.dead_letters_in_a_row = 0;
                 continue;
             };
+            // Somebody tries whether they are mended: no news about the topic.
+            if delivery.replayed {
+                continue;
+            }
             self.dead_letters_in_a_row = self.dead_letters_in_a_row.saturating_add(1);
             if self.dead_letter_limit > 0 && self.dead_letters_in_a_row >= self.dead_letter_limit {
                 return Err(ServiceError::DeadLetters {
@@ -348,7 +358,7 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
         }
         let mut outage = Outage::default();
         while !letters.is_empty() {
-            let results = self.desk.attend(self.dead_letters.bury(&letters)).await;
+            let results = self.desk.attend(self.dead_letters.bury(&letters)).await?;
             let mut fault = None;
             let mut results = results.into_iter();
             letters.retain(|_| match results.next() {
@@ -359,6 +369,7 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
                 }
                 None => true,
             });
+            self.health.dead_letters(letters.is_empty());
             if letters.is_empty() {
                 break;
             }

@@ -42,10 +42,13 @@ pub async fn missing(settings: &KafkaSettings, topics: &'static [&'static str]) 
 /// How many partitions `topic` has.
 ///
 /// # Errors
-/// [`Fault`] if no broker answers.
+/// [`Fault`] if no broker answers, or one that has not heard of the topic yet.
 pub async fn count(settings: &KafkaSettings, topic: &'static str) -> Result<usize, Fault> {
     let config = settings.client();
-    look(config, move |consumer| Ok(partitions(consumer, topic)?.len())).await
+    match look(config, move |consumer| Ok(partitions(consumer, topic)?.len())).await? {
+        0 => Err(Fault::none(Source::Kafka, "no_topic", true, format!("the broker knows no partition of {topic} yet"))),
+        count => Ok(count),
+    }
 }
 
 /// Creates topics: the first with the wanted partitions, which is the one that is read by many issuers;

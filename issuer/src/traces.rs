@@ -169,7 +169,7 @@ mod tests {
         let mut record = AdmissionRecord::new(campaign.unwrap(), user.unwrap(), slot, 5, None);
         for (offset, trace) in records.iter().enumerate() {
             let offset = i64::try_from(offset).unwrap();
-            let delivery = Delivery { partition: 3, offset, key: None, payload: Vec::new() };
+            let delivery = Delivery { partition: 3, offset, key: None, payload: Vec::new(), replayed: false };
             record.trace = trace.map(str::to_owned);
             batch.record(&record, &delivery, slot, "issued");
         }

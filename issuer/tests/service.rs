@@ -30,6 +30,10 @@ struct World {
     dead_letters_away: u32,
     log: Vec<String>,
     stop_when_away: Option<watch::Sender<bool>>,
+    /// The ledger never answers; once it is asked, a stop is asked for.
+    stop_when_stuck: Option<watch::Sender<bool>>,
+    /// What the intake tells once, while it is paused.
+    fatal: Option<Fault>,
 }
 
 #[derive(Clone, Default)]
@@ -42,7 +46,7 @@ impl Ports {
 
     fn deliver(&self, partition: i32, offset: i64, payload: &str) {
         let payload = payload.as_bytes().to_vec();
-        let delivery = Delivery { partition, offset, key: None, payload };
+        let delivery = Delivery { partition, offset, key: None, payload, replayed: false };
         self.0.borrow_mut().records.push_back(delivery);
     }
 }
@@ -51,7 +55,14 @@ impl Intake for Ports {
     async fn recv(&self) -> Result<Delivery, Fault> {
         let next = {
             let mut world = self.0.borrow_mut();
-            if world.paused { None } else { world.records.pop_front() }
+            if world.paused {
+                if let Some(fault) = world.fatal.take() {
+                    return Err(fault);
+                }
+                None
+            } else {
+                world.records.pop_front()
+            }
         };
         match next {
             Some(delivery) => Ok(delivery),
@@ -87,6 +98,12 @@ impl Intake for Ports {
 
 impl Ledger for Ports {
     async fn persist(&self, admissions: &[Admission]) -> Result<Vec<Outcome>, Fault> {
+        let stuck = self.0.borrow_mut().stop_when_stuck.take();
+        if let Some(stop) = stuck {
+            self.log("stuck".to_owned());
+            stop.send(true).unwrap();
+            return std::future::pending().await;
+        }
         let mut world = self.0.borrow_mut();
         if world.away > 0 {
             world.away -= 1;
@@ -219,6 +236,31 @@ async fn i7_a_stop_while_the_database_is_away_stores_nothing() {
     assert_eq!(log(&ports), ["away"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn i7_a_stop_while_a_write_hangs_ends_in_time_and_stores_nothing() {
+    let ports = Ports::default();
+    ports.deliver(0, 1, &record("u1", 1));
+    let (mut service, stop) = service(&ports, 1);
+    ports.0.borrow_mut().stop_when_stuck = Some(stop);
+    let begun = tokio::time::Instant::now();
+    assert_eq!(service.step().await.unwrap(), Step::Stopped);
+    let took = begun.elapsed();
+    assert!((14..=20).contains(&took.as_secs()), "{took:?}");
+    assert_eq!(log(&ports), ["stuck"]);
+}
+
+/// librdkafka tells it once, and it may do so while something else is waited for.
+#[tokio::test(start_paused = true)]
+async fn an_intake_that_fails_for_good_during_an_outage_ends_the_service() {
+    let ports = Ports::default();
+    ports.deliver(0, 1, &record("u1", 1));
+    ports.0.borrow_mut().away = u32::MAX;
+    ports.0.borrow_mut().fatal = Some(Fault::none(Source::Kafka, "fatal", false, "fenced"));
+    let (mut service, _stop) = service(&ports, 1);
+    let error = service.step().await.unwrap_err();
+    assert!(matches!(&error, ServiceError::Intake(fault) if fault.label == "fatal"), "{error}");
+}
+
 #[tokio::test]
 async fn a_stop_finishes_the_batch_in_hand() {
     let ports = Ports::default();
@@ -266,6 +308,18 @@ async fn many_dead_letters_in_a_row_end_the_service_and_move_nothing() {
     assert!(matches!(error, ServiceError::DeadLetters { limit: 4, label: "malformed", partition: 0, offset: 4 }));
     assert!(error.to_string().contains("--dead-letter-limit 0"), "{error}");
     assert_eq!(log(&ports), ["persist 1"], "the row is written; no letter is sent, no offset stored");
+}
+
+#[tokio::test]
+async fn a_replay_that_fails_again_is_no_reason_to_end() {
+    let ports = Ports::default();
+    for offset in 0..20 {
+        ports.deliver(0, offset, "garbage");
+        ports.0.borrow_mut().records.back_mut().unwrap().replayed = true;
+    }
+    let (mut service, _stop) = service(&ports, 20);
+    service.step().await.unwrap();
+    assert_eq!(service.counts().dead_letters, 20);
 }
 
 #[tokio::test]

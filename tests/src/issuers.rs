@@ -111,6 +111,16 @@ pub async fn produce(
     placed
 }
 
+/// Puts one record of these bytes into the topic.
+///
+/// # Panics
+/// If Kafka does not take it.
+pub async fn produce_bytes(system: &System, payload: &[u8]) {
+    let producer: FutureProducer = client(system).set("message.max.bytes", "10000000").create().unwrap();
+    let record = FutureRecord::<[u8], [u8]>::to(TOPIC).payload(payload);
+    producer.send(record, DEADLINE).await.unwrap();
+}
+
 /// Names of users.
 pub fn users(of: &str, count: u32) -> impl Iterator<Item = String> {
     (1..=count).map(move |n| format!("{of}-{n}"))

@@ -2,7 +2,9 @@
 //! Redis is not there at all: every record ends in exactly one row, or in one dead letter.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
-use dropgate_tests::issuers::{Issuer, assert_no_offset_is_ahead, dead_letters, produce, settled, until_no_lag, users};
+use dropgate_tests::issuers::{
+    Issuer, assert_no_offset_is_ahead, dead_letters, produce, produce_bytes, settled, until_no_lag, users,
+};
 use dropgate_tests::{System, until};
 use std::time::Duration;
 
@@ -139,6 +141,13 @@ async fn poison_is_dead_lettered_and_too_much_of_it_stops_the_service() {
     until_no_lag(&system, &sent).await;
     assert_eq!(dead_letters(&system).await, [("unknown_version".to_owned(), 1_000)].into());
     assert!((issuer.metric("dropgate_issuer_dead_letters_total").await - 1_000.0).abs() < 0.5);
+
+    // As large as a broker takes a record: with the headers of a dead letter it is too large.
+    let large = format!("{{\"v\":1,\"slot\":\"{}\"}}", "x".repeat(1_048_000));
+    produce_bytes(&system, large.as_bytes()).await;
+    until("it is given up", async || dead_letters(&system).await.get("malformed") == Some(&1)).await;
+    let replayed = system.stack.issuer(&["dlq", "replay", "--cause", "malformed"]).unwrap();
+    assert!(replayed.contains("1 dead letters hold only the beginning of a large record"), "{replayed}");
 
     // The wrong topic, or the wrong database: nothing but poison.
     let others = produce(&system, "nowhere", users("v", 500), 1, None).await;

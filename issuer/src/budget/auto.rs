@@ -277,7 +277,7 @@ mod tests {
                 let took_s = (self.commit_s + self.row_s * count(rows)) * noise * tail * slower;
                 let took = Duration::from_secs_f64(took_s);
                 self.now += took;
-                let (pause, change) = self.auto.wrote(Written { rows, took, clean: true }, 1.0, self.now);
+                let (pause, change) = self.auto.wrote(Written { rows, looked_up: 0, took, clean: true }, 1.0, self.now);
                 self.now += pause;
                 self.changes.extend(change);
                 ran.rows += rows;
@@ -360,7 +360,7 @@ mod tests {
         db.run(10.0, 1.0);
         let duty = db.auto.duty();
         for _ in 0..50 {
-            let slow = Written { rows: 64, took: Duration::from_millis(50), clean: false };
+            let slow = Written { rows: 0, looked_up: 64, took: Duration::from_millis(50), clean: false };
             let (pause, change) = db.auto.wrote(slow, 1.0, db.now);
             assert_eq!(change, None);
             assert!(pause >= Duration::from_millis(400), "but it is paid for: {pause:?}");

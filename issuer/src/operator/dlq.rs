@@ -11,6 +11,7 @@ use crate::store::replays::LetterKey;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::names::DEAD_LETTER_TOPIC;
 use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde::Serialize;
 use std::collections::HashSet;
@@ -223,7 +224,11 @@ pub async fn replay(database: &Database, kafka: &KafkaSettings, args: &DlqReplay
     let mut reading = Reading::open(database, kafka, &args.filter, args.again).await?;
     let producer = producer(kafka)?;
     let mut sent = 0;
-    while let Some(page) = reading.page().await? {
+    let mut partial = 0;
+    while let Some(mut page) = reading.page().await? {
+        let all = page.len();
+        page.retain(|(letter, _)| letter.header(header::PAYLOAD_BYTES).is_empty());
+        partial += all - page.len();
         if args.dry_run {
             sent += page.len() as u64;
             continue;
@@ -232,7 +237,8 @@ pub async fn replay(database: &Database, kafka: &KafkaSettings, args: &DlqReplay
             .iter()
             .map(|(letter, _)| {
                 let topic = letter.topic();
-                let mut record = FutureRecord::<[u8], [u8]>::to(&topic).payload(&letter.payload);
+                let replayed = OwnedHeaders::new().insert(Header { key: header::REPLAYED, value: Some("1") });
+                let mut record = FutureRecord::<[u8], [u8]>::to(&topic).payload(&letter.payload).headers(replayed);
                 record.key = letter.key.as_deref();
                 (letter, producer.send_result(record).map_err(|(error, _)| error))
             })
@@ -258,6 +264,9 @@ pub async fn replay(database: &Database, kafka: &KafkaSettings, args: &DlqReplay
             let unsent = (page.len() - done.len()) as u64;
             return Err(DlqError::Partly { sent, unsent, fault });
         }
+    }
+    if partial > 0 {
+        say!("{partial} dead letters hold only the beginning of a large record, which `issuer dlq show` finds; they stay");
     }
     match (args.dry_run, sent) {
         (_, 0) => say!("no dead letters remain that fit"),

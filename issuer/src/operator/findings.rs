@@ -34,8 +34,10 @@ pub enum Kind {
     RowWithoutClaim,
     /// Redis tells another slot or another outcome than MySQL.
     ToldOtherwise,
-    /// The gate has counted more or fewer slots than there are claims.
+    /// The gate has counted more slots than there are claims.
     CountOff,
+    /// There are claims that the gate has not counted: Redis was rebuilt while they were on their way.
+    Uncounted,
     /// State, capacity or window at the gate are not those of MySQL.
     GateDiffers,
     /// The row exists, and Redis calls the claim admitted.
@@ -152,6 +154,11 @@ impl Kind {
             }
             Self::ToldOtherwise => ("I5", "claims that Redis tells otherwise than MySQL", "issuer reconcile --apply"),
             Self::CountOff => ("I10", "slots that the gate counts and nobody holds", "issuer reconcile --apply"),
+            Self::Uncounted => (
+                "I10",
+                "claims that the gate has not counted, so that it may admit too many; MySQL will refuse them",
+                "issuer reconcile --apply",
+            ),
             Self::GateDiffers => ("", "settings at the gate that are not those of MySQL", "issuer reconcile --apply"),
             Self::Unconfirmed => (
                 "I3",
@@ -178,9 +185,11 @@ impl Kind {
     #[must_use]
     pub fn repair(self) -> Option<Repair> {
         match self {
-            Self::RowWithoutClaim | Self::CountOff | Self::GateDiffers | Self::GatePromisesMore => {
-                Some(Repair::Publish)
-            }
+            Self::RowWithoutClaim
+            | Self::CountOff
+            | Self::Uncounted
+            | Self::GateDiffers
+            | Self::GatePromisesMore => Some(Repair::Publish),
             Self::ToldOtherwise | Self::Unconfirmed => Some(Repair::Confirm),
             Self::Stranded => Some(Repair::Restore),
             _ => None,
@@ -281,9 +290,12 @@ impl Report {
     fn weight(&self, kind: Kind) -> Weight {
         match kind {
             Kind::SlotResolved => Weight::Note,
-            Kind::GateDiffers | Kind::Unconfirmed | Kind::Owed | Kind::DeadLettered => Weight::UnderWay,
-            // A record that waits in Kafka may be the missing one.
-            Kind::Stranded => match self.lag {
+            Kind::GateDiffers | Kind::Uncounted | Kind::Unconfirmed | Kind::Owed | Kind::DeadLettered => {
+                Weight::UnderWay
+            }
+            // A record that waits in Kafka may be the missing one; and while rows are written, their confirmation
+            // is on its way to a Redis that may have been rebuilt.
+            Kind::Stranded | Kind::RowWithoutClaim => match self.lag {
                 Some(0) => Weight::Violated,
                 Some(_) => Weight::UnderWay,
                 None => Weight::Unknown,
@@ -292,11 +304,12 @@ impl Report {
         }
     }
 
-    /// The verdict. Nothing is called violated while a source does not answer.
+    /// The verdict. While a source does not answer, nothing is called violated but what MySQL alone proves.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         let worst = self.findings.keys().map(|kind| self.weight(*kind)).max().unwrap_or(Weight::Note);
         match worst {
+            _ if self.count(Kind::BeyondCapacity) + self.count(Kind::UserTwice) > 0 => Verdict::Violated,
             _ if !self.unknown.is_empty() => Verdict::Unknown,
             Weight::Unknown => Verdict::Unknown,
             Weight::Violated => Verdict::Violated,
@@ -434,7 +447,9 @@ mod tests {
         it.found(Kind::ToldWithoutRow, "u");
         assert_eq!(it.verdict(), Verdict::Violated);
         it.unknown.push("Kafka is away".to_owned());
-        assert_eq!(it.verdict(), Verdict::Unknown, "never violated while a source is away");
+        assert_eq!(it.verdict(), Verdict::Unknown, "not violated while a source is away");
+        it.counted(Kind::BeyondCapacity, 1);
+        assert_eq!(it.verdict(), Verdict::Violated, "MySQL alone proves it");
     }
 
     #[test]

@@ -25,6 +25,10 @@ pub struct ProbeArgs {
 /// # Errors
 /// [`Ended`] where it does not live, is not ready, or cannot be asked.
 pub async fn probe(args: &ProbeArgs) -> Result<(), Ended> {
+    if args.http_listen.trim() == "off" {
+        say!("HTTP_LISTEN is off: there is nobody to ask");
+        return Ok(());
+    }
     let right = "an address with a port, as issuer run has it: 127.0.0.1:9464";
     let address: SocketAddr =
         args.http_listen.parse().map_err(|_| Ended::usage(format!("HTTP_LISTEN must be {right}")))?;

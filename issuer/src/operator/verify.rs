@@ -136,7 +136,7 @@ async fn count(
     let after = view.meta().await?.map_or(before.count, |meta| meta.count);
     let refused = servers.database.tally(id).await?.refused;
     report.counted(Kind::CountOff, before.count.saturating_sub(claims));
-    report.counted(Kind::CountOff, claims.saturating_sub(refused).saturating_sub(after));
+    report.counted(Kind::Uncounted, claims.saturating_sub(refused).saturating_sub(after));
     Ok(())
 }
 
@@ -273,10 +273,10 @@ fn is_code_right(secret: &CodeSecret, id: &CampaignId, row: &CouponRow) -> bool 
 async fn refusals_pass(servers: &Servers, view: &View<'_>, id: &CampaignId, then: &mut Then<'_>) -> Result<(), Fault> {
     let mut after = String::new();
     loop {
-        let page = servers.database.refusals_after(id, &after, ROWS).await?;
-        let Some(last) = page.last() else { return Ok(()) };
-        after.clone_from(&last.user_id);
-        let rows = page.into_iter().filter_map(|row| Some((row.entry()?, row.user_id))).collect();
+        let page = servers.database.refused_after(id, &after, ROWS).await?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after.clone_from(last);
+        let rows = page.into_iter().map(|(user, entry)| (entry, user)).collect();
         compare(servers, view, id, rows, then).await?;
     }
 }

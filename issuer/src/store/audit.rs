@@ -65,14 +65,6 @@ impl CouponRow {
     }
 }
 
-impl RefusalRow {
-    /// What Redis should hold for the user.
-    #[must_use]
-    pub fn entry(&self) -> Option<ClaimEntry> {
-        entry(self.proposed_slot, self.admitted_at, ClaimStatus::Refused)
-    }
-}
-
 impl Database {
     /// The figures of a campaign that has an allotment.
     ///

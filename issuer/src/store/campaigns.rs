@@ -230,14 +230,16 @@ impl Database {
         Ok(holders(rows, ClaimStatus::Issued))
     }
 
-    /// The next `limit` refused users, in the order of their ids, after user `after`.
+    /// The next `limit` refused users, in the order of their ids, after user `after`. Who was refused and has got
+    /// a coupon since (a raise came in between) is none of them.
     ///
     /// # Errors
     /// [`Fault`].
     pub async fn refused_after(&self, id: &CampaignId, after: &str, limit: u32) -> Result<Vec<Holder>, Fault> {
         let rows: Vec<(String, u32, PrimitiveDateTime)> = sqlx::query_as(
-            "SELECT user_id, proposed_slot, admitted_at FROM refusals \
-             WHERE campaign_id = ? AND user_id > ? ORDER BY user_id LIMIT ?",
+            "SELECT user_id, proposed_slot, admitted_at FROM refusals r WHERE campaign_id = ? AND user_id > ? \
+             AND NOT EXISTS (SELECT 1 FROM coupons c WHERE c.campaign_id = r.campaign_id AND c.user_id = r.user_id) \
+             ORDER BY user_id LIMIT ?",
         )
         .bind(id.as_str())
         .bind(after)

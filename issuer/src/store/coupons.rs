@@ -111,6 +111,8 @@ impl Coupons {
                 }
                 other => return other,
             }
+            // With it go its locks, which nobody needs to wait for while this one waits.
+            drop(connection);
             if attempt > 1 {
                 tokio::time::sleep(Duration::from_millis(random() % (10 * u64::from(attempt)))).await;
             }
