@@ -226,7 +226,9 @@ impl Budget {
 
     fn interval(&self, rows: f64) -> Duration {
         match self.setting {
-            WriteBudget::Rate(rate) => Duration::from_secs_f64((rows / (rate.per_second() * self.share)).min(LONGEST_S)),
+            WriteBudget::Rate(rate) => {
+                Duration::from_secs_f64((rows / (rate.per_second() * self.share)).min(LONGEST_S))
+            }
             WriteBudget::Unlimited | WriteBudget::Auto => Duration::ZERO,
         }
     }

@@ -156,7 +156,9 @@ fn headers(topic: &str, delivery: &Delivery, cause: &Cause, time_ms: u64, most: 
     ]
     .into_iter()
     .chain(partly.then_some((header::PAYLOAD_BYTES, payload_bytes.as_str())))
-    .fold(OwnedHeaders::new_with_capacity(8), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
+    .fold(OwnedHeaders::new_with_capacity(8), |headers, (key, value)| {
+        headers.insert(Header { key, value: Some(value) })
+    })
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use crate::ports::{Cause, Delivery, Intake};
 use dropgate_shared::fault::Fault;
 use futures_util::FutureExt;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -110,7 +109,13 @@ impl<I: Intake> Desk<I> {
                 self.paused = false;
                 self.intake.resume();
             }
-            self.take_what_is_there()?;
+            // Whatever is there already, without a timer for each record.
+            while !self.paused && !self.batcher.is_full() {
+                match self.intake.recv().now_or_never() {
+                    Some(received) => self.take(received)?,
+                    None => break,
+                }
+            }
             let now = Instant::now();
             let go_at = self.batcher.due_at(size).map(|due_at| due_at.max(not_before));
             if go_at.is_some_and(|go_at| go_at <= now) {
@@ -136,20 +141,13 @@ impl<I: Intake> Desk<I> {
         }
     }
 
-    /// Sees `work` through. Meanwhile the next batch is read; if it takes long, the flow is paused and the intake
-    /// is polled all the same.
+    /// Sees `work` through. If it takes long, the flow is paused and the intake is polled meanwhile. (To read the next
+    /// batch meanwhile gained nothing: on one machine the database needs the processor.)
     ///
     /// # Errors
     /// [`GivenUp`]: a stop was asked for [`DRAIN`] ago. What became of the work is not known.
     pub async fn attend<T>(&mut self, work: impl Future<Output = T>) -> Result<T, GivenUp> {
         let mut work = std::pin::pin!(work);
-        // The other system has its part of the work now; ours on the next batch is done until it answers.
-        if let Poll::Ready(done) = futures_util::poll!(&mut work) {
-            return Ok(done);
-        }
-        if let Err(fault) = self.take_what_is_there() {
-            self.fatal.get_or_insert(fault);
-        }
         tokio::select! {
             biased;
             done = &mut work => return Ok(done),
@@ -206,17 +204,6 @@ impl<I: Intake> Desk<I> {
         }
         let moved = self.offsets.moved();
         if moved.is_empty() { Ok(()) } else { self.intake.store(&moved) }
-    }
-
-    /// Takes whatever is there already and has room, without a timer for each record.
-    fn take_what_is_there(&mut self) -> Result<(), Fault> {
-        while !self.paused && !self.batcher.is_full() {
-            match self.intake.recv().now_or_never() {
-                Some(received) => self.take(received)?,
-                None => break,
-            }
-        }
-        Ok(())
     }
 
     fn take(&mut self, received: Result<Delivery, Fault>) -> Result<(), Fault> {

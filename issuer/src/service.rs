@@ -38,7 +38,7 @@ pub struct Counts {
 /// How much at a time, and how fast.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// Records in one transaction at most, and in hand beside it.
+    /// Records in one transaction at most, and in hand.
     pub batch_records: usize,
     /// How long the first record of a batch waits for others.
     pub linger: Duration,

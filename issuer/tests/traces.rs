@@ -41,7 +41,8 @@ async fn the_last_spans_reach_the_collector_before_the_end() {
         5,
         Some(format!("00-{trace}-b7ad6b7169203331-01")),
     );
-    let delivery = Delivery { partition: 0, offset: 7, key: None, payload: record.encode().into_bytes(), replayed: false };
+    let delivery =
+        Delivery { partition: 0, offset: 7, key: None, payload: record.encode().into_bytes(), replayed: false };
     let mut batch = traces.batch(1);
     batch.record(&record, &delivery, record.slot, "issued");
     batch.end();

@@ -266,7 +266,9 @@ pub async fn replay(database: &Database, kafka: &KafkaSettings, args: &DlqReplay
         }
     }
     if partial > 0 {
-        say!("{partial} dead letters hold only the beginning of a large record, which `issuer dlq show` finds; they stay");
+        say!(
+            "{partial} dead letters hold only the beginning of a large record, which `issuer dlq show` finds; they stay"
+        );
     }
     match (args.dry_run, sent) {
         (_, 0) => say!("no dead letters remain that fit"),

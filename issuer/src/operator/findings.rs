@@ -185,11 +185,9 @@ impl Kind {
     #[must_use]
     pub fn repair(self) -> Option<Repair> {
         match self {
-            Self::RowWithoutClaim
-            | Self::CountOff
-            | Self::Uncounted
-            | Self::GateDiffers
-            | Self::GatePromisesMore => Some(Repair::Publish),
+            Self::RowWithoutClaim | Self::CountOff | Self::Uncounted | Self::GateDiffers | Self::GatePromisesMore => {
+                Some(Repair::Publish)
+            }
             Self::ToldOtherwise | Self::Unconfirmed => Some(Repair::Confirm),
             Self::Stranded => Some(Repair::Restore),
             _ => None,
