@@ -4,7 +4,7 @@
 //! intervals on, and a batch is at most a tenth of a second's worth: at `100/min` that is one row every
 //! 600 ms, at `5000/s` 500 rows every 100 ms. Nothing is saved up while there is nothing to write, and the
 //! first row waits its turn too, so that a crash loop does not exceed the budget. The promise: in *any*
-//! window of time `w`, at most `rate * (w + 0.1 s)` rows and one batch are offered to the database.
+//! window of time `w`, at most `rate * (w + 0.1 s)` rows and one batch are written.
 //!
 //! **`auto`** has no number to keep and follows the database's own latency: see [`auto`].
 //!
@@ -12,7 +12,7 @@
 //! all partitions, which each knows without asking anybody (docs/adr/0005-budget-by-partitions.md).
 //!
 //! What counts is a row that is written, a coupon or a refusal. A record whose row is there already is only
-//! looked up, which counts as a tenth of a row ([`LOOK`]): behind a small budget claims wait for hours, the outbox
+//! looked up, which counts as a tenth of a row: behind a small budget claims wait for hours, the outbox
 //! sends them again meanwhile, and the copies must not hold up the next campaign as long as their originals did.
 //! A record that is no admission costs nothing.
 

@@ -145,7 +145,7 @@ impl<I: Intake> Desk<I> {
     /// batch meanwhile gained nothing: on one machine the database needs the processor.)
     ///
     /// # Errors
-    /// [`GivenUp`]: a stop was asked for [`DRAIN`] ago. What became of the work is not known.
+    /// [`GivenUp`]: a stop was asked for 15 s ago. What became of the work is not known.
     pub async fn attend<T>(&mut self, work: impl Future<Output = T>) -> Result<T, GivenUp> {
         let mut work = std::pin::pin!(work);
         tokio::select! {

@@ -209,7 +209,7 @@ pub async fn dead_letters(system: &System) -> BTreeMap<String, usize> {
     tokio::task::spawn_blocking(read).await.unwrap()
 }
 
-/// Coupons and refusals of a campaign, which must have no user twice.
+/// How many coupons and refusals a campaign has.
 ///
 /// # Panics
 /// If the database cannot be asked.
