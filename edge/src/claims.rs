@@ -19,8 +19,8 @@ use std::rc::Rc;
 /// How long a request may work for others after its own answer, ms: the runtime ends it after 30 s.
 const LEAD_MS: u64 = 10_000;
 /// EVALs that one request makes for others at most: the runtime grants a request a number of
-/// subrequests, 50 on its smallest plan, and forwarding needs some too.
-const LEAD_BATCHES: u32 = 20;
+/// subrequests, 50 on its smallest plan, and forwarding what each of them admits takes two more.
+const LEAD_BATCHES: u32 = 10;
 /// Produce calls that one request makes at most; each is followed by moving its leases.
 const FORWARD_BATCHES: u32 = 8;
 /// How long the first record of a produce call waits for company, ms.
@@ -53,8 +53,12 @@ impl<H: Network> Gate<H> {
         let line = self.line(&campaign);
         let queue = self.queue(line);
         let full = || Fault::none(Source::Redis, "queue_full", true, "too many claims wait in this isolate");
-        let ticket = queue.push(campaign.clone(), user.clone(), trace).ok_or_else(full)?;
         let until_ms = errand.now_ms().saturating_add(self.patience_ms);
+        let Some(ticket) = queue.push(campaign.clone(), user.clone(), trace, until_ms) else {
+            // Of all who fill it nobody may be there any more to see to it that it is emptied.
+            self.lead_if_nobody_does(line, errand);
+            return Err(full());
+        };
         let mut looks = 0;
         let outcome = loop {
             if let Some(outcome) = queue.collect(ticket) {
@@ -65,10 +69,7 @@ impl<H: Network> Gate<H> {
                 queue.give_up(ticket);
                 break Err(Fault::unknown(Source::Redis, "patience", "no decision in time"));
             }
-            if let Some(place) = queue.lane.lead(now_ms) {
-                // Not as a part of this request: a visitor who hangs up must not strand the others.
-                errand.after_answer(Rc::clone(self).lead(line, place, errand.clone()));
-            }
+            self.lead_if_nobody_does(line, errand);
             errand.sleep(queue.pause_ms(looks)).await;
             looks = looks.saturating_add(1);
         };
@@ -97,14 +98,26 @@ impl<H: Network> Gate<H> {
         }
     }
 
+    fn lead_if_nobody_does<E: Errand>(self: &Rc<Self>, line: Line, errand: &E) {
+        if let Some(place) = self.queue(line).lane.lead(errand.now_ms()) {
+            // Not as a part of this request: a visitor who hangs up must not strand the others.
+            errand.after_answer(Rc::clone(self).lead(line, place, errand.clone()));
+        }
+    }
+
     /// Takes batch after batch to Redis while somebody waits.
     async fn lead<E: Errand>(self: Rc<Self>, line: Line, mut place: Place, errand: E) {
         let queue = self.queue(line);
         let begun_ms = errand.now_ms();
         let mut batches = 0_u32;
-        while let Some((held, campaign, batch)) = queue.lane.next_batch(place, errand.now_ms()) {
+        while let Some((held, campaign, mut batch)) = queue.lane.next_batch(place, errand.now_ms()) {
             place = held;
             let asked_ms = errand.now_ms();
+            // Who hung up long ago, while Redis was away, is not let in before those who are there.
+            batch.retain(|claim| asked_ms < claim.until_ms);
+            if batch.is_empty() {
+                continue;
+            }
             let users: Vec<&UserId> = batch.iter().map(|claim| &claim.user).collect();
             let result = admission::admit(&self.redis, &campaign, &users, relay::FIRST_LEASE_MS).await;
             let now_ms = errand.now_ms();
@@ -162,7 +175,7 @@ impl<H: Network> Gate<H> {
         let kafka_has_the_word = self.admit_ack == AdmitAck::Kafka;
         let mut told = Vec::with_capacity(batch.len());
         for (claim, decision) in batch.into_iter().zip(decisions) {
-            let Waiting { ticket, campaign, user, trace } = claim;
+            let Waiting { ticket, campaign, user, trace, .. } = claim;
             let entry = match decision {
                 Decision::Admitted(entry) => Some(entry),
                 // It is not known whether Kafka has it. Sending it again is harmless (I6).

@@ -156,7 +156,8 @@ impl<H: Network> Gate<H> {
             campaigns: Campaigns::default(),
             alive: Queue::new(*redis_deadline_ms, ALIVE_WAITING),
             unseen: Queue::new(*redis_deadline_ms, UNSEEN_WAITING),
-            outgoing: Lane::new(FORWARD_WAITING, FORWARD_BATCH, step_ms.saturating_add(1_000)),
+            // Produce and move the leases; and the same again where a step of the sweeper follows.
+            outgoing: Lane::new(FORWARD_WAITING, FORWARD_BATCH, step_ms.saturating_mul(3)),
             patience_ms: u64::from(*redis_deadline_ms).saturating_add(2_000).saturating_add(acknowledged_ms),
             redis: RedisRest::new(network.clone(), redis_url, redis_token, *redis_deadline_ms, *redis_key_locking),
             redis_deadline_ms: *redis_deadline_ms,
@@ -259,7 +260,10 @@ impl<H: Network> Gate<H> {
                     return Err(Problem::SoldOut);
                 }
                 small()?;
-                Next::Want(Want::Claim(campaign, self.auth.check(introduction, now_ms)?))
+                let user = introduction.user.clone();
+                let visitor = self.auth.check(introduction, now_ms)?;
+                self.sold_out.asking(&campaign, &user, now_ms);
+                Next::Want(Want::Claim(campaign, visitor))
             }
         })
     }
@@ -316,7 +320,8 @@ impl<H: Network> Gate<H> {
         if let Some(points) = self.counters.due(now_ms) {
             errand.write(&points);
         }
-        let failed = reply.status >= 500;
+        // That a campaign is paused is somebody's wish, and no failure.
+        let failed = reply.status >= 500 && reply.outcome != "paused";
         if failed || (self.log_sample > 0.0 && errand.random() < self.log_sample) {
             let line = json!({
                 "event": "request",
@@ -473,7 +478,8 @@ impl<H: Network> Gate<H> {
             return Ok(());
         }
         self.swept_ms.set(now_ms);
-        self.sweep_campaign(campaign).await.map(drop)
+        // One step: the rest is the cron's, or comes with the next visits.
+        relay::sweep(&self.redis, &self.kafka, campaign).await.map(drop)
     }
 
     /// Sweeps every campaign: what the cron does. One that fails does not stop the others, and what
@@ -486,7 +492,7 @@ impl<H: Network> Gate<H> {
         for campaign in campaigns {
             match self.sweep_campaign(&campaign).await {
                 Ok(Swept { waiting: 0, .. }) => {}
-                Ok(Swept { waiting, forwarded, oldest_ms }) => errand.log(&json!({
+                Ok(Swept { waiting, forwarded, oldest_ms, .. }) => errand.log(&json!({
                     "event": "outbox",
                     "campaign": campaign,
                     "waiting": waiting,
@@ -505,7 +511,7 @@ impl<H: Network> Gate<H> {
             total.forwarded = total.forwarded.saturating_add(swept.forwarded);
             total.oldest_ms = total.oldest_ms.max(swept.oldest_ms);
             total.waiting = swept.waiting;
-            if swept.forwarded < SWEEP_BATCH {
+            if swept.taken < SWEEP_BATCH {
                 return Ok(total);
             }
         }

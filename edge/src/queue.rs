@@ -33,6 +33,8 @@ pub struct Waiting {
     pub user: UserId,
     /// `traceparent` of the request.
     pub trace: Option<String>,
+    /// Until when its visitor waits for a decision, ms.
+    pub until_ms: u64,
 }
 
 impl OfCampaign for Waiting {
@@ -70,10 +72,10 @@ impl Queue {
     }
 
     /// Queues a claim; none where too many wait already.
-    pub fn push(&self, campaign: CampaignId, user: UserId, trace: Option<String>) -> Option<Ticket> {
+    pub fn push(&self, campaign: CampaignId, user: UserId, trace: Option<String>, until_ms: u64) -> Option<Ticket> {
         let ticket = Ticket(self.next.get());
         self.next.set(ticket.0.wrapping_add(1));
-        self.lane.push(Waiting { ticket, campaign, user, trace }).then_some(ticket)
+        self.lane.push(Waiting { ticket, campaign, user, trace, until_ms }).then_some(ticket)
     }
 
     /// Leaves the decisions for those who wait for them.
@@ -122,7 +124,7 @@ mod tests {
     use super::*;
 
     fn push(queue: &Queue, user: &str) -> Ticket {
-        queue.push(CampaignId::parse("a").unwrap(), UserId::parse(user).unwrap(), None).unwrap()
+        queue.push(CampaignId::parse("a").unwrap(), UserId::parse(user).unwrap(), None, 10).unwrap()
     }
 
     #[test]

@@ -46,7 +46,9 @@ impl OfCampaign for Outgoing {
 pub struct Swept {
     /// Obligations in the outbox, due or not.
     pub waiting: u64,
-    /// How many were due and are forwarded now.
+    /// How many were due, [`SWEEP_BATCH`] at most.
+    pub taken: usize,
+    /// How many of these are forwarded now.
     pub forwarded: usize,
     /// The age of the oldest of these, ms: what is old has been sent many times.
     pub oldest_ms: u64,
@@ -103,7 +105,7 @@ pub async fn sweep<H: Http>(redis: &RedisRest<H>, kafka: &KafkaRest<H>, campaign
         lease(redis, campaign, leases).await?;
     }
     let oldest_ms = records.iter().map(|record| due.now_ms.saturating_sub(record.admitted_at)).max().unwrap_or(0);
-    Ok(Swept { waiting: due.waiting, forwarded: records.len(), oldest_ms })
+    Ok(Swept { waiting: due.waiting, taken: due.taken, forwarded: records.len(), oldest_ms })
 }
 
 /// The campaigns that have ever been published, in Redis's order.
@@ -112,7 +114,8 @@ pub async fn sweep<H: Http>(redis: &RedisRest<H>, kafka: &KafkaRest<H>, campaign
 /// [`Fault`].
 pub async fn campaigns<H: Http>(redis: &RedisRest<H>) -> Result<Vec<CampaignId>, Fault> {
     let reply = redis.command(&["SMEMBERS", CAMPAIGNS_KEY]).await?;
-    let ids = reply.as_array().map(Vec::as_slice).unwrap_or_default();
+    let garbled = || Fault::unknown(Source::Redis, "garbled", "the set of campaigns cannot be read");
+    let ids = reply.as_array().ok_or_else(garbled)?;
     Ok(ids.iter().filter_map(|id| CampaignId::parse(id.as_str()?).ok()).collect())
 }
 
@@ -121,6 +124,7 @@ pub async fn campaigns<H: Http>(redis: &RedisRest<H>) -> Result<Vec<CampaignId>,
 struct Due {
     waiting: u64,
     now_ms: u64,
+    taken: usize,
     claims: Vec<(UserId, ClaimEntry)>,
 }
 
@@ -136,6 +140,7 @@ impl Due {
         Some(Self {
             waiting: head.first()?.parse().ok()?,
             now_ms: head.get(1)?.parse().ok()?,
+            taken: pairs.len() / 2,
             claims: claims.collect::<Option<Vec<_>>>()?.into_iter().flatten().collect(),
         })
     }

@@ -19,15 +19,6 @@ pub enum Route {
 }
 
 impl Route {
-    /// The campaign it is about.
-    #[must_use]
-    pub fn campaign(&self) -> Option<&CampaignId> {
-        match self {
-            Self::Claim(id) | Self::OwnClaim(id) | Self::Campaign(id) => Some(id),
-            Self::Health | Self::Options(_) => None,
-        }
-    }
-
     /// The route's pattern: a label with a bounded number of values, for logs and metrics.
     #[must_use]
     pub fn pattern(&self) -> &'static str {

@@ -161,13 +161,29 @@ impl Reader<'_> {
         self.word(name, None, &words)
     }
 
-    fn code_secret(&self, environment: Option<Environment>) -> Option<CodeSecret> {
+    /// What `.dev.vars.example` holds is known to everybody.
+    fn no_examples(&self, environment: Option<Environment>) {
+        const SECRETS: [&str; 7] = [
+            "COUPON_CODE_SECRET",
+            "JWT_SECRET",
+            "JWT_SECRET_PREVIOUS",
+            "UPSTASH_REDIS_REST_TOKEN",
+            "KAFKA_REST_TOKEN",
+            "KAFKA_REST_PASSWORD",
+            "TURNSTILE_SECRET",
+        ];
+        if environment == Some(Environment::Development) {
+            return;
+        }
+        for name in SECRETS.into_iter().filter(|name| self.find(name).is_some_and(|it| it.starts_with("change-me"))) {
+            self.problem(format!("{name} is still the example's, which everybody knows"));
+        }
+    }
+
+    fn code_secret(&self) -> Option<CodeSecret> {
         let secret = self.needed("COUPON_CODE_SECRET", "at least 16 bytes, the same as the issuer's");
         if secret.is_empty() {
             return None;
-        }
-        if environment == Some(Environment::Production) && secret.starts_with("change-me") {
-            self.problem("COUPON_CODE_SECRET is still the example's, which everybody knows");
         }
         CodeSecret::parse(&secret).map_err(|e| self.problem(format!("COUPON_CODE_SECRET: {e}"))).ok()
     }
@@ -305,7 +321,8 @@ impl Settings {
             let redis_url = reader.needed_url("UPSTASH_REDIS_REST_URL", environment);
             let redis_token = reader.needed("UPSTASH_REDIS_REST_TOKEN", "the token of the Redis REST service");
             let kafka_url = reader.needed_url("KAFKA_REST_URL", environment);
-            let code_secret = reader.code_secret(environment);
+            reader.no_examples(environment);
+            let code_secret = reader.code_secret();
             let auth = reader.auth(environment);
             let redis_key_locking = reader.word("UPSTASH_KEY_LOCKING", false, &[("true", true), ("false", false)]);
             let redis_deadline_ms = deadline_ms("REDIS_DEADLINE_MS", 3_000);
@@ -407,7 +424,27 @@ mod tests {
             ("COUPON_CODE_SECRET", "change-me-to-something-long"),
         ]);
         assert!(problems.contains("KAFKA_REST_URL must begin with https:// where"), "{problems}");
-        assert!(problems.contains("still the example's"), "{problems}");
+        assert!(problems.contains("COUPON_CODE_SECRET is still the example's"), "{problems}");
+    }
+
+    /// Every secret that the example file shows is refused where others come in, and taken for local work.
+    #[test]
+    fn refuses_the_secrets_of_the_example_file() {
+        let example = include_str!("../.dev.vars.example");
+        let shown: Vec<&str> = example
+            .lines()
+            .filter_map(|line| line.trim_start_matches("# ").split_once("=change-me"))
+            .map(|(n, _)| n)
+            .collect();
+        assert!(shown.contains(&"JWT_SECRET") && shown.contains(&"KAFKA_REST_TOKEN"), "{shown:?}");
+        for name in shown {
+            let settings = [(name, "change-me-to-at-least-32-bytes....")];
+            for environment in ["staging", "production"] {
+                let problems = problems(&[&settings[..], &[("ENVIRONMENT", environment)]].concat());
+                assert!(problems.contains(&format!("{name} is still the example's")), "{name}: {problems}");
+            }
+            assert!(!problems(&settings).contains("example's"), "{name}");
+        }
     }
 
     #[test]

@@ -58,19 +58,24 @@ impl SoldOut {
     /// Whether `user` surely holds nothing of this campaign, and it is sold out. False: ask Redis.
     #[must_use]
     pub fn stranger(&self, campaign: &CampaignId, user: &UserId, now_ms: u64) -> bool {
-        let mut campaigns = self.0.borrow_mut();
-        let Some(known) = campaigns.get_mut(campaign) else { return false };
-        if !known.complete() || known.holders.contains(&fingerprint(user.as_str())) {
-            return false;
-        }
-        if now_ms < known.until_ms || now_ms < known.asked_until_ms {
-            return true;
-        }
-        if now_ms < known.until_ms.saturating_add(STALE_MS) {
-            // This one asks; those who come while it does need not.
+        self.0.borrow().get(campaign).is_some_and(|known| {
+            known.complete()
+                && (now_ms < known.until_ms || now_ms < known.asked_until_ms)
+                && !known.holders.contains(&fingerprint(user.as_str()))
+        })
+    }
+
+    /// A claim of `user` goes to Redis, his token is good as far as can be told without I/O: where the memory is just
+    /// out of date and he is a stranger, those who come meanwhile need not ask too.
+    pub fn asking(&self, campaign: &CampaignId, user: &UserId, now_ms: u64) {
+        if let Some(known) = self.0.borrow_mut().get_mut(campaign)
+            && known.complete()
+            && !known.holders.contains(&fingerprint(user.as_str()))
+            && known.asked_until_ms <= now_ms
+            && (known.until_ms..known.until_ms.saturating_add(STALE_MS)).contains(&now_ms)
+        {
             known.asked_until_ms = now_ms.saturating_add(GRACE_MS);
         }
-        false
     }
 
     /// Redis, asked at `asked_ms`, said "full" and told the mark of the holders. True if the caller
@@ -122,7 +127,12 @@ mod tests {
     }
 
     fn stranger(memory: &SoldOut, user: &str, now_ms: u64) -> bool {
-        memory.stranger(&id(), &UserId::parse(user).unwrap(), now_ms)
+        let user = UserId::parse(user).unwrap();
+        let stranger = memory.stranger(&id(), &user, now_ms);
+        if !stranger {
+            memory.asking(&id(), &user, now_ms);
+        }
+        stranger
     }
 
     fn sold_out() -> SoldOut {

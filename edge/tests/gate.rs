@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use common::*;
 use dropgate_edge::errand::Limiter;
 use dropgate_edge::gate::{BODY_LIMIT_BYTES, Step};
+use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -29,6 +30,45 @@ async fn an_admission_is_one_call_then_its_record_goes_to_kafka_and_the_lease_mo
     assert_eq!(asked[0].1[0], "EVALSHA");
     assert_eq!(asked[1].0, "http://kafka/topics/coupon_create");
     assert_eq!(asked[2].1.as_array().unwrap()[3..], [json!("dg:{spring}:outbox"), json!("900000"), json!("u1")]);
+}
+
+/// I9: visitors hang up while Redis is away, and their claims fill the queue. Whoever comes when Redis is back
+/// finds it full, and sees to it that the next finds it empty.
+#[tokio::test(start_paused = true)]
+async fn a_queue_full_of_abandoned_claims_is_emptied_by_whoever_comes() {
+    let script = Script::default();
+    let gate = gate(&script);
+    let errand = Test::new();
+    let local = LocalSet::new();
+    let abandon = |count: u32| {
+        for n in 0..count {
+            let user = format!("gone-{n}");
+            let mut visit = Box::pin(claim_of(&gate, &errand, &user));
+            assert!(visit.as_mut().now_or_never().is_none_or(|reply| reply.status == 503));
+        }
+    };
+    let at_once = local.run_until(async {
+        script.takes_ms.set(3_000);
+        script.silence().silence().silence();
+        abandon(2_500);
+        // Three calls are on their way with their share of the claims; the others fill their places.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        abandon(2_500);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(script.asked.borrow().len(), 3, "nobody was on his way to Redis: nothing is tested");
+        script.takes_ms.set(1);
+        claim_of(&gate, &errand, "first").await
+    });
+    assert_eq!(at_once.await.status, 503, "the queue was not full: nothing is tested");
+    local
+        .run_until(async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(script.asked.borrow().len(), 3, "claims of people who are gone went to Redis");
+            script.answer(200, &admitted("+7:900:a"));
+            forwarded(&script);
+            assert_eq!(claim_of(&gate, &errand, "second").await.status, 202);
+        })
+        .await;
 }
 
 /// Produce failed leaves the lease where it is, and the sweeper comes back.
