@@ -57,6 +57,41 @@ async fn an_issuer_killed_at_any_moment_writes_every_record_once() {
     system.stop().await;
 }
 
+/// I6, I7: members come and go while others write, so that partitions change hands in the middle of batches.
+#[tokio::test]
+async fn members_that_come_and_go_under_load_lose_and_repeat_nothing() {
+    let mut system = System::start("issuer-rebalance").await;
+    system.stack.end("issuer").await.unwrap();
+    let campaign = system.campaign(20_000);
+    let sent = produce(&system, &campaign, users("u", 20_000), 1, None).await;
+    let start = |name: &'static str, budget: &str| Issuer::start(&system, name, &[("WRITE_BUDGET", budget)]);
+    let owns = async |member: &Issuer| member.metric("dropgate_issuer_partitions").await > 0.0;
+
+    let first = start("issuer-a", "1000/s");
+    until("the first member works", async || system.rows(&campaign).await.unwrap() > 0).await;
+    for _ in 0..4 {
+        let guest = start("issuer-b", "1000/s");
+        until("partitions have moved to the guest", async || owns(&guest).await).await;
+        let rows = system.rows(&campaign).await.unwrap();
+        until("both write", async || system.rows(&campaign).await.unwrap() > rows + 200).await;
+        assert!(owns(&first).await, "the first member has nothing left: nothing was shared");
+        assert_no_offset_is_ahead(&system, &campaign, &sent).await;
+        assert!(guest.part.stop().await.unwrap().success(), "SIGTERM ends it with 0");
+        assert_no_offset_is_ahead(&system, &campaign, &sent).await;
+    }
+    assert!(
+        system.rows(&campaign).await.unwrap() < 20_000,
+        "all was done before the last one left: nothing was tested"
+    );
+    let last = start("issuer-b", "unlimited");
+    assert!(first.part.stop().await.unwrap().success());
+    until("every record is a row", async || settled(&system, &campaign).await == (20_000, 0)).await;
+    until_no_lag(&system, &sent).await;
+    assert!(last.part.stop().await.unwrap().success());
+    assert!(dead_letters(&system).await.is_empty());
+    system.stop().await;
+}
+
 /// I3, I8, I9: the database away, read-only, and cutting connections; Kafka restarted; no Redis at all.
 #[tokio::test]
 async fn whatever_is_away_nothing_is_lost_written_twice_or_dead_lettered() {
