@@ -1,9 +1,21 @@
 //! The tables: printed, and written into `docs/benchmarks.md` between two markers.
 
-use crate::figures::Ratio;
+use crate::figures::{Aim, Ratio, Spread};
 use anyhow::{Context as _, Result};
 use std::fmt::Write as _;
 use std::path::Path;
+
+/// A row of a table.
+#[must_use]
+pub fn row(cells: &[&str]) -> Vec<String> {
+    cells.iter().map(|cell| (*cell).to_owned()).collect()
+}
+
+/// A cell of a table: figures of all rounds.
+#[must_use]
+pub fn text(figures: &[f64]) -> String {
+    Spread::of(figures).to_string()
+}
 
 /// What a run has found, in the order in which it is told.
 #[derive(Debug, Default)]
@@ -39,8 +51,8 @@ impl Sheet {
     }
 
     /// A result.
-    pub fn ratio(&mut self, ratio: Ratio) {
-        self.ratios.push(ratio);
+    pub fn ratio(&mut self, name: &str, spread: Spread, aim: Aim) {
+        self.ratios.push(Ratio { name: name.to_owned(), spread, aim });
     }
 
     fn push(&mut self, text: &str) {
@@ -52,7 +64,7 @@ impl Sheet {
     /// Returns the text for the document.
     #[must_use]
     pub fn close(mut self) -> String {
-        let head = ["result", "median (least..greatest)", "aim", "verdict"].map(str::to_owned).to_vec();
+        let head = row(&["result", "median (least..greatest)", "aim", "verdict"]);
         let rows = self.ratios.iter().map(|ratio| {
             let (aim, verdict) = ratio.verdict();
             vec![format!("`{}`", ratio.name), ratio.spread.to_string(), aim, verdict.to_owned()]

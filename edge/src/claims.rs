@@ -52,12 +52,11 @@ impl<H: Network> Gate<H> {
     ) -> Result<Reply, Fault> {
         let line = self.line(&campaign);
         let queue = self.queue(line);
-        let full = || Fault::none(Source::Redis, "queue_full", true, "too many claims wait in this isolate");
         let until_ms = errand.now_ms().saturating_add(self.patience_ms);
         let Some(ticket) = queue.push(campaign.clone(), user.clone(), trace, until_ms) else {
             // Of all who fill it nobody may be there any more to see to it that it is emptied.
             self.lead_if_nobody_does(line, errand);
-            return Err(full());
+            return Err(Fault::none(Source::Redis, "queue_full", true, "too many claims wait in this isolate"));
         };
         let mut looks = 0;
         let outcome = loop {

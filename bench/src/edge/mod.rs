@@ -6,7 +6,7 @@ mod responder;
 mod scenes;
 
 use crate::document::{Sheet, replace};
-use crate::figures::{Aim, Ratio, Spread};
+use crate::figures::{Aim, Spread};
 use crate::machine;
 use anyhow::{Context as _, Result, bail};
 use arena::Arena;
@@ -95,7 +95,7 @@ pub async fn bench(site: Site, args: &EdgeArgs) -> Result<()> {
     }
     arena.stop().await?;
     let spread = Spread::of(&[wasm_kb]);
-    sheet.ratio(Ratio { name: "edge.wasm_gzip_kb".to_owned(), spread, aim: Aim::AtMost(250.0) });
+    sheet.ratio("edge.wasm_gzip_kb", spread, Aim::AtMost(250.0));
     let text = sheet.close();
     if args.write {
         replace(&document, "edge", &text)?;

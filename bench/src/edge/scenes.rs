@@ -3,8 +3,8 @@
 use super::EdgeArgs;
 use super::arena::{Arena, Asked, Who};
 use super::responder::Responder;
-use crate::document::Sheet;
-use crate::figures::{Aim, Ratio, Spread, short};
+use crate::document::{Sheet, row, text};
+use crate::figures::{Aim, Spread, short};
 use crate::load::{Load, closed, open};
 use crate::machine::Processor;
 use anyhow::{Context as _, Result, bail};
@@ -90,18 +90,6 @@ fn tell(scene: &str, round: u32, who: Who, load: &Load, cpu: Processor, asked: A
     );
 }
 
-fn row(cells: &[&str]) -> Vec<String> {
-    cells.iter().map(|cell| (*cell).to_owned()).collect()
-}
-
-fn text(figures: &[f64]) -> String {
-    Spread::of(figures).to_string()
-}
-
-fn ratio(sheet: &mut Sheet, name: &str, spread: Spread, aim: Aim) {
-    sheet.ratio(Ratio { name: name.to_owned(), spread, aim });
-}
-
 /// Strangers who come when all is taken.
 pub async fn sold_out(arena: &mut Arena, args: &EdgeArgs, sheet: &mut Sheet) -> Result<()> {
     let whos = [Who::Ceiling, Who::Reader, Who::Gate, Who::Usual];
@@ -167,12 +155,12 @@ pub async fn sold_out(arena: &mut Arena, args: &EdgeArgs, sheet: &mut Sheet) -> 
     }
     sheet.table(&table);
     let [ceiling, reader, gate, usual] = &rounds;
-    ratio(sheet, "edge.sold_out.vs_ceiling", Spread::ratio(&gate.rate, &ceiling.rate), Aim::AtLeast(0.9));
-    ratio(sheet, "edge.sold_out.vs_reader", Spread::ratio(&gate.rate, &reader.rate), Aim::None);
-    ratio(sheet, "edge.sold_out.vs_usual_worker", Spread::ratio(&gate.rate, &usual.rate), Aim::AtLeast(4.0));
-    ratio(sheet, "edge.sold_out.cpu_vs_ceiling", Spread::ratio(&gate.cpu_us, &ceiling.cpu_us), Aim::None);
-    ratio(sheet, "edge.sold_out.redis_commands_per_s", Spread::of(&gate.redis_a_second), Aim::AtMost(2.0));
-    ratio(sheet, "edge.generator.requests_per_s", Spread::of(&[own]), Aim::None);
+    sheet.ratio("edge.sold_out.vs_ceiling", Spread::ratio(&gate.rate, &ceiling.rate), Aim::AtLeast(0.9));
+    sheet.ratio("edge.sold_out.vs_reader", Spread::ratio(&gate.rate, &reader.rate), Aim::None);
+    sheet.ratio("edge.sold_out.vs_usual_worker", Spread::ratio(&gate.rate, &usual.rate), Aim::AtLeast(4.0));
+    sheet.ratio("edge.sold_out.cpu_vs_ceiling", Spread::ratio(&gate.cpu_us, &ceiling.cpu_us), Aim::None);
+    sheet.ratio("edge.sold_out.redis_commands_per_s", Spread::of(&gate.redis_a_second), Aim::AtMost(2.0));
+    sheet.ratio("edge.generator.requests_per_s", Spread::of(&[own]), Aim::None);
     Ok(())
 }
 
@@ -238,10 +226,10 @@ pub async fn admission(arena: &mut Arena, args: &EdgeArgs, connections: usize, s
     let [gate, usual, eval] = &rounds;
     let name = |rest: &str| format!("edge.admit_c{connections}.{rest}");
     let (times, commands) = if connections < 256 { (2.0, Aim::None) } else { (3.0, Aim::AtMost(0.1)) };
-    ratio(sheet, &name("vs_usual_worker"), Spread::ratio(&gate.rate, &usual.rate), Aim::AtLeast(times));
-    ratio(sheet, &name("vs_usual_worker_eval"), Spread::ratio(&gate.rate, &eval.rate), Aim::None);
-    ratio(sheet, &name("redis_commands_per_claim"), Spread::of(&gate.redis), commands);
-    ratio(sheet, &name("kafka_calls_per_claim"), Spread::of(&gate.kafka), Aim::None);
+    sheet.ratio(&name("vs_usual_worker"), Spread::ratio(&gate.rate, &usual.rate), Aim::AtLeast(times));
+    sheet.ratio(&name("vs_usual_worker_eval"), Spread::ratio(&gate.rate, &eval.rate), Aim::None);
+    sheet.ratio(&name("redis_commands_per_claim"), Spread::of(&gate.redis), commands);
+    sheet.ratio(&name("kafka_calls_per_claim"), Spread::of(&gate.kafka), Aim::None);
     Ok(())
 }
 
@@ -294,7 +282,7 @@ pub async fn latency(arena: &mut Arena, args: &EdgeArgs, sheet: &mut Sheet) -> R
                 410 => ("edge.sold_out.p99_vs_ceiling", Spread::ratio(those, these)),
                 _ => ("edge.admit.p99_vs_usual_worker", Spread::ratio(these, those)),
             };
-            ratio(sheet, name, spread, Aim::None);
+            sheet.ratio(name, spread, Aim::None);
         }
     }
     sheet.say(
@@ -361,8 +349,8 @@ pub async fn first_second(arena: &mut Arena, args: &EdgeArgs, sheet: &mut Sheet)
     ));
     sheet.table(&table);
     let [[commands, _, _, p99, ..], _] = &columns;
-    ratio(sheet, "edge.first_second.redis_commands", Spread::of(commands), Aim::None);
-    ratio(sheet, "edge.first_second.p99_ms", Spread::of(p99), Aim::None);
+    sheet.ratio("edge.first_second.redis_commands", Spread::of(commands), Aim::None);
+    sheet.ratio("edge.first_second.p99_ms", Spread::of(p99), Aim::None);
     Ok(())
 }
 
@@ -417,7 +405,7 @@ pub async fn growth(arena: &mut Arena, args: &EdgeArgs, sheet: &mut Sheet) -> Re
     ));
     sheet.table(&table);
     if let (Some([_, small, _]), Some([_, large, _])) = (rates.first(), rates.get(2)) {
-        ratio(sheet, "edge.admit.1000000_holders_vs_100", Spread::ratio(large, small), Aim::AtLeast(0.9));
+        sheet.ratio("edge.admit.1000000_holders_vs_100", Spread::ratio(large, small), Aim::AtLeast(0.9));
     }
     Ok(())
 }

@@ -5,8 +5,8 @@ use super::neighbour::{self, RATE, Visit};
 use super::peers::raw;
 use super::plot::Panel;
 use super::{CAPACITY, IssuerArgs};
-use crate::document::Sheet;
-use crate::figures::{Aim, Ratio, Spread, short};
+use crate::document::{Sheet, row, text};
+use crate::figures::{Aim, Spread, short};
 use anyhow::{Result, bail, ensure};
 use dropgate_local::stack::Part;
 use std::time::Duration;
@@ -20,18 +20,6 @@ const RAW_BATCHES: [u32; 3] = [500, 1_000, 2_000];
 const WATCHED: Duration = Duration::from_secs(10);
 const ENDLESS: Duration = Duration::from_secs(3600);
 const FASTEST: Writer = Writer::Issuer("unlimited");
-
-fn row(cells: &[&str]) -> Vec<String> {
-    cells.iter().map(|cell| (*cell).to_owned()).collect()
-}
-
-fn text(figures: &[f64]) -> String {
-    Spread::of(figures).to_string()
-}
-
-fn ratio(sheet: &mut Sheet, name: &str, spread: Spread, aim: Aim) {
-    sheet.ratio(Ratio { name: name.to_owned(), spread, aim });
-}
 
 async fn end(writers: Vec<Running>) -> Result<()> {
     for Running { part, .. } in writers {
@@ -116,13 +104,13 @@ pub async fn rows(ground: &mut Ground, args: &IssuerArgs, sheet: &mut Sheet) -> 
         short(once_mb),
         short(twice_mb)
     ));
-    ratio(sheet, "issuer.rows.vs_raw_insert", Spread::ratio(&issuers, &raws), Aim::AtLeast(0.7));
-    ratio(sheet, "issuer.rows.vs_per_message", Spread::ratio(&issuers, &singles), Aim::AtLeast(20.0));
-    ratio(sheet, "issuer.rows_per_s", Spread::of(&issuers), Aim::None);
-    ratio(sheet, "issuer.redelivery.records_per_s", Spread::of(&again), Aim::None);
-    ratio(sheet, "issuer.first_row_s", Spread::of(&firsts), Aim::None);
-    ratio(sheet, "issuer.rss_mb", Spread::of(&[twice_mb]), Aim::AtMost(100.0));
-    ratio(sheet, "issuer.rss_twice_vs_once", Spread::of(&[twice_mb / once_mb]), Aim::AtMost(1.1));
+    sheet.ratio("issuer.rows.vs_raw_insert", Spread::ratio(&issuers, &raws), Aim::AtLeast(0.7));
+    sheet.ratio("issuer.rows.vs_per_message", Spread::ratio(&issuers, &singles), Aim::AtLeast(20.0));
+    sheet.ratio("issuer.rows_per_s", Spread::of(&issuers), Aim::None);
+    sheet.ratio("issuer.redelivery.records_per_s", Spread::of(&again), Aim::None);
+    sheet.ratio("issuer.first_row_s", Spread::of(&firsts), Aim::None);
+    sheet.ratio("issuer.rss_mb", Spread::of(&[twice_mb]), Aim::AtMost(100.0));
+    sheet.ratio("issuer.rss_twice_vs_once", Spread::of(&[twice_mb / once_mb]), Aim::AtMost(1.1));
     Ok(())
 }
 
@@ -175,7 +163,7 @@ pub async fn latency(ground: &mut Ground, args: &IssuerArgs, sheet: &mut Sheet) 
             p99.push(at(99));
         }
         table.push(vec![short(rate.into()), text(&p50), text(&p99)]);
-        ratio(sheet, &format!("issuer.latency_{rate}_per_s.p99_ms"), Spread::of(&p99), Aim::None);
+        sheet.ratio(&format!("issuer.latency_{rate}_per_s.p99_ms"), Spread::of(&p99), Aim::None);
     }
     sheet.say(
         "### From the admission to the row\n\nAdmissions come at a steady rate for 5 s; by the row's own times, so \
@@ -314,9 +302,9 @@ pub async fn neighbours(ground: &mut Ground, args: &IssuerArgs, sheet: &mut Shee
     }
     sheet.table(&table);
     let [[_, alone, _], [_, unlimited, _], [_, auto, auto_took], [_, single, _]] = &figures;
-    ratio(sheet, "issuer.neighbour_p99.auto_vs_alone", Spread::ratio(auto, alone), Aim::AtMost(1.3));
-    ratio(sheet, "issuer.neighbour_p99.unlimited_vs_alone", Spread::ratio(unlimited, alone), Aim::None);
-    ratio(sheet, "issuer.neighbour_p99.per_message_vs_alone", Spread::ratio(single, alone), Aim::None);
-    ratio(sheet, "issuer.neighbour.auto_coupons_s", Spread::of(auto_took), Aim::None);
+    sheet.ratio("issuer.neighbour_p99.auto_vs_alone", Spread::ratio(auto, alone), Aim::AtMost(1.3));
+    sheet.ratio("issuer.neighbour_p99.unlimited_vs_alone", Spread::ratio(unlimited, alone), Aim::None);
+    sheet.ratio("issuer.neighbour_p99.per_message_vs_alone", Spread::ratio(single, alone), Aim::None);
+    sheet.ratio("issuer.neighbour.auto_coupons_s", Spread::of(auto_took), Aim::None);
     Ok(panels)
 }

@@ -50,7 +50,6 @@ thread_local! {
 export function look(request, names) {
   const headers = request.headers;
   let seen = request.method + "\n" + request.url;
-  // An iterator costs more than the header it is for.
   for (let i = 0; i < names.length; i++) {
     const value = headers.get(names[i]);
     seen += value === null ? "\n" : "\n=" + value;

@@ -156,6 +156,8 @@ impl Database {
     }
 }
 
-fn entry(slot: u32, admitted_at: PrimitiveDateTime, status: ClaimStatus) -> Option<ClaimEntry> {
+/// What Redis should hold for a row. None for slot 0, which exists nowhere: the gate proposes from 1 up and the schema
+/// checks it.
+pub(super) fn entry(slot: u32, admitted_at: PrimitiveDateTime, status: ClaimStatus) -> Option<ClaimEntry> {
     Some(ClaimEntry { slot: Slot::new(slot).ok()?, admitted_ms: moment::to_ms(admitted_at), status })
 }

@@ -1,10 +1,11 @@
 //! What the operator's verbs ask of MySQL.
 
 use super::Database;
+use super::audit::entry;
 use super::trouble::{fault_of, number_of};
 use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
 use dropgate_shared::fault::Fault;
-use dropgate_shared::ids::{CampaignId, Slot};
+use dropgate_shared::ids::CampaignId;
 use sqlx::Connection;
 use time::PrimitiveDateTime;
 
@@ -252,9 +253,5 @@ impl Database {
 }
 
 fn holders(rows: Vec<(String, u32, PrimitiveDateTime)>, status: ClaimStatus) -> Vec<Holder> {
-    let holder = |(user, slot, admitted_at)| {
-        // Slot 0 exists nowhere: the gate proposes from 1 up and the schema checks it.
-        Some((user, ClaimEntry { slot: Slot::new(slot).ok()?, admitted_ms: moment::to_ms(admitted_at), status }))
-    };
-    rows.into_iter().filter_map(holder).collect()
+    rows.into_iter().filter_map(|(user, slot, admitted_at)| Some((user, entry(slot, admitted_at, status)?))).collect()
 }
