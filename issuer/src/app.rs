@@ -1,20 +1,20 @@
 //! The binary: command line, log, signals, and the order in which things are opened and closed.
 
+use crate::backoff::{Outage, random};
 use crate::config::{Cli, Command, DatabaseSettings, Problems, RunSettings, redacted};
-use crate::confirm;
-use crate::consumer::KafkaIntake;
-use crate::dead_letter::KafkaDeadLetters;
+use crate::consume::service::{Pace, Service, ServiceError, Step};
+use crate::consume::traces::Traces;
 use crate::health::{Health, State};
 use crate::http::{self, Told};
+use crate::kafka::consumer::KafkaIntake;
+use crate::kafka::dead_letters::KafkaDeadLetters;
+use crate::kafka::topics;
 use crate::metrics::Metrics;
 use crate::operator::{self, Ended};
-use crate::outage::{Outage, random};
-use crate::redis;
-use crate::service::{Pace, Service, ServiceError, Step};
-use crate::store::Database;
-use crate::store::coupons::Coupons;
-use crate::topics;
-use crate::traces::Traces;
+use crate::redis::client as redis;
+use crate::redis::confirm;
+use crate::store::coupon_writer::Coupons;
+use crate::store::mysql::Database;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
 use std::future::Future;

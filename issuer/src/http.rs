@@ -9,7 +9,7 @@
 
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::store::Database;
+use crate::store::mysql::Database;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};

@@ -2,16 +2,16 @@
 // Clippy's own allowance covers `#[test]` functions, not their helpers.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use dropgate_issuer::budget::WriteBudget;
-use dropgate_issuer::consumer::KafkaIntake;
-use dropgate_issuer::decode::Admission;
+use dropgate_issuer::consume::budget::WriteBudget;
+use dropgate_issuer::consume::decode::Admission;
+use dropgate_issuer::consume::ports::{Cause, Confirmation, Confirmations, DeadLetters, Delivery, Ledger, Outcome};
+use dropgate_issuer::consume::service::{Pace, Service, Step};
+use dropgate_issuer::consume::traces::Traces;
 use dropgate_issuer::health::Health;
-use dropgate_issuer::kafka::KafkaSettings;
+use dropgate_issuer::kafka::consumer::KafkaIntake;
+use dropgate_issuer::kafka::settings::KafkaSettings;
+use dropgate_issuer::kafka::topics;
 use dropgate_issuer::metrics::Metrics;
-use dropgate_issuer::ports::{Cause, Confirmation, Confirmations, DeadLetters, Delivery, Ledger, Outcome};
-use dropgate_issuer::service::{Pace, Service, Step};
-use dropgate_issuer::topics;
-use dropgate_issuer::traces::Traces;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::names::TOPIC;
 use rdkafka::mocking::MockCluster;

@@ -2,14 +2,14 @@
 // Clippy's own allowance covers `#[test]` functions, not their helpers.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use dropgate_issuer::decode::Admission;
-use dropgate_issuer::health::Health;
-use dropgate_issuer::metrics::Metrics;
-use dropgate_issuer::ports::{
+use dropgate_issuer::consume::decode::Admission;
+use dropgate_issuer::consume::ports::{
     Cause, Confirmation, Confirmations, DeadLetters, Delivery, Intake, Ledger, Outcome, Partitions,
 };
-use dropgate_issuer::service::{Pace, Service, ServiceError, Step};
-use dropgate_issuer::traces::Traces;
+use dropgate_issuer::consume::service::{Pace, Service, ServiceError, Step};
+use dropgate_issuer::consume::traces::Traces;
+use dropgate_issuer::health::Health;
+use dropgate_issuer::metrics::Metrics;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::ids::Slot;
 use std::cell::RefCell;

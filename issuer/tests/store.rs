@@ -5,8 +5,8 @@
 #[path = "store/scratch.rs"]
 mod scratch;
 
-use dropgate_issuer::moment;
-use dropgate_issuer::ports::{Ledger, Outcome};
+use dropgate_issuer::consume::ports::{Ledger, Outcome};
+use dropgate_issuer::timestamp;
 use dropgate_shared::code::CodeSecret;
 use dropgate_shared::ids::{CampaignId, UserId};
 use scratch::{SECRET, admission, already, batch, issued, persist, poison, refused, rows, scratch};
@@ -30,8 +30,11 @@ async fn a_batch_becomes_rows_with_every_field() {
         let secret = CodeSecret::parse(SECRET).unwrap();
         assert_eq!(allotment, 100);
         assert_eq!(code, secret.code(&CampaignId::parse("c").unwrap(), &UserId::parse("u1").unwrap()));
-        assert_eq!(moment::to_ms(admitted_at), 1_763_700_000_123);
-        assert!(moment::to_ms(moment::now()).abs_diff(moment::to_ms(issued_at)) < 60_000, "{issued_at} is now, in UTC");
+        assert_eq!(timestamp::to_ms(admitted_at), 1_763_700_000_123);
+        assert!(
+            timestamp::to_ms(timestamp::now()).abs_diff(timestamp::to_ms(issued_at)) < 60_000,
+            "{issued_at} is now, in UTC"
+        );
     })
     .await;
 }

@@ -1,13 +1,14 @@
 //! `dlq list`, `show` and `replay`.
 
-use super::args::{DlqFilter, DlqListArgs, DlqReplayArgs};
-use super::letters::{Letter, Reader};
 use super::{masked, progress, table};
-use crate::dead_letter::header;
-use crate::kafka::{self, KafkaSettings, Logged};
-use crate::moment;
-use crate::store::Database;
-use crate::store::replays::LetterKey;
+use crate::cli::args::{DlqFilter, DlqListArgs, DlqReplayArgs};
+use crate::kafka::client::{self, Logged};
+use crate::kafka::dead_letter_reader::{Letter, Reader};
+use crate::kafka::dead_letters::header;
+use crate::kafka::settings::KafkaSettings;
+use crate::store::mysql::Database;
+use crate::store::mysql::replays::LetterKey;
+use crate::timestamp;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::names::DEAD_LETTER_TOPIC;
 use rdkafka::error::KafkaError;
@@ -118,7 +119,7 @@ impl Line {
         let (campaign, user) = letter.claim();
         Self {
             place: format!("{}/{}", letter.partition, letter.offset),
-            dead_at: moment::format(letter.dead_at),
+            dead_at: timestamp::format(letter.dead_at),
             cause: letter.header(header::CAUSE),
             campaign: campaign.map(|campaign| campaign.escape_debug().to_string()),
             user: user.map(|user| if show_users { user } else { masked(&user) }),
@@ -187,7 +188,7 @@ pub async fn show(database: &Database, kafka: &KafkaSettings, (partition, offset
     };
     let replayed = !database.replayed(&[letter.identity()]).await?.is_empty();
     say!("place     {DEAD_LETTER_TOPIC} {partition}/{offset}");
-    say!("given up  {}", moment::format(letter.dead_at));
+    say!("given up  {}", timestamp::format(letter.dead_at));
     say!("replayed  {}", if replayed { "yes" } else { "no" });
     for (key, value) in &letter.headers {
         say!("header    {} = {}", key.escape_debug(), escaped(value));
@@ -255,7 +256,7 @@ pub async fn replay(database: &Database, kafka: &KafkaSettings, args: &DlqReplay
             };
             match acknowledged {
                 Ok(()) => done.push(letter.identity()),
-                Err(error) => failed = Some(kafka::fault("replay", true, &error)),
+                Err(error) => failed = Some(client::fault("replay", true, &error)),
             }
         }
         database.remember_replayed(&done).await?;
@@ -288,7 +289,7 @@ fn producer(settings: &KafkaSettings) -> Result<FutureProducer<Logged>, Fault> {
         // The partition that the record came from: that of a Java producer.
         .set("partitioner", "murmur2_random")
         .create_with_context(Logged)
-        .map_err(|error| kafka::fault("settings", false, &error))
+        .map_err(|error| client::fault("settings", false, &error))
 }
 
 async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {

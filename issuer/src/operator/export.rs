@@ -1,11 +1,11 @@
 //! `export`: who won, or who was refused, page by page.
 
-use super::args::{ExportArgs, Format};
 use super::{Ended, at, progress};
-use crate::campaign::CampaignError;
-use crate::moment;
-use crate::store::Database;
-use crate::store::audit::{CouponRow, RefusalRow};
+use crate::cli::args::{ExportArgs, Format};
+use crate::operator::campaign::publish::CampaignError;
+use crate::store::mysql::Database;
+use crate::store::mysql::audit::{CouponRow, RefusalRow};
+use crate::timestamp;
 use serde::Serialize;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -39,8 +39,8 @@ impl From<CouponRow> for Winner {
             slot: row.slot,
             user: row.user_id,
             code: row.code,
-            admitted_at: moment::format(row.admitted_at),
-            issued_at: moment::format(row.issued_at),
+            admitted_at: timestamp::format(row.admitted_at),
+            issued_at: timestamp::format(row.issued_at),
         }
     }
 }
@@ -51,8 +51,8 @@ impl From<RefusalRow> for Refused {
             user: row.user_id,
             proposed_slot: row.proposed_slot,
             reason: row.reason,
-            admitted_at: moment::format(row.admitted_at),
-            refused_at: moment::format(row.refused_at),
+            admitted_at: timestamp::format(row.admitted_at),
+            refused_at: timestamp::format(row.refused_at),
         }
     }
 }

@@ -5,35 +5,29 @@ macro_rules! say {
     ($($text:tt)*) => { $crate::operator::say(format_args!($($text)*)) };
 }
 
-pub mod args;
-pub mod check;
+pub mod campaign;
+pub mod check_config;
 pub mod dlq;
 pub mod export;
-pub mod file;
-pub mod findings;
-pub mod letters;
 pub mod probe;
-pub mod redis_view;
-pub mod show;
-pub mod states;
 pub mod verify;
 
-use crate::campaign::{self, CampaignError};
+use self::campaign::publish::{self, CampaignError};
+use crate::cli::args::{CampaignCommand, CreateArgs, DlqCommand, MigrateArgs, SourceArgs};
 use crate::config::{Cli, Command, DatabaseSettings, Problems};
-use crate::kafka::KafkaSettings;
-use crate::moment;
-use crate::redis::{self, Redis};
-use crate::store::Database;
-use crate::store::schema::MigrationState;
-use args::{CampaignCommand, CreateArgs, DlqCommand, MigrateArgs, SourceArgs};
+use crate::kafka::settings::KafkaSettings;
+use crate::redis::client::{self as redis, Redis};
+use crate::store::mysql::Database;
+use crate::store::mysql::schema::MigrationState;
+use crate::timestamp;
+use campaign::state::Wish;
 use clap::CommandFactory;
 use dropgate_shared::code::CodeSecret;
 use dropgate_shared::fault::{Fault, Source};
-use findings::Verdict;
 use indicatif::{ProgressBar, ProgressStyle};
-use states::Wish;
 use std::fmt;
 use std::io::Write as _;
+use verify::findings::Verdict;
 
 /// Connections of a verb.
 const CONNECTIONS: u32 = 2;
@@ -173,7 +167,7 @@ pub async fn dispatch(command: Command) -> Result<(), Ended> {
             let settings = args.database.settings()?;
             export::export(&open(&settings), &settings.shown, &args).await
         }
-        Command::CheckConfig(args) => check::check(&args).await,
+        Command::CheckConfig(args) => check_config::check(&args).await,
         Command::Probe(args) => probe::probe(&args).await,
         Command::Completions(args) => {
             let mut script = Vec::new();
@@ -205,7 +199,7 @@ fn secret(text: Option<&str>) -> Result<Option<CodeSecret>, Ended> {
         .transpose()
 }
 
-async fn reconcile(args: args::ReconcileArgs) -> Result<(), Ended> {
+async fn reconcile(args: crate::cli::args::ReconcileArgs) -> Result<(), Ended> {
     let verify = args.verify;
     let secret = secret(verify.coupon_code_secret.as_deref())?;
     let servers = Servers::open(&verify.sources)?;
@@ -237,19 +231,19 @@ async fn on_campaign(command: CampaignCommand) -> Result<(), Ended> {
     let set = async |args: SourceArgs, id, wish| {
         let servers = Servers::open(&args)?;
         let kafka = servers.kafka.as_ref();
-        servers.tell(states::set(&servers.database, &servers.redis, kafka, &id, wish).await)
+        servers.tell(campaign::state::set(&servers.database, &servers.redis, kafka, &id, wish).await)
     };
     match command {
         CampaignCommand::Create(args) => create(args).await,
         CampaignCommand::Publish(args) => {
             let servers = Servers::open(&args.sources)?;
             let kafka = servers.kafka.as_ref();
-            servers.tell(campaign::publish(&servers.database, &servers.redis, kafka, &args.id).await)
+            servers.tell(publish::publish(&servers.database, &servers.redis, kafka, &args.id).await)
         }
         CampaignCommand::Show(args) => {
             let (database, redis, kafka) = args.sources.at_least_database()?;
             let redis = redis.as_ref().map(redis::client).transpose().map_err(Ended::failed)?;
-            let report = show::show(&open(&database), redis.as_ref(), kafka.as_ref(), &args.id).await;
+            let report = campaign::show::show(&open(&database), redis.as_ref(), kafka.as_ref(), &args.id).await;
             let report = report.map_err(|error| at(&database.shown, error))?;
             say!("{}", if args.json { json(&report)? } else { report.human() });
             Ok(())
@@ -257,7 +251,11 @@ async fn on_campaign(command: CampaignCommand) -> Result<(), Ended> {
         CampaignCommand::List(args) => {
             let settings = args.database.settings()?;
             let campaigns = open(&settings).campaigns().await.map_err(fault_at(&settings))?;
-            let listed = if args.json { states::list_json(&campaigns) } else { states::list_table(&campaigns) };
+            let listed = if args.json {
+                campaign::state::list_json(&campaigns)
+            } else {
+                campaign::state::list_table(&campaigns)
+            };
             say!("{listed}");
             Ok(())
         }
@@ -267,21 +265,22 @@ async fn on_campaign(command: CampaignCommand) -> Result<(), Ended> {
         CampaignCommand::Raise(args) => {
             let servers = Servers::open(&args.sources)?;
             let kafka = servers.kafka.as_ref();
-            servers.tell(states::raise(&servers.database, &servers.redis, kafka, &args.id, args.capacity).await)
+            servers
+                .tell(campaign::state::raise(&servers.database, &servers.redis, kafka, &args.id, args.capacity).await)
         }
     }
 }
 
 async fn create(args: CreateArgs) -> Result<(), Ended> {
     let time =
-        |name: &str, text: &str| moment::parse(text).map_err(|problem| Ended::usage(format!("{name}: {problem}")));
+        |name: &str, text: &str| timestamp::parse(text).map_err(|problem| Ended::usage(format!("{name}: {problem}")));
     let opens_at = if args.opens_at == "now" { None } else { Some(time("--opens-at", &args.opens_at)?) };
     let closes_at = args.closes_at.as_deref().map(|text| time("--closes-at", text)).transpose()?;
-    if closes_at.is_some_and(|closes_at| closes_at <= opens_at.unwrap_or_else(moment::now)) {
+    if closes_at.is_some_and(|closes_at| closes_at <= opens_at.unwrap_or_else(timestamp::now)) {
         return Err(Ended::usage("--closes-at must lie after --opens-at"));
     }
     let settings = args.database.settings()?;
-    let created = campaign::create(&open(&settings), &args.id, args.capacity, opens_at, closes_at).await;
+    let created = publish::create(&open(&settings), &args.id, args.capacity, opens_at, closes_at).await;
     say!("{}", created.map_err(|error| at(&settings.shown, error))?);
     Ok(())
 }

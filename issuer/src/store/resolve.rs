@@ -1,10 +1,10 @@
 //! A batch that a constraint refused: who has a row already, and which slot do the others get.
 
-use super::coupons::{Coupons, Insert, Placed, Row, newest_allotment, unknown_campaign};
-use super::trouble::Trouble;
-use crate::moment;
-use crate::ports::Outcome;
-use crate::slots::Gaps;
+use super::coupon_writer::{Coupons, Insert, Placed, Row, newest_allotment, unknown_campaign};
+use super::mysql::error::Trouble;
+use crate::consume::ports::Outcome;
+use crate::store::free_slots::Gaps;
+use crate::timestamp;
 use dropgate_shared::ids::{CampaignId, Slot};
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Connection, MySql, QueryBuilder};
@@ -182,7 +182,7 @@ async fn search(connection: &mut MySqlConnection, campaign: &CampaignId, gaps: &
 }
 
 async fn refuse(connection: &mut MySqlConnection, campaign: &CampaignId, rows: &[&Row<'_>]) -> Result<(), Trouble> {
-    let refused_at = moment::now();
+    let refused_at = timestamp::now();
     for some in rows.chunks(CHUNK) {
         let mut sql = QueryBuilder::<MySql>::new(
             "INSERT INTO refusals (campaign_id, user_id, proposed_slot, reason, admitted_at, refused_at) ",

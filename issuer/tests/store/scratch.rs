@@ -1,12 +1,12 @@
 //! A database of its own for each test, on the server that `make test` starts.
 
-use dropgate_issuer::decode::{Admission, decode};
-use dropgate_issuer::moment;
-use dropgate_issuer::outage::random;
-use dropgate_issuer::ports::{Ledger, Outcome};
-use dropgate_issuer::store::Database;
-use dropgate_issuer::store::campaigns::Campaign;
-use dropgate_issuer::store::coupons::Coupons;
+use dropgate_issuer::backoff::random;
+use dropgate_issuer::consume::decode::{Admission, decode};
+use dropgate_issuer::consume::ports::{Ledger, Outcome};
+use dropgate_issuer::store::coupon_writer::Coupons;
+use dropgate_issuer::store::mysql::Database;
+use dropgate_issuer::store::mysql::campaigns::Campaign;
+use dropgate_issuer::timestamp;
 use dropgate_shared::code::CodeSecret;
 use dropgate_shared::ids::{CampaignId, Slot, UserId};
 use dropgate_shared::record::AdmissionRecord;
@@ -61,7 +61,7 @@ impl Scratch {
     }
 
     pub async fn campaign(&self, id: &str, capacity: u32) {
-        let opens_at = moment::from_ms(0).unwrap();
+        let opens_at = timestamp::from_ms(0).unwrap();
         let campaign = Campaign { state: "open".to_owned(), capacity, opens_at, closes_at: None };
         assert!(self.database().create_campaign(&CampaignId::parse(id).unwrap(), &campaign).await.unwrap());
     }
@@ -70,7 +70,7 @@ impl Scratch {
         sqlx::query("INSERT INTO allotments (campaign_id, capacity, granted_at) VALUES (?, ?, ?)")
             .bind(id)
             .bind(capacity)
-            .bind(moment::now())
+            .bind(timestamp::now())
             .execute(&self.pool)
             .await
             .unwrap();
