@@ -1,8 +1,48 @@
 //! Times between three worlds: ms since the epoch (Redis, Kafka), DATETIME(3) in UTC (MySQL) and
 //! RFC 3339 (people).
 
+use std::fmt;
+use std::sync::Arc;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime, PrimitiveDateTime};
+
+/// The wall clock.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> PrimitiveDateTime + Send + Sync>);
+
+impl Clock {
+    /// The machine's clock.
+    #[must_use]
+    pub fn system() -> Self {
+        Self(Arc::new(|| {
+            let now = OffsetDateTime::now_utc();
+            PrimitiveDateTime::new(now.date(), now.time())
+        }))
+    }
+
+    /// A clock that shows what `now_ms` returns, in ms since the epoch.
+    pub fn new(now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(move || from_ms(now_ms()).unwrap_or(PrimitiveDateTime::MAX)))
+    }
+
+    /// The present, to the ms.
+    #[must_use]
+    pub fn now(&self) -> PrimitiveDateTime {
+        to_the_ms((self.0)())
+    }
+
+    /// The present, in ms since the epoch.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        to_ms(self.now())
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Clock({})", self.now())
+    }
+}
 
 /// The time `ms` after the epoch, or `None` beyond the year 9999, which no DATETIME can hold.
 #[must_use]
@@ -15,13 +55,6 @@ pub fn from_ms(ms: u64) -> Option<PrimitiveDateTime> {
 #[must_use]
 pub fn to_ms(moment: PrimitiveDateTime) -> u64 {
     u64::try_from(moment.assume_utc().unix_timestamp_nanos() / 1_000_000).unwrap_or(0)
-}
-
-/// The present by the machine's clock, to the ms.
-#[must_use]
-pub fn now() -> PrimitiveDateTime {
-    let now = OffsetDateTime::now_utc();
-    to_the_ms(PrimitiveDateTime::new(now.date(), now.time()))
 }
 
 /// Reads an RFC 3339 time, to the ms.

@@ -282,6 +282,9 @@ pub struct DlqFilter {
     /// This many at most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
+    /// Whether a progress bar is shown on a terminal.
+    #[arg(skip = true)]
+    pub progress: bool,
 }
 
 /// Where dead letters are, and what is known of their replays.
@@ -340,15 +343,23 @@ pub struct DlqReplayArgs {
     /// Which ones.
     #[command(flatten)]
     pub filter: DlqFilter,
+    /// How.
+    #[command(flatten)]
+    pub options: DlqReplayOptions,
+    /// The servers.
+    #[command(flatten)]
+    pub sources: DlqSources,
+}
+
+/// How dead letters are replayed.
+#[derive(Args)]
+pub struct DlqReplayOptions {
     /// Say how many would be sent, and send none
     #[arg(long)]
     pub dry_run: bool,
     /// Also those that were replayed before
     #[arg(long)]
     pub again: bool,
-    /// The servers.
-    #[command(flatten)]
-    pub sources: DlqSources,
 }
 
 fn place(text: &str) -> Result<(i32, i64), String> {

@@ -1,6 +1,7 @@
 //! Gathers items until there are enough of them or the first has waited long enough.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A batcher. The clock comes in with every call, and so does the size of a batch: a budget may change it.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! From the bytes of a Kafka record to an admission, or to the cause why there is none.
 
-use crate::consume::ports::Cause;
+use super::ports::RejectReason;
 use crate::timestamp;
 use dropgate_shared::record::AdmissionRecord;
 use time::PrimitiveDateTime;
@@ -17,14 +17,14 @@ pub struct Admission {
 /// Reads a record's value.
 ///
 /// # Errors
-/// [`Cause`]: the record is poison, whoever reads it.
-pub fn decode(payload: &[u8]) -> Result<Admission, Cause> {
-    let record =
-        AdmissionRecord::decode(payload).map_err(|error| Cause { label: error.label(), text: error.to_string() })?;
+/// [`RejectReason`]: the record is poison, whoever reads it.
+pub fn decode(payload: &[u8]) -> Result<Admission, RejectReason> {
+    let record = AdmissionRecord::decode(payload)
+        .map_err(|error| RejectReason { label: error.label(), text: error.to_string() })?;
     match timestamp::from_ms(record.admitted_at) {
         Some(admitted_at) => Ok(Admission { record, admitted_at }),
-        None => Err(Cause {
-            label: "malformed",
+        None => Err(RejectReason {
+            label: RejectReason::MALFORMED,
             text: format!("malformed: admitted_at {} lies beyond the year 9999", record.admitted_at),
         }),
     }

@@ -1,6 +1,6 @@
-//! What the loop needs from the world outside, as ports, and what crosses them.
+//! What the loop needs from the systems around it, and what crosses these ports.
 
-use crate::consume::decode::Admission;
+use super::decode::Admission;
 use dropgate_shared::claim::ClaimEntry;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::ids::{CampaignId, Slot, UserId};
@@ -9,67 +9,28 @@ use std::future::Future;
 /// A Kafka record as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// Partition of the topic.
     pub partition: i32,
-    /// Offset in the partition.
     pub offset: i64,
-    /// Key, if it has one.
     pub key: Option<Vec<u8>>,
-    /// Value; empty where there is none.
+    /// The value; empty where there is none.
     pub payload: Vec<u8>,
     /// Whether an operator has sent it again (`dlq replay`).
     pub replayed: bool,
 }
 
-/// Label of a record whose campaign MySQL does not know. MySQL is written before Redis, so such a
-/// database is most likely the wrong one or not yet restored: the obligation does not end with the dead
-/// letter, and the sweeper sends the claim again.
-pub const UNKNOWN_CAMPAIGN: &str = "unknown_campaign";
-
-/// Why a record can never become a row as it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cause {
-    /// Stable label for headers, logs and metrics.
-    pub label: &'static str,
-    /// The same for a human. May quote the record: it goes to the dead letter, never to a log.
-    pub text: String,
-}
-
-/// What became of an admission once its transaction is committed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// A coupon row was written, under this slot.
-    Issued {
-        /// The slot that MySQL settled on.
-        slot: Slot,
-    },
-    /// The user's coupon row existed before (I6).
-    Already {
-        /// The slot of that row.
-        slot: Slot,
-    },
-    /// A refusal row exists: no slot was left under the newest allotment.
-    Refused {
-        /// The slot that Redis had proposed.
-        slot: Slot,
-    },
-    /// No row can be written. The record belongs into the dead-letter topic.
-    Poison(Cause),
-}
-
 /// Where the records come from.
-pub trait Intake {
+pub trait RecordSource {
     /// The next record. Dropping the future loses none.
     ///
     /// # Errors
-    /// [`Fault`]; one that says no retry means that this intake will never deliver again.
+    /// [`Fault`]; one that says no retry means that this source will never deliver again.
     fn recv(&self) -> impl Future<Output = Result<Delivery, Fault>>;
 
-    /// Takes note of partitions that were taken away since the last call: nothing received from them
+    /// Takes note of partitions that were revoked since the last call: nothing received from them
     /// before may move their offset any more.
     fn revoked(&self) -> Vec<i32>;
 
-    /// Stops the flow of records. [`Intake::recv`] must still be called, and may still yield one.
+    /// Stops the flow of records. [`RecordSource::recv`] must still be called, and may still yield one.
     fn pause(&self);
 
     /// Lets the records flow again.
@@ -91,40 +52,70 @@ pub trait Intake {
 /// A member's part of the topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Partitions {
-    /// Those that are assigned to this member.
+    /// Partitions that are assigned to this member.
     pub owned: usize,
-    /// Those that there are.
+    /// Partitions of the topic.
     pub all: usize,
 }
 
 /// Where the rows go.
-pub trait Ledger {
+pub trait CouponStore {
     /// Writes a batch in one transaction. On `Ok`, one outcome an admission, in their order, and all
     /// of them durable.
     ///
     /// # Errors
     /// [`Fault`]: nothing is known to be written, and the whole batch may be handed in again (I6).
-    fn persist(&self, admissions: &[Admission]) -> impl Future<Output = Result<Vec<Outcome>, Fault>>;
+    fn persist(&self, admissions: &[&Admission]) -> impl Future<Output = Result<Vec<ClaimOutcome>, Fault>>;
+}
+
+/// What became of an admission once its transaction is committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClaimOutcome {
+    /// A coupon row was written, under this slot.
+    Issued { slot: Slot },
+    /// The user's coupon row existed before (I6), under this slot.
+    Already { slot: Slot },
+    /// A refusal row exists: no slot was left under the newest allotment. `slot` is the one that Redis had proposed.
+    Refused { slot: Slot },
+    /// No row can be written. The record belongs into the dead-letter topic.
+    Rejected(RejectReason),
+}
+
+/// Why a record can never become a row as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectReason {
+    /// Stable label for headers, logs and metrics.
+    pub label: &'static str,
+    /// The same for a human. May quote the record: it goes to the dead letter, never to a log.
+    pub text: String,
+}
+
+impl RejectReason {
+    /// The record is no admission.
+    pub const MALFORMED: &'static str = "malformed";
+    /// A value that the database does not take.
+    pub const DATA: &'static str = "data";
+    /// MySQL has no such campaign. MySQL is written before Redis, so such a database is most likely the wrong one or
+    /// not yet restored: the outbox entry does not end with the dead letter, and the sweeper sends the claim again.
+    pub const UNKNOWN_CAMPAIGN: &'static str = "unknown_campaign";
 }
 
 /// Where the records go that can never become a row.
 pub trait DeadLetters {
     /// Sends them all. One result a record, in their order; `Ok` once the broker has acknowledged it.
-    fn bury(&self, letters: &[(&Delivery, &Cause)]) -> impl Future<Output = Vec<Result<(), Fault>>>;
+    fn publish(&self, records: &[(&Delivery, &RejectReason)]) -> impl Future<Output = Vec<Result<(), Fault>>>;
 }
 
-/// A settled claim, to be told to Redis.
+/// A settled claim, to be written to Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confirmation {
-    /// The campaign.
     pub campaign: CampaignId,
-    /// The user.
     pub user: UserId,
     /// What the user's entry becomes.
     pub entry: ClaimEntry,
 }
 
-/// Where settled claims are told.
+/// Where settled claims are confirmed.
 pub trait Confirmations {
     /// Takes what it can without waiting. What is lost here is sent again by the outbox, and
     /// confirmed when it arrives again.

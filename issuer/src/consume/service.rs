@@ -1,23 +1,24 @@
 //! The loop: take a batch, settle every record of it, and only then move the offsets (I7).
 
-use crate::backoff::{Outage, random};
-use crate::consume::budget::{Budget, Change, WriteBudget, Written};
-use crate::consume::decode::Admission;
-use crate::consume::inbox::{Desk, GivenUp, Next, Taken};
-use crate::consume::ports::{
-    Cause, Confirmation, Confirmations, DeadLetters, Delivery, Intake, Ledger, Outcome, UNKNOWN_CAMPAIGN,
+use super::budget::{Budget, Change, WriteBudget, Written};
+use super::decode::Admission;
+use super::inbox::{GivenUp, Inbox, Next, Received};
+use super::ports::{
+    ClaimOutcome, Confirmation, Confirmations, CouponStore, DeadLetters, Delivery, RecordSource, RejectReason,
 };
-use crate::consume::traces::Traces;
+use super::traces::{BatchTrace, Traces};
+use crate::backoff::{Backoff, Jitter, OutageLog};
 use crate::health::Health;
-use crate::metrics::{Metrics, Reason};
+use crate::metrics::{Metrics, ReasonLabel};
 use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
-use dropgate_shared::fault::Fault;
+use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::ids::Slot;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-/// How often the progress is told while there is any.
+/// How often the progress is logged while there is any.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
 /// What the service has done since its start.
@@ -37,8 +38,8 @@ pub struct Counts {
 
 /// How much at a time, and how fast.
 #[derive(Debug, Clone, Copy)]
-pub struct Pace {
-    /// Records in one transaction at most, and in hand.
+pub struct Limits {
+    /// Records in one transaction at most, and in the inbox.
     pub batch_records: usize,
     /// How long the first record of a batch waits for others.
     pub linger: Duration,
@@ -53,40 +54,31 @@ pub struct Pace {
 pub enum Step {
     /// Yes.
     Again,
-    /// No: a stop was asked for, and what could be finished is finished.
+    /// No: a stop was requested, and what could be finished is finished.
     Stopped,
 }
 
 /// Why the service cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// The intake will never deliver again.
+    /// The source will never deliver again.
     #[error(transparent)]
-    Intake(#[from] Fault),
+    Source(#[from] Fault),
     /// Too many records in a row can never become rows.
     #[error(
         "{limit} records in a row can never become rows, the last one for \"{label}\" (partition {partition}, \
-         offset {offset}). That is no bad record but a wrong topic, database or version: mend it and start again. \
-         Nothing is lost: fewer than {limit} of them are in the dead-letter topic, from where `issuer dlq replay` sends \
-         them again, and the others are still in their own. To send all of them there, start with \
-         --dead-letter-limit 0"
+         offset {offset}). The cause is not a bad record but a wrong topic, database or version: correct it and start \
+         again. Nothing is lost: fewer than {limit} of them are in the dead-letter topic, from where \
+         `issuer dlq replay` sends them again, and the others are still in their own topic. To send all of them to the \
+         dead-letter topic, start with --dead-letter-limit 0"
     )]
-    DeadLetters {
-        /// How many were allowed.
-        limit: u32,
-        /// The last one's cause.
-        label: &'static str,
-        /// Its partition.
-        partition: i32,
-        /// Its offset.
-        offset: i64,
-    },
+    DeadLetters { limit: u32, label: &'static str, partition: i32, offset: i64 },
 }
 
-/// The service.
-pub struct Service<I, L, D, C> {
-    desk: Desk<I>,
-    ledger: L,
+/// The service over its ports: `R` delivers records, `S` writes rows, `D` takes dead letters, `C` takes confirmations.
+pub struct Service<R, S, D, C> {
+    inbox: Inbox<R>,
+    store: S,
     dead_letters: D,
     confirmations: C,
     budget: Budget,
@@ -95,10 +87,13 @@ pub struct Service<I, L, D, C> {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     traces: Traces,
+    jitter: Jitter,
     counts: Counts,
-    told: (Instant, Counts),
+    /// When the progress was last logged, and the counts at that time.
+    logged: (Instant, Counts),
 }
 
+/// Why a batch is not settled.
 enum Unsettled {
     GivenUp,
     Failed(ServiceError),
@@ -110,28 +105,37 @@ impl From<GivenUp> for Unsettled {
     }
 }
 
-impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C> {
+/// A record of the batch in hand whose admission, if it holds one, is committed.
+struct InHand {
+    delivery: Delivery,
+    /// Why it goes to the dead-letter topic, if it does.
+    rejected: Option<RejectReason>,
+}
+
+impl<R: RecordSource, S: CouponStore, D: DeadLetters, C: Confirmations> Service<R, S, D, C> {
     /// A service over its ports. It ends when `stop` becomes true.
     pub fn new(
-        (intake, ledger, dead_letters, confirmations): (I, L, D, C),
-        pace: Pace,
+        (source, store, dead_letters, confirmations): (R, S, D, C),
+        limits: Limits,
         (health, metrics, traces): (Arc<Health>, Arc<Metrics>, Traces),
+        jitter: Jitter,
         stop: watch::Receiver<bool>,
     ) -> Self {
         let now = Instant::now();
         Self {
-            desk: Desk::new(intake, pace.batch_records, pace.linger, stop, Arc::clone(&health)),
-            ledger,
+            inbox: Inbox::new(source, limits.batch_records, limits.linger, stop, Arc::clone(&health)),
+            store,
             dead_letters,
             confirmations,
-            budget: Budget::new(pace.budget, pace.batch_records, now),
-            dead_letter_limit: pace.dead_letter_limit,
+            budget: Budget::new(limits.budget, limits.batch_records, now),
+            dead_letter_limit: limits.dead_letter_limit,
             dead_letters_in_a_row: 0,
             health,
             metrics,
             traces,
+            jitter,
             counts: Counts::default(),
-            told: (now, Counts::default()),
+            logged: (now, Counts::default()),
         }
     }
 
@@ -142,8 +146,8 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
     }
 
     /// Gives the ports back, to be closed in order.
-    pub fn into_ports(self) -> (I, L, D, C) {
-        (self.desk.into_intake(), self.ledger, self.dead_letters, self.confirmations)
+    pub fn into_ports(self) -> (R, S, D, C) {
+        (self.inbox.into_source(), self.store, self.dead_letters, self.confirmations)
     }
 
     /// Waits for a batch and settles it.
@@ -151,143 +155,149 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
     /// # Errors
     /// [`ServiceError`]; what was settled before is stored.
     pub async fn step(&mut self) -> Result<Step, ServiceError> {
-        self.look_at_share();
+        self.update_share();
         let begun = Instant::now();
         let (size, not_before) = (self.budget.batch(begun), self.budget.next_at());
-        let next = self.desk.gather(size, not_before, self.told.0 + PROGRESS_EVERY).await?;
+        let next = self.inbox.next_batch(size, not_before, self.logged.0 + PROGRESS_EVERY).await?;
         let now = Instant::now();
-        if self.desk.has_any() {
+        if self.inbox.has_any() {
             Metrics::add_seconds(
                 &self.metrics.budget_wait_seconds,
                 now.min(not_before).saturating_duration_since(begun),
             );
         }
         // A partition may have come or gone during the wait.
-        self.look_at_share();
-        // With the stop goes the last batch, if the budget allows it; the rest comes to somebody else.
+        self.update_share();
+        // With the stop goes the last batch, if the budget allows it; the rest goes to other members.
         if next == Next::Batch || (next == Next::Stop && not_before <= now) {
-            let batch = self.desk.batch(self.budget.batch(now));
+            let batch = self.inbox.batch(self.budget.batch(now));
             match if batch.is_empty() { Ok(()) } else { self.settle(batch).await } {
                 Ok(()) => {}
                 Err(Unsettled::GivenUp) => {
-                    return self.desk.fatal().map_or(Ok(Step::Stopped), |fault| Err(fault.into()));
+                    return self.inbox.fatal().map_or(Ok(Step::Stopped), |fault| Err(fault.into()));
                 }
                 Err(Unsettled::Failed(error)) => return Err(error),
             }
         }
-        self.tell_progress();
+        self.log_progress();
         Ok(if next == Next::Stop { Step::Stopped } else { Step::Again })
     }
 
-    /// Sees to it that every record of the batch is a row, a refusal or an acknowledged dead letter,
-    /// however long that takes; then moves the offsets and tells Redis.
-    async fn settle(&mut self, batch: Vec<Taken>) -> Result<(), Unsettled> {
+    /// Sees to it that every record of the batch is a row, a refusal or an acknowledged dead letter, however long that
+    /// takes; then moves the offsets and confirms to Redis. The order is what the promises rest on: rows before dead
+    /// letters, since the database may reject what could be decoded; both before the offsets (I7); Redis last, since
+    /// nothing depends on it (what it misses is sent again).
+    async fn settle(&mut self, batch: Vec<Received>) -> Result<(), Unsettled> {
         self.metrics.batch_records.observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
-        let mut traced = self.traces.batch(batch.len());
-        let mut deliveries = Vec::with_capacity(batch.len());
-        let mut admissions = Vec::with_capacity(batch.len());
-        let mut owners = Vec::with_capacity(batch.len());
-        let mut poison = Vec::new();
-        for (index, Taken { delivery, decoded }) in batch.into_iter().enumerate() {
-            deliveries.push(delivery);
-            match decoded {
-                Ok(admission) => {
-                    admissions.push(admission);
-                    owners.push(index);
-                }
-                // What it says of a user is not to be trusted, so Redis hears nothing: the outbox still
-                // holds the obligation and sends a sound record.
-                Err(cause) => poison.push((index, cause)),
-            }
-        }
-
+        let mut trace = self.traces.batch(batch.len());
+        let admissions: Vec<&Admission> = batch.iter().filter_map(|received| received.decoded.as_ref().ok()).collect();
         let mut outcomes = Vec::new();
         if !admissions.is_empty() {
-            let begun = SystemTime::now();
+            trace.write_begins();
             outcomes = self.persist(&admissions).await?;
-            traced.written(begun);
+            trace.write_ended();
         }
         let mut confirmations = Vec::with_capacity(outcomes.len());
-        for ((admission, index), outcome) in admissions.into_iter().zip(owners).zip(outcomes) {
-            let mut heals = false;
-            let (slot, status, told) = match outcome {
-                Outcome::Issued { slot } => {
-                    self.counts.issued += 1;
-                    self.metrics.issued.inc();
-                    if slot != admission.record.slot {
-                        self.metrics.moved.inc();
-                    }
-                    (slot, ClaimStatus::Issued, "issued")
+        let mut records = Vec::with_capacity(batch.len());
+        let mut outcomes = outcomes.into_iter();
+        for Received { delivery, decoded } in batch {
+            let rejected = match decoded {
+                Ok(admission) => {
+                    // `persist` returns an outcome for each admission. Without one no offset may move.
+                    let outcome = outcomes.next().ok_or(Unsettled::GivenUp)?;
+                    self.note(admission, outcome, &delivery, &mut trace, &mut confirmations)
                 }
-                Outcome::Already { slot } => {
-                    self.counts.already += 1;
-                    self.metrics.already.inc();
-                    (slot, ClaimStatus::Issued, "already")
-                }
-                Outcome::Refused { slot } => {
-                    self.counts.refused += 1;
-                    self.metrics.refused.inc();
-                    (slot, ClaimStatus::Refused, "refused")
-                }
-                Outcome::Poison(cause) => {
-                    heals = cause.label == UNKNOWN_CAMPAIGN;
-                    poison.push((index, cause));
-                    (admission.record.slot, ClaimStatus::DeadLettered, "dead_lettered")
-                }
+                // What it says of a user is not to be trusted, so Redis is not changed: the outbox still
+                // holds the entry and sends a valid record.
+                Err(reason) => Some(reason),
             };
-            if let Some(delivery) = deliveries.get(index) {
-                traced.record(&admission.record, delivery, slot, told);
-            }
-            if !heals {
-                confirmations.push(confirmation(admission, slot, status));
-            }
+            records.push(InHand { delivery, rejected });
         }
-        poison.sort_unstable_by_key(|(index, _)| *index);
-        self.count_in_a_row(&deliveries, &poison).map_err(Unsettled::Failed)?;
-        self.bury(&deliveries, &poison).await?;
+        self.count_in_a_row(&records).map_err(Unsettled::Failed)?;
+        self.publish_dead_letters(&records).await?;
 
-        let records = deliveries.len() as u64;
-        self.counts.records += records;
-        self.metrics.records.inc_by(records);
-        self.counts.dead_letters += poison.len() as u64;
-        for (_, cause) in &poison {
-            self.metrics.dead_letters.get_or_create(&Reason { reason: cause.label }).inc();
+        self.counts.records += records.len() as u64;
+        self.metrics.records.inc_by(records.len() as u64);
+        for reason in records.iter().filter_map(|record| record.rejected.as_ref()) {
+            self.counts.dead_letters += 1;
+            self.metrics.dead_letters.get_or_create(&ReasonLabel { reason: reason.label }).inc();
         }
-        if let Err(fault) = self.desk.settled(&deliveries) {
+        if let Err(fault) = self.inbox.settled(records.iter().map(|record| &record.delivery)) {
             tracing::warn!(label = fault.label, "{fault}");
         }
         if !confirmations.is_empty() {
             self.confirmations.offer(confirmations);
         }
-        traced.end();
+        trace.end();
         Ok(())
     }
 
-    async fn persist(&mut self, admissions: &[Admission]) -> Result<Vec<Outcome>, GivenUp> {
-        let mut outage = Outage::default();
+    /// Counts what became of an admission, and adds what Redis is to know. Returns why it goes to the dead-letter
+    /// topic, if it does.
+    fn note(
+        &mut self,
+        admission: Admission,
+        outcome: ClaimOutcome,
+        delivery: &Delivery,
+        trace: &mut BatchTrace,
+        confirmations: &mut Vec<Confirmation>,
+    ) -> Option<RejectReason> {
+        let (slot, status, label, rejected) = match outcome {
+            ClaimOutcome::Issued { slot } => {
+                self.counts.issued += 1;
+                self.metrics.issued.inc();
+                if slot != admission.record.slot {
+                    self.metrics.moved.inc();
+                }
+                (slot, ClaimStatus::Issued, "issued", None)
+            }
+            ClaimOutcome::Already { slot } => {
+                self.counts.already += 1;
+                self.metrics.already.inc();
+                (slot, ClaimStatus::Issued, "already", None)
+            }
+            ClaimOutcome::Refused { slot } => {
+                self.counts.refused += 1;
+                self.metrics.refused.inc();
+                (slot, ClaimStatus::Refused, "refused", None)
+            }
+            ClaimOutcome::Rejected(reason) => {
+                (admission.record.slot, ClaimStatus::DeadLettered, "dead_lettered", Some(reason))
+            }
+        };
+        trace.record(&admission.record, delivery, slot, label);
+        // Of an unknown campaign the outbox entry stays: see there.
+        if rejected.as_ref().is_none_or(|reason| reason.label != RejectReason::UNKNOWN_CAMPAIGN) {
+            confirmations.push(confirmation(admission, slot, status));
+        }
+        rejected
+    }
+
+    async fn persist(&mut self, admissions: &[&Admission]) -> Result<Vec<ClaimOutcome>, GivenUp> {
+        let (mut backoff, mut outage) = (Backoff::default(), OutageLog::default());
         let mut counted_to = Instant::now();
         loop {
             let begun = Instant::now();
-            let answer = self.desk.attend(self.ledger.persist(admissions)).await?;
+            let answer = self.inbox.run_while_polling(self.store.persist(admissions)).await?;
             let now = Instant::now();
             let fault = match answer {
                 Ok(outcomes) if outcomes.len() == admissions.len() => {
                     self.health.database(true);
-                    if let Some(lasted) = outage.answered(now) {
+                    if let Some(lasted) = outage.succeeded(now) {
                         Metrics::add_seconds(
                             &self.metrics.database_outage_seconds,
                             now.saturating_duration_since(counted_to),
                         );
-                        tell_over("the database is back", lasted);
+                        log_end("the database is back", lasted);
                     }
                     self.count_written(admissions, &outcomes, now.saturating_duration_since(begun), now);
                     return Ok(outcomes);
                 }
-                Ok(_) => Fault::unknown(dropgate_shared::fault::Source::MySql, "incomplete", "outcomes are missing"),
+                Ok(_) => Fault::unknown(Source::MySql, "incomplete", "outcomes are missing"),
                 Err(fault) => fault,
             };
             self.health.database(false);
-            self.metrics.database_faults.get_or_create(&Reason { reason: fault.label }).inc();
+            self.metrics.database_faults.get_or_create(&ReasonLabel { reason: fault.label }).inc();
             Metrics::add_seconds(&self.metrics.database_outage_seconds, now.saturating_duration_since(counted_to));
             counted_to = now;
             if outage.failed(fault.label, now) {
@@ -297,20 +307,20 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
                     "no rows can be written; waiting, nothing is lost: {fault}"
                 );
             }
-            self.desk.wait(outage.delay(random())).await?;
+            self.inbox.wait(backoff.next_delay(self.jitter.next())).await?;
         }
     }
 
-    fn count_written(&mut self, admissions: &[Admission], outcomes: &[Outcome], took: Duration, now: Instant) {
+    fn count_written(&mut self, admissions: &[&Admission], outcomes: &[ClaimOutcome], took: Duration, now: Instant) {
         self.metrics.commit_seconds.observe(took.as_secs_f64());
-        let as_proposed = |(admission, outcome): (&Admission, &Outcome)| matches!(outcome, Outcome::Issued { slot } if *slot == admission.record.slot);
+        let as_proposed = |(admission, outcome): (&&Admission, &ClaimOutcome)| matches!(outcome, ClaimOutcome::Issued { slot } if *slot == admission.record.slot);
         let clean = admissions.iter().zip(outcomes).all(as_proposed);
-        let count = |is: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| is(outcome)).count();
-        let rows = count(|outcome| matches!(outcome, Outcome::Issued { .. } | Outcome::Refused { .. }));
-        let looked_up = count(|outcome| matches!(outcome, Outcome::Already { .. }));
+        let count = |is: fn(&ClaimOutcome) -> bool| outcomes.iter().filter(|outcome| is(outcome)).count();
+        let rows = count(|outcome| matches!(outcome, ClaimOutcome::Issued { .. } | ClaimOutcome::Refused { .. }));
+        let looked_up = count(|outcome| matches!(outcome, ClaimOutcome::Already { .. }));
         match self.budget.wrote(Written { rows, looked_up, took, clean }, now) {
             Some(Change::Slowed) => {
-                tracing::info!("the database is busy with others: writing more slowly (WRITE_BUDGET=auto)");
+                tracing::info!("the database is busy with other work: writing more slowly (WRITE_BUDGET=auto)");
             }
             Some(Change::Recovered) => tracing::info!("the database is quiet: writing at full pace again"),
             None => {}
@@ -321,14 +331,13 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
 
     /// One bad record is a bad record; a long row of them is a wrong topic, database or version, and
     /// nothing that the dead-letter topic should be filled with.
-    fn count_in_a_row(&mut self, deliveries: &[Delivery], poison: &[(usize, Cause)]) -> Result<(), ServiceError> {
-        let mut poison = poison.iter().peekable();
-        for (index, delivery) in deliveries.iter().enumerate() {
-            let Some((_, cause)) = poison.next_if(|(at, _)| *at == index) else {
+    fn count_in_a_row(&mut self, records: &[InHand]) -> Result<(), ServiceError> {
+        for InHand { delivery, rejected } in records {
+            let Some(reason) = rejected else {
                 self.dead_letters_in_a_row = 0;
                 continue;
             };
-            // Somebody tries whether they are mended: no news about the topic.
+            // An operator tries whether the cause is gone: no news about the topic.
             if delivery.replayed {
                 continue;
             }
@@ -336,7 +345,7 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
             if self.dead_letter_limit > 0 && self.dead_letters_in_a_row >= self.dead_letter_limit {
                 return Err(ServiceError::DeadLetters {
                     limit: self.dead_letter_limit,
-                    label: cause.label,
+                    label: reason.label,
                     partition: delivery.partition,
                     offset: delivery.offset,
                 });
@@ -345,20 +354,20 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
         Ok(())
     }
 
-    async fn bury(&mut self, deliveries: &[Delivery], poison: &[(usize, Cause)]) -> Result<(), GivenUp> {
-        let mut letters: Vec<(&Delivery, &Cause)> =
-            poison.iter().filter_map(|(index, cause)| Some((deliveries.get(*index)?, cause))).collect();
-        for (delivery, cause) in &letters {
+    async fn publish_dead_letters(&mut self, records: &[InHand]) -> Result<(), GivenUp> {
+        let mut letters: Vec<(&Delivery, &RejectReason)> =
+            records.iter().filter_map(|record| Some((&record.delivery, record.rejected.as_ref()?))).collect();
+        for (delivery, reason) in &letters {
             tracing::warn!(
                 partition = delivery.partition,
                 offset = delivery.offset,
-                cause = cause.label,
+                cause = reason.label,
                 "a record can never become a row; it goes to the dead-letter topic"
             );
         }
-        let mut outage = Outage::default();
+        let (mut backoff, mut outage) = (Backoff::default(), OutageLog::default());
         while !letters.is_empty() {
-            let results = self.desk.attend(self.dead_letters.bury(&letters)).await?;
+            let results = self.inbox.run_while_polling(self.dead_letters.publish(&letters)).await?;
             let mut fault = None;
             let mut results = results.into_iter();
             letters.retain(|_| match results.next() {
@@ -378,29 +387,29 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
                 let detail = fault.map_or_else(String::new, |fault| fault.to_string());
                 tracing::warn!(label, records = letters.len(), "dead letters are not acknowledged; waiting: {detail}");
             }
-            self.desk.wait(outage.delay(random())).await?;
+            self.inbox.wait(backoff.next_delay(self.jitter.next())).await?;
         }
-        if let Some(lasted) = outage.answered(Instant::now()) {
-            tell_over("the dead-letter topic is back", lasted);
+        if let Some(lasted) = outage.succeeded(Instant::now()) {
+            log_end("the dead-letter topic is back", lasted);
         }
         Ok(())
     }
 
-    fn look_at_share(&mut self) {
-        let partitions = self.desk.intake().partitions();
+    fn update_share(&mut self) {
+        let partitions = self.inbox.source().partitions();
         self.budget.share(partitions.owned, partitions.all);
         self.metrics.partitions.set(i64::try_from(partitions.owned).unwrap_or(i64::MAX));
         self.metrics.budget_share.set(self.budget.part());
         self.metrics.budget_rows_per_second.set(self.budget.rows_per_second().unwrap_or(f64::INFINITY));
     }
 
-    fn tell_progress(&mut self) {
+    fn log_progress(&mut self) {
         let now = Instant::now();
-        let (at, before) = self.told;
+        let (at, before) = self.logged;
         if now.saturating_duration_since(at) < PROGRESS_EVERY {
             return;
         }
-        self.told = (now, self.counts);
+        self.logged = (now, self.counts);
         let records = self.counts.records - before.records;
         if records > 0 {
             tracing::info!(
@@ -409,7 +418,7 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
                 already = self.counts.already - before.already,
                 refused = self.counts.refused - before.refused,
                 dead_letters = self.counts.dead_letters - before.dead_letters,
-                lag = self.desk.intake().lag(),
+                lag = self.inbox.source().lag(),
                 "progress of the last {} s",
                 now.saturating_duration_since(at).as_secs()
             );
@@ -417,7 +426,7 @@ impl<I: Intake, L: Ledger, D: DeadLetters, C: Confirmations> Service<I, L, D, C>
     }
 }
 
-fn tell_over(what: &str, lasted: Duration) {
+fn log_end(what: &str, lasted: Duration) {
     tracing::info!(after_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX), "{what}");
 }
 

@@ -5,7 +5,7 @@
 //! A record without a trace has no span of its own. Spans are best effort: they wait in a bounded queue,
 //! and those that do not fit are dropped. No span holds a user id.
 
-use crate::consume::ports::Delivery;
+use super::ports::Delivery;
 use dropgate_shared::ids::Slot;
 use dropgate_shared::names::TOPIC;
 use dropgate_shared::record::AdmissionRecord;
@@ -61,15 +61,15 @@ impl Traces {
 
     /// A batch of so many records is begun.
     #[must_use]
-    pub fn batch(&self, records: usize) -> Batch {
+    pub fn batch(&self, records: usize) -> BatchTrace {
         let batch = |Destination { tracer, .. }: &Destination| Traced {
             tracer: tracer.clone(),
             begun: SystemTime::now(),
             records,
-            written: None,
+            write: (None, None),
             spans: Vec::new(),
         };
-        Batch(self.0.as_ref().map(batch))
+        BatchTrace(self.0.as_ref().map(batch))
     }
 
     /// Sends what is left.
@@ -85,22 +85,30 @@ impl Traces {
 
 /// The spans of one batch. Does nothing where nobody collects them.
 #[derive(Debug)]
-pub struct Batch(Option<Traced>);
+pub struct BatchTrace(Option<Traced>);
 
 #[derive(Debug)]
 struct Traced {
     tracer: SdkTracer,
     begun: SystemTime,
     records: usize,
-    written: Option<(SystemTime, SystemTime)>,
+    /// When the write began and ended.
+    write: (Option<SystemTime>, Option<SystemTime>),
     spans: Vec<(Context, SpanBuilder)>,
 }
 
-impl Batch {
-    /// The write that began at `begun` has succeeded.
-    pub fn written(&mut self, begun: SystemTime) {
+impl BatchTrace {
+    /// The write begins.
+    pub fn write_begins(&mut self) {
         if let Some(traced) = &mut self.0 {
-            traced.written = Some((begun, SystemTime::now()));
+            traced.write.0 = Some(SystemTime::now());
+        }
+    }
+
+    /// The write has succeeded.
+    pub fn write_ended(&mut self) {
+        if let Some(traced) = &mut self.0 {
+            traced.write.1 = Some(SystemTime::now());
         }
     }
 
@@ -124,7 +132,7 @@ impl Batch {
 
     /// The batch is settled.
     pub fn end(self) {
-        let Some(Traced { tracer, begun, records, written, spans }) = self.0 else { return };
+        let Some(Traced { tracer, begun, records, write, spans }) = self.0 else { return };
         let now = SystemTime::now();
         let count = i64::try_from(records).unwrap_or(i64::MAX);
         let batch = process(&tracer)
@@ -132,7 +140,7 @@ impl Batch {
             .with_attributes([KeyValue::new("messaging.batch.message_count", count)])
             .start_with_context(&tracer, &Context::new());
         let context = Context::new().with_span(batch);
-        if let Some((begun, ended)) = written {
+        if let (Some(begun), Some(ended)) = write {
             let write = tracer.span_builder("INSERT coupons").with_kind(SpanKind::Client).with_start_time(begun);
             let write = write.with_attributes([KeyValue::new("db.system.name", "mysql")]);
             write.start_with_context(&tracer, &context).end_with_timestamp(ended);
@@ -164,7 +172,8 @@ mod tests {
         let exporter = InMemorySpanExporter::default();
         let traces = Traces::by(SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build());
         let mut batch = traces.batch(records.len());
-        batch.written(SystemTime::now());
+        batch.write_begins();
+        batch.write_ended();
         let (campaign, user, slot) = (CampaignId::parse("c"), UserId::parse("u"), Slot::new(7).unwrap());
         let mut record =
             AdmissionRecord { campaign: campaign.unwrap(), user: user.unwrap(), slot, admitted_at: 5, trace: None };
@@ -202,7 +211,8 @@ mod tests {
     fn nothing_is_kept_where_nobody_collects() {
         let traces = Traces::default();
         let mut batch = traces.batch(1);
-        batch.written(SystemTime::now());
+        batch.write_begins();
+        batch.write_ended();
         assert!(batch.0.is_none());
         batch.end();
     }

@@ -1,4 +1,4 @@
-//! The Kafka consumer behind [`Intake`].
+//! The Kafka consumer behind [`RecordSource`].
 //!
 //! Offsets: librdkafka commits, every second, what was *stored*, and we store what is settled. So
 //! `enable.auto.offset.store` is off: with it on, a crash loses what was delivered and not written.
@@ -10,11 +10,11 @@
 //! Liveness: rebalances and `max.poll.interval.ms` are served only while the stream is polled. The
 //! loop polls whatever it waits for (see [`crate::consume::inbox`]), a second of patience at most apart.
 
-use crate::consume::ports::{Delivery, Intake, Partitions};
-use crate::kafka::client;
-use crate::kafka::dead_letters::header;
-use crate::kafka::settings::KafkaSettings;
-use crate::metrics::{Metrics, Partition};
+use super::client;
+use super::ports::header;
+use super::settings::KafkaSettings;
+use crate::consume::ports::{Delivery, Partitions, RecordSource};
+use crate::metrics::{Metrics, PartitionLabel};
 use dropgate_shared::fault::{Fault, Source};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -34,7 +34,7 @@ const LEAVE_DEADLINE: Duration = Duration::from_secs(10);
 const LAG_UNKNOWN: u64 = u64::MAX;
 
 /// A member of the issuers' group.
-pub struct KafkaIntake {
+pub struct KafkaSource {
     consumer: Arc<StreamConsumer<Member>>,
     topic: String,
 }
@@ -49,7 +49,7 @@ struct Member {
     metrics: Arc<Metrics>,
 }
 
-impl KafkaIntake {
+impl KafkaSource {
     /// Joins the group and asks for a share of `topic`, which has `partitions` partitions (more of them
     /// are noticed).
     ///
@@ -124,7 +124,7 @@ impl KafkaIntake {
     }
 }
 
-impl Intake for KafkaIntake {
+impl RecordSource for KafkaSource {
     async fn recv(&self) -> Result<Delivery, Fault> {
         match self.consumer.recv().await {
             Ok(message) => Ok(Delivery {
@@ -199,7 +199,7 @@ impl ClientContext for Member {
             match u64::try_from(lag) {
                 Ok(lag) if owned.contains(id) => {
                     sum += lag;
-                    let gauge = self.metrics.lag.get_or_create_owned(&Partition { partition: *id });
+                    let gauge = self.metrics.lag.get_or_create_owned(&PartitionLabel { partition: *id });
                     gauge.set(i64::try_from(lag).unwrap_or(i64::MAX));
                 }
                 _ => {}
@@ -236,7 +236,7 @@ impl ConsumerContext for Member {
                 let mut owned = self.owned();
                 for partition in &partitions {
                     owned.remove(partition);
-                    self.metrics.lag.remove(&Partition { partition: *partition });
+                    self.metrics.lag.remove(&PartitionLabel { partition: *partition });
                 }
                 self.revoked.lock().unwrap_or_else(PoisonError::into_inner).extend(partitions);
             }

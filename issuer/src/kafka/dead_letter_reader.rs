@@ -1,14 +1,11 @@
 //! Reads the dead-letter topic from its beginning to its present end, without joining any group.
 
-use crate::cli::args::DlqFilter;
-use crate::kafka::client::{self, Logged};
-use crate::kafka::dead_letters::header;
-use crate::kafka::settings::KafkaSettings;
-use crate::store::mysql::replays::LetterKey;
+use super::client::{self, Logged};
+use super::ports::{DeadLetter, DeadLetterReader, header};
+use super::settings::KafkaSettings;
 use crate::timestamp;
 use dropgate_shared::fault::{Fault, Source};
-use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
-use dropgate_shared::record::AdmissionRecord;
+use dropgate_shared::names::DEAD_LETTER_TOPIC;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
@@ -23,104 +20,79 @@ pub const PAGE: usize = 500;
 /// A page is handed over before it holds more than this.
 const PAGE_BYTES: usize = 8 << 20;
 
-/// A dead letter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Letter {
-    /// Partition of the dead-letter topic.
-    pub partition: i32,
-    /// Offset there.
-    pub offset: i64,
-    /// When the record was given up.
-    pub dead_at: PrimitiveDateTime,
-    /// All headers, in their order.
-    pub headers: Vec<(String, Vec<u8>)>,
-    /// Key of the record.
-    pub key: Option<Vec<u8>>,
-    /// Payload of the record.
-    pub payload: Vec<u8>,
+fn read(message: &BorrowedMessage<'_>) -> DeadLetter {
+    let headers: Vec<(String, Vec<u8>)> = message
+        .headers()
+        .map(|headers| headers.iter().map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec())).collect())
+        .unwrap_or_default();
+    let sent_ms = message.timestamp().to_millis().and_then(|ms| u64::try_from(ms).ok());
+    let mut letter = DeadLetter {
+        partition: message.partition(),
+        offset: message.offset(),
+        dead_at: PrimitiveDateTime::MIN,
+        headers,
+        key: message.key().map(<[u8]>::to_vec),
+        payload: message.payload().map(<[u8]>::to_vec).unwrap_or_default(),
+    };
+    let given_up_ms = letter.header(header::TIME_MS).parse().ok().or(sent_ms);
+    if let Some(dead_at) = given_up_ms.and_then(timestamp::from_ms).or_else(|| timestamp::from_ms(0)) {
+        letter.dead_at = dead_at;
+    }
+    letter
 }
 
-impl Letter {
-    fn of(message: &BorrowedMessage<'_>) -> Self {
-        let headers: Vec<(String, Vec<u8>)> = message
-            .headers()
-            .map(|headers| headers.iter().map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec())).collect())
-            .unwrap_or_default();
-        let text =
-            |name: &str| headers.iter().find(|(key, _)| key == name).map(|(_, value)| String::from_utf8_lossy(value));
-        let told_ms = text(header::TIME_MS).and_then(|text| text.parse::<u64>().ok());
-        let sent_ms = message.timestamp().to_millis().and_then(|ms| u64::try_from(ms).ok());
-        let dead_at = told_ms.or(sent_ms).and_then(timestamp::from_ms).or_else(|| timestamp::from_ms(0));
-        Self {
-            partition: message.partition(),
-            offset: message.offset(),
-            dead_at: dead_at.unwrap_or(PrimitiveDateTime::MIN),
-            headers,
-            key: message.key().map(<[u8]>::to_vec),
-            payload: message.payload().map(<[u8]>::to_vec).unwrap_or_default(),
-        }
-    }
-
-    /// A header as text; empty where there is none.
-    #[must_use]
-    pub fn header(&self, name: &str) -> String {
-        let found = self.headers.iter().find(|(key, _)| key == name);
-        found.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
-    }
-
-    /// The topic that it came from.
-    #[must_use]
-    pub fn topic(&self) -> String {
-        Some(self.header(header::TOPIC)).filter(|topic| !topic.is_empty()).unwrap_or_else(|| TOPIC.to_owned())
-    }
-
-    /// What MySQL remembers a replay by.
-    #[must_use]
-    pub fn identity(&self) -> LetterKey {
-        (self.partition, self.offset, self.dead_at)
-    }
-
-    /// Campaign and user: from the payload, or else from the key `campaign/user`, which a malformed record
-    /// has too.
-    #[must_use]
-    pub fn claim(&self) -> (Option<String>, Option<String>) {
-        if let Ok(record) = AdmissionRecord::decode(&self.payload) {
-            return (Some(record.campaign.to_string()), Some(record.user.as_str().to_owned()));
-        }
-        let key = self.key.as_ref().map(|key| String::from_utf8_lossy(key).into_owned());
-        match key.as_ref().and_then(|key| key.split_once('/')) {
-            Some((campaign, user)) => (Some(campaign.to_owned()), Some(user.to_owned())),
-            None => (None, None),
-        }
-    }
-
-    /// Whether `filter` lets it through, `limit` aside.
-    #[must_use]
-    pub fn passes(&self, filter: &DlqFilter) -> bool {
-        filter.campaign.as_ref().is_none_or(|id| self.claim().0.as_deref() == Some(id.as_str()))
-            && filter.cause.as_ref().is_none_or(|cause| self.header(header::CAUSE) == *cause)
-            && filter.since.is_none_or(|since| self.dead_at >= since)
-            && filter.until.is_none_or(|until| self.dead_at < until)
-    }
+/// The [`DeadLetterReader`] on rdkafka.
+pub struct KafkaDeadLetterReader {
+    /// Absent while a page is read on another thread, and after that failed.
+    reading: Option<Reading>,
+    total: u64,
 }
 
-/// A reading of the topic.
-pub struct Reader {
+struct Reading {
     consumer: BaseConsumer<Logged>,
     /// Partition to where its end was when the reading began.
     ends: HashMap<i32, i64>,
-    total: u64,
 }
 
 // `Logged` is the context of every client here; a consumer that joins no group needs nothing more.
 impl rdkafka::consumer::ConsumerContext for Logged {}
 
-impl Reader {
-    /// Opens the topic. Blocks for some seconds at most.
+impl KafkaDeadLetterReader {
+    /// Opens the topic, or only the dead letter at one partition and offset of it.
     ///
     /// # Errors
     /// [`Fault`] if no broker answers, or there is no such topic.
-    pub fn open(settings: &KafkaSettings, only: Option<(i32, i64)>) -> Result<Self, Fault> {
+    pub async fn open(settings: &KafkaSettings, only: Option<(i32, i64)>) -> Result<Self, Fault> {
+        let settings = settings.clone();
+        let (reading, total) = blocking(move || Reading::open(&settings, only)).await?;
+        Ok(Self { reading: Some(reading), total })
+    }
+}
+
+impl DeadLetterReader for KafkaDeadLetterReader {
+    fn total(&self) -> u64 {
+        self.total
+    }
+
+    async fn page(&mut self) -> Result<Vec<DeadLetter>, Fault> {
+        let Some(mut reading) = self.reading.take() else { return Ok(Vec::new()) };
+        let (reading, page) = blocking(move || {
+            let page = reading.page()?;
+            Ok((reading, page))
+        })
+        .await?;
+        self.reading = Some(reading);
+        Ok(page)
+    }
+}
+
+async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
+    let cancelled = |_| Fault::unknown(Source::Kafka, "cancelled", "the reading was given up");
+    tokio::task::spawn_blocking(call).await.map_err(cancelled)?
+}
+
+impl Reading {
+    fn open(settings: &KafkaSettings, only: Option<(i32, i64)>) -> Result<(Self, u64), Fault> {
         let mut config = settings.client();
         config
             // assign() asks for a name although no group is joined.
@@ -158,20 +130,11 @@ impl Reader {
             }
         }
         consumer.assign(&assignment).map_err(failed)?;
-        Ok(Self { consumer, ends, total })
+        Ok((Self { consumer, ends }, total))
     }
 
-    /// How many letters there are, at most.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.total
-    }
-
-    /// The next letters; none at the end. Blocks.
-    ///
-    /// # Errors
-    /// [`Fault`] if the broker stops answering.
-    pub fn page(&mut self) -> Result<Vec<Letter>, Fault> {
+    /// Blocks.
+    fn page(&mut self) -> Result<Vec<DeadLetter>, Fault> {
         let mut letters = Vec::new();
         let (mut bytes, mut quiet_since) = (0, Instant::now());
         while !self.ends.is_empty() && letters.len() < PAGE && bytes < PAGE_BYTES {
@@ -191,7 +154,7 @@ impl Reader {
                     }
                     if message.offset() < end {
                         bytes += message.payload_len();
-                        letters.push(Letter::of(&message));
+                        letters.push(read(&message));
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {

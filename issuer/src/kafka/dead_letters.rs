@@ -1,37 +1,16 @@
 //! The producer of dead letters behind [`DeadLetters`].
 
-use crate::consume::ports::{Cause, DeadLetters, Delivery};
-use crate::kafka::client::{self, Logged};
-use crate::kafka::settings::KafkaSettings;
-use crate::timestamp;
+use super::client::{self, Logged};
+use super::ports::{DeadLetter, DeadLetterReplayer, header};
+use super::settings::KafkaSettings;
+use crate::consume::ports::{DeadLetters, Delivery, RejectReason};
+use crate::timestamp::Clock;
 use dropgate_shared::fault::Fault;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
 use rdkafka::types::RDKafkaErrorCode;
 use std::sync::{Mutex, PoisonError};
-
-/// Headers of a dead letter. Their names are a format: tools read them.
-pub mod header {
-    /// Topic that the record came from.
-    pub const TOPIC: &str = "dropgate.topic";
-    /// Its partition there, a number.
-    pub const PARTITION: &str = "dropgate.partition";
-    /// Its offset there, a number.
-    pub const OFFSET: &str = "dropgate.offset";
-    /// Stable label of the cause.
-    pub const CAUSE: &str = "dropgate.cause";
-    /// The cause for a human.
-    pub const CAUSE_TEXT: &str = "dropgate.cause_text";
-    /// Version of the issuer that gave up on it.
-    pub const ISSUER_VERSION: &str = "dropgate.issuer_version";
-    /// When, in ms since the epoch.
-    pub const TIME_MS: &str = "dropgate.time_ms";
-    /// Only where the letter holds no more than the beginning of the record: how many bytes the payload has.
-    pub const PAYLOAD_BYTES: &str = "dropgate.payload_bytes";
-    /// On a record that `dlq replay` has sent.
-    pub const REPLAYED: &str = "dropgate.replayed";
-}
 
 /// A cause may quote the record; it is cut after so many characters.
 const CAUSE_CHARACTERS: usize = 500;
@@ -46,6 +25,7 @@ pub struct KafkaDeadLetters {
     producer: Mutex<FutureProducer<Logged>>,
     source_topic: String,
     topic: String,
+    clock: Clock,
 }
 
 impl KafkaDeadLetters {
@@ -53,9 +33,9 @@ impl KafkaDeadLetters {
     ///
     /// # Errors
     /// [`Fault`] for settings that librdkafka refuses.
-    pub fn new(settings: KafkaSettings, source_topic: &str, topic: &str) -> Result<Self, Fault> {
+    pub fn new(settings: KafkaSettings, source_topic: &str, topic: &str, clock: Clock) -> Result<Self, Fault> {
         let producer = Mutex::new(producer(&settings)?);
-        Ok(Self { settings, producer, source_topic: source_topic.to_owned(), topic: topic.to_owned() })
+        Ok(Self { settings, producer, source_topic: source_topic.to_owned(), topic: topic.to_owned(), clock })
     }
 
     fn producer(&self) -> FutureProducer<Logged> {
@@ -78,9 +58,9 @@ impl KafkaDeadLetters {
 
 impl KafkaDeadLetters {
     /// Sends letters with at most `most` bytes of key and payload each.
-    async fn send(&self, letters: &[(&Delivery, &Cause)], most: usize) -> Vec<Result<(), KafkaError>> {
+    async fn send(&self, letters: &[(&Delivery, &RejectReason)], most: usize) -> Vec<Result<(), KafkaError>> {
         let producer = self.producer();
-        let time_ms = timestamp::to_ms(timestamp::now());
+        let time_ms = self.clock.now_ms();
         // All are handed over before the first is waited for.
         let sent: Vec<_> = letters
             .iter()
@@ -92,23 +72,28 @@ impl KafkaDeadLetters {
                 producer.send_result(record).map_err(|(error, _)| error)
             })
             .collect();
-        let mut results = Vec::with_capacity(letters.len());
-        for delivery in sent {
-            results.push(match delivery {
-                Ok(acknowledgement) => match acknowledgement.await {
-                    Ok(Ok(_)) => Ok(()),
-                    Ok(Err((error, _))) => Err(error),
-                    Err(_) => Err(KafkaError::Canceled),
-                },
-                Err(error) => Err(error),
-            });
-        }
-        results
+        acknowledged(sent).await
     }
 }
 
+/// Waits for the broker's answer to each.
+async fn acknowledged(sent: Vec<Result<DeliveryFuture, KafkaError>>) -> Vec<Result<(), KafkaError>> {
+    let mut results = Vec::with_capacity(sent.len());
+    for delivery in sent {
+        results.push(match delivery {
+            Ok(acknowledgement) => match acknowledgement.await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err((error, _))) => Err(error),
+                Err(_) => Err(KafkaError::Canceled),
+            },
+            Err(error) => Err(error),
+        });
+    }
+    results
+}
+
 impl DeadLetters for KafkaDeadLetters {
-    async fn bury(&self, letters: &[(&Delivery, &Cause)]) -> Vec<Result<(), Fault>> {
+    async fn publish(&self, letters: &[(&Delivery, &RejectReason)]) -> Vec<Result<(), Fault>> {
         let mut results = self.send(letters, usize::MAX).await;
         // With its headers a letter is larger than its record. To wait for a broker that takes it would be to
         // wait for ever: its beginning is evidence enough, and the whole is still where it came from.
@@ -139,7 +124,47 @@ fn producer(settings: &KafkaSettings) -> Result<FutureProducer<Logged>, Fault> {
         .map_err(|error| client::fault("settings", false, &error))
 }
 
-fn headers(topic: &str, delivery: &Delivery, cause: &Cause, time_ms: u64, most: usize) -> OwnedHeaders {
+/// The [`DeadLetterReplayer`] on rdkafka.
+pub struct KafkaReplayer {
+    producer: FutureProducer<Logged>,
+}
+
+impl KafkaReplayer {
+    /// A producer of its own.
+    ///
+    /// # Errors
+    /// [`Fault`] for settings that librdkafka refuses.
+    pub fn new(settings: &KafkaSettings) -> Result<Self, Fault> {
+        let producer = settings
+            .client()
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            .set("message.timeout.ms", "30000")
+            .set("linger.ms", "5")
+            // The partition that the record came from: that of a Java producer.
+            .set("partitioner", "murmur2_random")
+            .create_with_context(Logged)
+            .map_err(|error| client::fault("settings", false, &error))?;
+        Ok(Self { producer })
+    }
+}
+
+impl DeadLetterReplayer for KafkaReplayer {
+    async fn replay(&self, letters: &[DeadLetter]) -> Vec<Result<(), Fault>> {
+        // All are handed over before the first is waited for.
+        let sent = letters.iter().map(|letter| {
+            let topic = letter.topic();
+            let replayed = OwnedHeaders::new().insert(Header { key: header::REPLAYED, value: Some("1") });
+            let mut record = FutureRecord::<[u8], [u8]>::to(&topic).payload(&letter.payload).headers(replayed);
+            record.key = letter.key.as_deref();
+            self.producer.send_result(record).map_err(|(error, _)| error)
+        });
+        let results = acknowledged(sent.collect()).await;
+        results.into_iter().map(|result| result.map_err(|error| client::fault("replay", true, &error))).collect()
+    }
+}
+
+fn headers(topic: &str, delivery: &Delivery, cause: &RejectReason, time_ms: u64, most: usize) -> OwnedHeaders {
     let (partition, offset, time_ms) =
         (delivery.partition.to_string(), delivery.offset.to_string(), time_ms.to_string());
     let end = cause.text.char_indices().nth(CAUSE_CHARACTERS).map_or(cause.text.len(), |(end, _)| end);
@@ -170,7 +195,7 @@ mod tests {
     #[test]
     fn a_dead_letter_carries_its_evidence() {
         let delivery = Delivery { partition: 3, offset: 42, key: None, payload: b"?".to_vec(), replayed: false };
-        let cause = Cause { label: "malformed", text: "malformed: expected value".to_owned() };
+        let cause = RejectReason { label: "malformed", text: "malformed: expected value".to_owned() };
         let headers = headers("coupon_create", &delivery, &cause, 1_763_700_000_123, usize::MAX);
         let read: Vec<(&str, &str)> =
             headers.iter().map(|header| (header.key, std::str::from_utf8(header.value.unwrap()).unwrap())).collect();
@@ -190,7 +215,7 @@ mod tests {
     #[test]
     fn a_record_that_is_too_large_is_told_by_its_size_and_a_long_cause_is_cut() {
         let delivery = Delivery { partition: 0, offset: 0, key: None, payload: vec![b'x'; 100], replayed: false };
-        let cause = Cause { label: "malformed", text: "é".repeat(9_999) };
+        let cause = RejectReason { label: "malformed", text: "é".repeat(9_999) };
         let headers = headers("coupon_create", &delivery, &cause, 0, 10);
         let value = |name: &str| headers.iter().find(|header| header.key == name).and_then(|header| header.value);
         assert_eq!(value(header::PAYLOAD_BYTES), Some("100".as_bytes()));

@@ -4,5 +4,6 @@ pub mod client;
 pub mod consumer;
 pub mod dead_letter_reader;
 pub mod dead_letters;
+pub mod ports;
 pub mod settings;
 pub mod topics;

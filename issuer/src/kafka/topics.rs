@@ -1,8 +1,10 @@
 //! Kafka's topics: whether they exist, creating them, and how far the group is behind.
 
-use crate::kafka::client::{self, Logged};
-use crate::kafka::settings::KafkaSettings;
+use super::client::{self, Logged};
+use super::ports::Backlog;
+use super::settings::KafkaSettings;
 use dropgate_shared::fault::{Fault, Source};
+use dropgate_shared::names::TOPIC;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -118,6 +120,12 @@ pub async fn lag(settings: &KafkaSettings, topic: &'static str) -> Result<u64, F
         Ok(lag)
     })
     .await
+}
+
+impl Backlog for KafkaSettings {
+    async fn lag(&self) -> Result<u64, Fault> {
+        lag(self, TOPIC).await
+    }
 }
 
 /// The partitions of a topic; none if it does not exist.

@@ -1,12 +1,16 @@
 //! `check-config`: every setting, and every server that is configured.
 
-use super::{Ended, json, open, table};
+use super::exit::Exit;
+use super::output::{json, say, table};
+use crate::backoff::Jitter;
 use crate::cli::args::CheckArgs;
 use crate::config::DatabaseSettings;
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::topics;
-use crate::redis::client::{self as redis, Redis, RedisSettings};
+use crate::redis::client::{self, Redis, RedisSettings};
+use crate::store::mysql::database::MySqlStore;
 use crate::store::mysql::schema::MigrationState;
+use crate::timestamp::Clock;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
 use dropgate_shared::scripts::{self, Script};
@@ -41,8 +45,8 @@ impl Checks {
 /// Checks, and prints what was found.
 ///
 /// # Errors
-/// [`Ended`] with status 1 if something is not well.
-pub async fn check(args: &CheckArgs) -> Result<(), Ended> {
+/// [`Exit`] with status 1 if something is not well.
+pub async fn check(args: &CheckArgs) -> Result<(), Exit> {
     let mut checks = Checks::default();
     match args.run.settings() {
         Ok(_) => drop(checks.note("settings", Ok("complete".to_owned()))),
@@ -65,7 +69,7 @@ pub async fn check(args: &CheckArgs) -> Result<(), Ended> {
         on_kafka(&settings, &mut checks).await;
     }
     if args.json {
-        say!("{}", json(&checks.0)?);
+        say!("{}", json(&checks.0));
     } else {
         let rows: Vec<[String; 3]> = checks
             .0
@@ -76,13 +80,13 @@ pub async fn check(args: &CheckArgs) -> Result<(), Ended> {
     }
     match checks.0.iter().filter(|check| !check.ok).count() {
         0 => Ok(()),
-        1 => Err(Ended::failed("one thing is not well")),
-        wrong => Err(Ended::failed(format!("{wrong} things are not well"))),
+        1 => Err(Exit::failed("one thing is not well")),
+        wrong => Err(Exit::failed(format!("{wrong} things are not well"))),
     }
 }
 
 async fn mysql(settings: &DatabaseSettings, checks: &mut Checks) {
-    let database = open(settings);
+    let database = MySqlStore::new(settings.options.clone(), 1);
     let server = database.server().await;
     let reached = server.is_ok();
     let shown = &settings.shown;
@@ -114,7 +118,7 @@ async fn mysql(settings: &DatabaseSettings, checks: &mut Checks) {
         }
     });
     if checks.note("MySQL schema", schema) {
-        let tried = database.try_constraints().await;
+        let tried = database.check_constraints(Clock::system().now(), Jitter::system().next()).await;
         checks.fault(
             "MySQL constraints",
             tried.map(|()| "may write; refuses coupon N + 1 (tried, rolled back)".to_owned()),
@@ -123,7 +127,7 @@ async fn mysql(settings: &DatabaseSettings, checks: &mut Checks) {
 }
 
 async fn on_redis(settings: &RedisSettings, checks: &mut Checks) {
-    let redis = match redis::client(settings) {
+    let redis = match client::client(settings) {
         Ok(redis) => redis,
         Err(problem) => {
             checks.note("Redis", Err(problem));

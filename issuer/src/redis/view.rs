@@ -1,12 +1,14 @@
 //! What Redis holds of a campaign, read page by page. Reading is repeatable, so a read that failed for
 //! want of an answer is tried again.
 
-use crate::redis::client::Redis;
 use crate::timestamp;
+use dropgate_shared::campaign::CampaignMeta;
 use dropgate_shared::claim::ClaimEntry;
 use dropgate_shared::fault::{Fault, Source};
+use dropgate_shared::http::Http;
 use dropgate_shared::ids::CampaignId;
 use dropgate_shared::names::CampaignKeys;
+use dropgate_shared::redis_rest::{RedisRest, number_of, text_of, time_ms};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -20,24 +22,9 @@ pub const OLD_MS: u64 = 300_000;
 const SHOWN: usize = 10_000;
 
 /// A campaign in Redis.
-pub struct View<'a> {
-    redis: &'a Redis,
+pub struct View<'a, H> {
+    redis: &'a RedisRest<H>,
     keys: CampaignKeys,
-}
-
-/// The campaign's meta, as the gate reads it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Meta {
-    /// `open`, `paused` or `closed`.
-    pub state: String,
-    /// Slots there are.
-    pub capacity: u64,
-    /// Slots handed out.
-    pub count: u64,
-    /// From when on.
-    pub opens_ms: u64,
-    /// Until when; 0: never.
-    pub closes_ms: u64,
 }
 
 /// The outbox in figures.
@@ -60,14 +47,14 @@ pub struct Outbox {
 /// A page: where to go on (`"0"`: that was all), and user with value.
 pub type Page = (String, Vec<(String, String)>);
 
-impl<'a> View<'a> {
+impl<'a, H: Http> View<'a, H> {
     /// The campaign `id` in `redis`.
     #[must_use]
-    pub fn new(redis: &'a Redis, id: &CampaignId) -> Self {
+    pub fn new(redis: &'a RedisRest<H>, id: &CampaignId) -> Self {
         Self { redis, keys: CampaignKeys::of(id) }
     }
 
-    async fn ask(&self, command: &[&str]) -> Result<Value, Fault> {
+    async fn ask<S: AsRef<str>>(&self, command: &[S]) -> Result<Value, Fault> {
         let mut tried = 1;
         loop {
             match self.redis.command(command).await {
@@ -84,21 +71,9 @@ impl<'a> View<'a> {
     ///
     /// # Errors
     /// [`Fault`].
-    pub async fn meta(&self) -> Result<Option<Meta>, Fault> {
-        let fields = ["HMGET", &self.keys.meta, "state", "capacity", "count", "opens_ms", "closes_ms"];
-        let reply = self.ask(&fields).await?;
-        let read = |index: usize| text(reply.get(index)?);
-        let number = |index: usize| read(index)?.parse::<u64>().ok();
-        let meta = || {
-            Some(Meta {
-                state: read(0)?,
-                capacity: number(1)?,
-                count: number(2)?,
-                opens_ms: number(3)?,
-                closes_ms: number(4)?,
-            })
-        };
-        Ok(meta())
+    pub async fn meta(&self) -> Result<Option<CampaignMeta>, Fault> {
+        let reply = self.ask(&CampaignMeta::command(&self.keys.meta)).await?;
+        Ok(CampaignMeta::read(&reply).unwrap_or_default())
     }
 
     /// How many claims there are.
@@ -157,7 +132,7 @@ impl<'a> View<'a> {
         let command: Vec<&str> = [verb, key].into_iter().chain(users.iter().map(AsRef::as_ref)).collect();
         let reply = self.ask(&command).await?;
         let values = reply.as_array().filter(|values| values.len() == users.len()).ok_or_else(garbled)?;
-        Ok(values.iter().map(text).collect())
+        Ok(values.iter().map(text_of).collect())
     }
 
     /// The outbox in figures.
@@ -166,8 +141,7 @@ impl<'a> View<'a> {
     /// [`Fault`].
     pub async fn outbox(&self) -> Result<Outbox, Fault> {
         let time = self.ask(&["TIME"]).await?;
-        let part = |index: usize| text(time.get(index)?)?.parse::<u64>().ok();
-        let now_ms = part(0).zip(part(1)).map(|(s, us)| s * 1_000 + us / 1_000).ok_or_else(garbled)?;
+        let now_ms = time_ms(&time).ok_or_else(garbled)?;
         let waiting = self.waiting().await?;
         let due = number(&self.ask(&["ZCOUNT", &self.keys.outbox, "-inf", &now_ms.to_string()]).await?)?;
         let mut outbox = Outbox { waiting, due, now_ms, ..Outbox::default() };
@@ -175,7 +149,7 @@ impl<'a> View<'a> {
         while from < SHOWN {
             let range = ["ZRANGE", &self.keys.outbox, &from.to_string(), &(from + PAGE - 1).to_string()];
             let users: Vec<String> =
-                self.ask(&range).await?.as_array().into_iter().flatten().filter_map(text).collect();
+                self.ask(&range).await?.as_array().into_iter().flatten().filter_map(text_of).collect();
             for entry in self.entries(&users).await?.into_iter().flatten() {
                 let Ok(entry) = entry.parse::<ClaimEntry>() else { continue };
                 outbox.looked_at += 1;
@@ -206,23 +180,14 @@ impl Outbox {
 }
 
 fn page(reply: &Value) -> Result<Page, Fault> {
-    let cursor = reply.get(0).and_then(text).ok_or_else(garbled)?;
+    let cursor = reply.get(0).and_then(text_of).ok_or_else(garbled)?;
     let flat = reply.get(1).and_then(Value::as_array).ok_or_else(garbled)?;
-    let pairs = flat.chunks(2).map(|pair| Some((text(pair.first()?)?, text(pair.get(1)?)?)));
+    let pairs = flat.chunks(2).map(|pair| Some((text_of(pair.first()?)?, text_of(pair.get(1)?)?)));
     Ok((cursor, pairs.collect::<Option<_>>().ok_or_else(garbled)?))
 }
 
-/// Some services send numbers as strings, and some the other way round.
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
-}
-
 fn number(value: &Value) -> Result<u64, Fault> {
-    text(value).and_then(|text| text.parse().ok()).ok_or_else(garbled)
+    number_of(value).ok_or_else(garbled)
 }
 
 fn garbled() -> Fault {

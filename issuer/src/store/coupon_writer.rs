@@ -1,40 +1,43 @@
-//! The persist transaction: a batch of admissions becomes coupons, or refusals.
+//! A batch of admissions becomes coupons, or refusals, in one transaction.
 //!
-//! Optimistic: one plain multi-row INSERT. If it succeeds every row is new. If a constraint refuses it,
-//! `resolve` looks which rows there are and places the rest. Never INSERT IGNORE or ON
-//! DUPLICATE: they would hide what we must know.
+//! Optimistic: one plain multi-row INSERT. If it succeeds, every row is new. If a constraint rejects it,
+//! `resolve` reads which rows exist and chooses slots for the rest. Never INSERT IGNORE or ON DUPLICATE: they would
+//! hide what we must know.
 
-use super::mysql::Database;
-use super::mysql::error::Trouble;
-use crate::backoff::random;
+use super::ports::{Session, Store, StoreError};
+use super::rows::NewCoupon;
+use crate::backoff::Jitter;
 use crate::consume::decode::Admission;
-use crate::consume::ports::{Cause, Ledger, Outcome, UNKNOWN_CAMPAIGN};
-use crate::timestamp;
+use crate::consume::ports::{ClaimOutcome, CouponStore, RejectReason};
+use crate::timestamp::Clock;
 use dropgate_shared::code::CodeSecret;
 use dropgate_shared::fault::{Fault, Source};
-use dropgate_shared::ids::CampaignId;
-use sqlx::mysql::MySqlConnection;
-use sqlx::{Connection, MySql, QueryBuilder};
-use std::collections::{HashMap, HashSet};
+use dropgate_shared::ids::{CampaignId, UserId};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
-/// How long a batch may take before the connection counts as dead. Far below `max.poll.interval.ms`.
+/// How long a transaction may take before the connection counts as dead. Far below `max.poll.interval.ms`.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// How often a batch is tried again at once when others write the same rows.
 const TRIES: u32 = 12;
-/// After this time a batch goes back to the loop, whatever is still to be tried: what is written until
-/// then is found when it comes again (I6), and the loop can tell, wait, or stop.
+/// After this time a batch goes back to the loop, whatever is still to be tried: what is written until then is found
+/// when it comes again (I6), and the loop can log, wait, or stop.
 const ALL_TRIES: Duration = Duration::from_secs(60);
-/// 7 binds a row: well below 65,535 a statement, and the statement well below `max_allowed_packet`.
+/// Rows of one INSERT. 7 binds a row: well below 65,535 a statement, and the statement well below
+/// `max_allowed_packet`.
 const MAX_ROWS: usize = 2_000;
 
-/// Writes coupons.
-pub struct Coupons {
-    database: Database,
+/// Writes coupons to a [`Store`].
+pub struct CouponWriter<S> {
+    store: S,
     secret: CodeSecret,
     /// Rows of a full batch: the one statement worth keeping prepared.
     full_batch: usize,
+    clock: Clock,
+    jitter: Jitter,
     known: Mutex<HashMap<CampaignId, Known>>,
 }
 
@@ -48,132 +51,120 @@ pub(super) struct Known {
     pub(super) full_above: u32,
 }
 
-/// A row to be written.
+/// An admission of the batch, the first one of its user.
 pub(super) struct Row<'a> {
     /// Place in the batch.
     pub(super) index: usize,
     pub(super) admission: &'a Admission,
-    pub(super) code: String,
+    code: String,
 }
 
-/// Outcomes with the rows' places in the batch.
-pub(super) type Placed = Vec<(usize, Outcome)>;
+/// Outcomes with their places in the batch.
+pub(super) type Placed = Vec<(usize, ClaimOutcome)>;
 
 impl Row<'_> {
     pub(super) fn campaign(&self) -> &CampaignId {
         &self.admission.record.campaign
     }
 
-    pub(super) fn user(&self) -> &str {
-        self.admission.record.user.as_str()
+    pub(super) fn user(&self) -> &UserId {
+        &self.admission.record.user
     }
 
+    /// The slot that Redis proposed.
     pub(super) fn slot(&self) -> u32 {
         self.admission.record.slot.get()
     }
 }
 
-impl Coupons {
-    /// Writes to `database`. Batches of `full_batch` rows are the usual ones.
+impl<S: Store> CouponWriter<S> {
+    /// Writes to `store`. Batches of `full_batch` rows are the usual ones.
     #[must_use]
-    pub fn new(database: Database, secret: CodeSecret, full_batch: usize) -> Self {
-        Self { database, secret, full_batch, known: Mutex::default() }
+    pub fn new(store: S, secret: CodeSecret, full_batch: usize, clock: Clock, jitter: Jitter) -> Self {
+        Self { store, secret, full_batch, clock, jitter, known: Mutex::default() }
     }
 
     /// Writes rows in one transaction, again and again while others are in the way.
-    async fn write(&self, rows: &[Row<'_>], deadline: Instant) -> Result<Placed, Trouble> {
+    async fn write(&self, rows: &[Row<'_>], deadline: Instant) -> Result<Placed, StoreError> {
         let mut resolving = false;
         for attempt in 1..=TRIES {
             if Instant::now() >= deadline {
                 return Err(timeout(ALL_TRIES));
             }
-            let mut connection = self.database.connection().await?;
+            let mut session = self.store.session().await?;
             let write = async {
-                if resolving {
-                    self.resolve(&mut connection, rows).await
+                let written = if resolving {
+                    self.resolve(&mut session, rows).await
                 } else {
-                    self.insert_new(&mut connection, rows).await
+                    self.insert_new(&mut session, rows).await
+                };
+                match written {
+                    // With the transaction go its locks: nobody waits for them while this one waits for its next try.
+                    Err(error) if !matches!(error, StoreError::Away(_)) => session.rollback().await.and(Err(error)),
+                    other => other,
                 }
             };
-            let Ok(written) = tokio::time::timeout(DEADLINE, write).await else {
-                // Its state is anyone's guess: the pool must not hand it out again.
-                drop(connection.detach());
-                return Err(timeout(DEADLINE));
-            };
-            match written {
-                Err(Trouble::Constraint) => resolving = true,
-                Err(Trouble::Contention) => {}
-                Err(Trouble::Away(fault)) => {
+            match tokio::time::timeout(DEADLINE, write).await {
+                Err(_) => {
+                    // Nobody knows its state: the pool must not hand it out again.
+                    session.discard();
+                    return Err(timeout(DEADLINE));
+                }
+                Ok(Err(StoreError::Constraint)) => resolving = true,
+                Ok(Err(StoreError::Contention)) => {}
+                Ok(Err(StoreError::Away(fault))) => {
                     // After a failover this may be a connection to a server that is read-only for good:
                     // the next try opens one to whatever the name stands for by then.
-                    drop(connection.detach());
-                    return Err(Trouble::Away(fault));
+                    session.discard();
+                    return Err(StoreError::Away(fault));
                 }
-                other => return other,
+                Ok(other) => return other,
             }
-            // With it go its locks, which nobody needs to wait for while this one waits.
-            drop(connection);
+            drop(session);
             if attempt > 1 {
-                tokio::time::sleep(Duration::from_millis(random() % (10 * u64::from(attempt)))).await;
+                let spread_ms = 10 * u64::from(attempt);
+                tokio::time::sleep(Duration::from_millis(self.jitter.next() % spread_ms)).await;
             }
         }
-        Err(Trouble::Away(Fault::unknown(Source::MySql, "contention", "others write the same rows all the time")))
+        Err(StoreError::Away(Fault::unknown(Source::MySql, "contention", "others write the same rows all the time")))
     }
 
     /// The optimistic way. `Constraint` if not every row is new.
-    async fn insert_new(&self, connection: &mut MySqlConnection, rows: &[Row<'_>]) -> Result<Placed, Trouble> {
-        let allotments = self.allotments(connection, rows).await?;
+    async fn insert_new(&self, session: &mut S::Session, rows: &[Row<'_>]) -> Result<Placed, StoreError> {
+        let allotments = self.allotments(session, rows).await?;
+        let issued_at = self.clock.now();
         let mut placed = Placed::with_capacity(rows.len());
-        let mut inserts = Vec::with_capacity(rows.len());
+        let mut coupons = Vec::with_capacity(rows.len());
         for row in rows {
             match allotments.get(row.campaign()) {
                 None => placed.push((row.index, unknown_campaign())),
                 // Beyond the newest allotment: another slot must be found, if there is one.
-                Some(allotment) if row.slot() > *allotment => return Err(Trouble::Constraint),
+                Some(allotment) if row.slot() > *allotment => return Err(StoreError::Constraint),
                 Some(allotment) => {
-                    inserts.push(Insert { row, slot: row.slot(), allotment: *allotment });
-                    placed.push((row.index, Outcome::Issued { slot: row.admission.record.slot }));
+                    coupons.push(row.coupon(row.slot(), *allotment, issued_at));
+                    placed.push((row.index, ClaimOutcome::Issued { slot: row.admission.record.slot }));
                 }
             }
         }
         // In the order of the primary key: pages are written in order, and two issuers with the same
         // rows wait for one another instead of deadlocking.
-        inserts.sort_unstable_by(|a, b| (a.row.campaign(), a.slot).cmp(&(b.row.campaign(), b.slot)));
-        match inserts.as_slice() {
-            [] => {}
-            // One statement is a transaction: two round trips saved.
-            few if few.len() <= MAX_ROWS => self.insert(connection, few).await?,
-            many => {
-                let mut transaction = connection.begin().await?;
-                for some in many.chunks(MAX_ROWS) {
-                    self.insert(&mut transaction, some).await?;
-                }
-                transaction.commit().await?;
-            }
+        coupons.sort_unstable_by(|a, b| (a.campaign, a.slot).cmp(&(b.campaign, b.slot)));
+        // One statement is a transaction by itself, which saves two round trips.
+        if coupons.len() <= MAX_ROWS {
+            self.insert(session, &coupons).await?;
+        } else {
+            session.begin().await?;
+            self.insert(session, &coupons).await?;
+            session.commit().await?;
         }
         Ok(placed)
     }
 
-    /// Inserts coupon rows, plainly.
-    pub(super) async fn insert(&self, connection: &mut MySqlConnection, inserts: &[Insert<'_>]) -> Result<(), Trouble> {
-        let issued_at = timestamp::now();
-        for some in inserts.chunks(MAX_ROWS) {
-            let mut sql = QueryBuilder::<MySql>::new(
-                "INSERT INTO coupons (campaign_id, slot, allotment, user_id, code, admitted_at, issued_at) ",
-            );
-            sql.push_values(some, |mut tuple, insert| {
-                tuple
-                    .push_bind(insert.row.campaign().as_str())
-                    .push_bind(insert.slot)
-                    .push_bind(insert.allotment)
-                    .push_bind(insert.row.user())
-                    .push_bind(insert.row.code.as_str())
-                    .push_bind(insert.row.admission.admitted_at)
-                    .push_bind(issued_at);
-            });
-            // Every other length would push a useful statement out of the server's memory.
-            let keep = some.len() == self.full_batch || some.len() == MAX_ROWS;
-            sql.build().persistent(keep).execute(&mut *connection).await?;
+    /// Inserts coupons, plainly.
+    pub(super) async fn insert(&self, session: &mut S::Session, coupons: &[NewCoupon<'_>]) -> Result<(), StoreError> {
+        for some in coupons.chunks(MAX_ROWS) {
+            let recurs = some.len() == self.full_batch || some.len() == MAX_ROWS;
+            session.insert_coupons(some, recurs).await?;
         }
         Ok(())
     }
@@ -182,11 +173,11 @@ impl Coupons {
     /// for those that a row's slot exceeds; a campaign that is missing in the answer does not exist.
     async fn allotments(
         &self,
-        connection: &mut MySqlConnection,
+        session: &mut S::Session,
         rows: &[Row<'_>],
-    ) -> Result<HashMap<CampaignId, u32>, Trouble> {
+    ) -> Result<HashMap<CampaignId, u32>, StoreError> {
         let mut allotments = HashMap::new();
-        let mut ask = HashSet::new();
+        let mut ask = BTreeSet::new();
         {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             for row in rows {
@@ -203,7 +194,7 @@ impl Coupons {
             }
         }
         for campaign in ask {
-            match newest_allotment(connection, campaign).await? {
+            match session.newest_allotment(campaign).await? {
                 Some(allotment) => {
                     self.learn(campaign, allotment, None);
                     allotments.insert(campaign.clone(), allotment);
@@ -229,27 +220,45 @@ impl Coupons {
         }
         *entry
     }
-}
 
-impl Coupons {
     /// Replaces what is remembered of a campaign.
     pub(super) fn relearn(&self, campaign: &CampaignId, allotment: u32, full_above: u32) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(campaign.clone(), Known { allotment, full_above });
     }
+
+    /// The clock by which rows are dated.
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
+    }
 }
 
-impl Ledger for Coupons {
-    async fn persist(&self, admissions: &[Admission]) -> Result<Vec<Outcome>, Fault> {
-        // A user's second record in a batch takes the outcome of his first.
+impl<'a> Row<'a> {
+    /// The row to be written.
+    pub(super) fn coupon(&'a self, slot: u32, allotment: u32, issued_at: time::PrimitiveDateTime) -> NewCoupon<'a> {
+        NewCoupon {
+            campaign: self.campaign(),
+            slot,
+            allotment,
+            user: self.user(),
+            code: &self.code,
+            admitted_at: self.admission.admitted_at,
+            issued_at,
+        }
+    }
+}
+
+impl<S: Store> CouponStore for CouponWriter<S> {
+    async fn persist(&self, admissions: &[&Admission]) -> Result<Vec<ClaimOutcome>, Fault> {
+        // A user's second record in a batch takes the outcome of their first.
         let mut first_of = HashMap::with_capacity(admissions.len());
         let mut rows = Vec::with_capacity(admissions.len());
         let mut twins = Vec::new();
-        for (index, admission) in admissions.iter().enumerate() {
+        for (index, admission) in admissions.iter().copied().enumerate() {
             let record = &admission.record;
             match first_of.entry((&record.campaign, &record.user)) {
-                std::collections::hash_map::Entry::Occupied(first) => twins.push((index, *first.get())),
-                std::collections::hash_map::Entry::Vacant(place) => {
+                Entry::Occupied(first) => twins.push((index, *first.get())),
+                Entry::Vacant(place) => {
                     place.insert(index);
                     rows.push(Row { index, admission, code: self.secret.code(&record.campaign, &record.user) });
                 }
@@ -263,23 +272,24 @@ impl Ledger for Coupons {
         while let Some(mut rows) = work.pop() {
             match self.write(&rows, deadline).await {
                 Ok(outcomes) => placed.extend(outcomes),
-                Err(Trouble::Data(text)) => match rows.as_slice() {
+                Err(StoreError::Data(text)) => match rows.as_slice() {
                     [row] => {
-                        placed.insert(row.index, Outcome::Poison(Cause { label: "data", text }));
+                        let reason = RejectReason { label: RejectReason::DATA, text };
+                        placed.insert(row.index, ClaimOutcome::Rejected(reason));
                     }
                     _ => {
                         let half = rows.split_off(rows.len() / 2);
                         work.extend([half, rows]);
                     }
                 },
-                Err(Trouble::Away(fault)) => return Err(fault),
+                Err(StoreError::Away(fault)) => return Err(fault),
                 // `write` ends only with the two above; to wait is right for anything else.
-                Err(Trouble::Constraint | Trouble::Contention) => return Err(incomplete()),
+                Err(StoreError::Constraint | StoreError::Contention) => return Err(incomplete()),
             }
         }
         for (index, first) in twins {
             let outcome = match placed.get(&first) {
-                Some(Outcome::Issued { slot }) => Outcome::Already { slot: *slot },
+                Some(ClaimOutcome::Issued { slot }) => ClaimOutcome::Already { slot: *slot },
                 Some(other) => other.clone(),
                 None => return Err(incomplete()),
             };
@@ -289,34 +299,16 @@ impl Ledger for Coupons {
     }
 }
 
-/// A row with the slot that it will have.
-pub(super) struct Insert<'a> {
-    pub(super) row: &'a Row<'a>,
-    pub(super) slot: u32,
-    pub(super) allotment: u32,
-}
-
-/// The greatest capacity that the campaign was granted; `None` if there is no such campaign.
-pub(super) async fn newest_allotment(
-    connection: &mut MySqlConnection,
-    campaign: &CampaignId,
-) -> Result<Option<u32>, Trouble> {
-    Ok(sqlx::query_scalar("SELECT MAX(capacity) FROM allotments WHERE campaign_id = ?")
-        .bind(campaign.as_str())
-        .fetch_one(connection)
-        .await?)
-}
-
-pub(super) fn unknown_campaign() -> Outcome {
-    Outcome::Poison(Cause {
-        label: UNKNOWN_CAMPAIGN,
-        text: "MySQL knows no such campaign: create it; the outbox sends the claim again".to_owned(),
+pub(super) fn unknown_campaign() -> ClaimOutcome {
+    ClaimOutcome::Rejected(RejectReason {
+        label: RejectReason::UNKNOWN_CAMPAIGN,
+        text: "MySQL has no such campaign: create it; the outbox sends the claim again".to_owned(),
     })
 }
 
-fn timeout(after: Duration) -> Trouble {
+fn timeout(after: Duration) -> StoreError {
     let detail = format!("a batch took longer than {} s", after.as_secs());
-    Trouble::Away(Fault::unknown(Source::MySql, "timeout", detail))
+    StoreError::Away(Fault::unknown(Source::MySql, "timeout", detail))
 }
 
 fn incomplete() -> Fault {

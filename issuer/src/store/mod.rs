@@ -1,6 +1,9 @@
-//! The rows.
+//! The rows: [`coupon_writer`] holds the rules by which a batch becomes rows, [`ports`] the statements that they need,
+//! [`mysql`] the SQL.
 
 pub mod coupon_writer;
 pub mod free_slots;
 pub mod mysql;
+pub mod ports;
 mod resolve;
+pub mod rows;

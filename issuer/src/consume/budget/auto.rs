@@ -22,7 +22,8 @@
 
 use super::{Change, Written, count};
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The greatest part of the time spent writing.
 pub const MOST: f64 = 0.05;

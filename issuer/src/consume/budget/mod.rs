@@ -21,7 +21,8 @@ pub mod auto;
 use auto::Auto;
 use std::fmt;
 use std::str::FromStr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A batch of a rate is what may be written in this time.
 const BATCH_EVERY: Duration = Duration::from_millis(100);

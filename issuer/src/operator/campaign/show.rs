@@ -1,22 +1,23 @@
 //! `campaign show`: one campaign in MySQL, Redis and Kafka, as far as each of them answers.
 
-use crate::kafka::settings::KafkaSettings;
-use crate::kafka::topics;
-use crate::operator::campaign::publish::CampaignError;
-use crate::redis::client::Redis;
-use crate::redis::view::{Meta, Outbox, View};
-use crate::store::mysql::Database;
+use super::error::CampaignError;
+use crate::kafka::ports::Backlog;
+use crate::redis::view::{Outbox, View};
+use crate::store::ports::{Session, Store};
 use crate::timestamp;
+use dropgate_shared::campaign::{CampaignMeta, CampaignState};
 use dropgate_shared::fault::Fault;
+use dropgate_shared::http::Http;
 use dropgate_shared::ids::CampaignId;
-use dropgate_shared::names::TOPIC;
+use dropgate_shared::redis_rest::RedisRest;
 use serde::Serialize;
+use std::fmt;
 
 /// What is known of a campaign.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct CampaignReport {
     campaign: String,
-    state: String,
+    state: CampaignState,
     capacity: u32,
     opens_at: String,
     closes_at: Option<String>,
@@ -32,7 +33,7 @@ enum RedisReport {
     NotConfigured,
     Unreachable { detail: String },
     NotPublished,
-    Published { state: String, capacity: u64, count: u64, outbox: OutboxReport },
+    Published { state: CampaignState, capacity: u64, count: u64, outbox: OutboxReport },
 }
 
 #[derive(Debug, Serialize)]
@@ -59,13 +60,14 @@ enum KafkaReport {
 /// # Errors
 /// [`CampaignError`] of MySQL. The others' are part of the report.
 pub async fn show(
-    database: &Database,
-    redis: Option<&Redis>,
-    kafka: Option<&KafkaSettings>,
+    store: &impl Store,
+    redis: Option<&RedisRest<impl Http>>,
+    kafka: Option<&impl Backlog>,
     id: &CampaignId,
-) -> Result<Report, CampaignError> {
-    let campaign = database.campaign(id).await?.ok_or_else(|| CampaignError::Unknown(id.clone()))?;
-    let tally = database.tally(id).await?;
+) -> Result<CampaignReport, CampaignError> {
+    let mut session = store.connect().await?;
+    let campaign = session.campaign(id).await?.ok_or_else(|| CampaignError::Unknown(id.clone()))?;
+    let tally = session.tally(id).await?;
     let redis = match redis {
         None => RedisReport::NotConfigured,
         Some(redis) => match look(redis, id).await {
@@ -76,12 +78,12 @@ pub async fn show(
     };
     let kafka = match kafka {
         None => KafkaReport::NotConfigured,
-        Some(settings) => match topics::lag(settings, TOPIC).await {
+        Some(backlog) => match backlog.lag().await {
             Ok(lag) => KafkaReport::Reached { lag },
             Err(fault) => KafkaReport::Unreachable { detail: fault.to_string() },
         },
     };
-    Ok(Report {
+    Ok(CampaignReport {
         campaign: id.to_string(),
         state: campaign.state,
         capacity: campaign.capacity,
@@ -94,16 +96,16 @@ pub async fn show(
     })
 }
 
-async fn look(redis: &Redis, id: &CampaignId) -> Result<Option<(Meta, Outbox)>, Fault> {
+async fn look(redis: &RedisRest<impl Http>, id: &CampaignId) -> Result<Option<(CampaignMeta, Outbox)>, Fault> {
     let view = View::new(redis, id);
     let Some(meta) = view.meta().await? else { return Ok(None) };
     Ok(Some((meta, view.outbox().await?)))
 }
 
-fn published(meta: Meta, outbox: &Outbox) -> RedisReport {
+fn published(meta: CampaignMeta, outbox: &Outbox) -> RedisReport {
     RedisReport::Published {
-        state: meta.state,
-        capacity: meta.capacity,
+        state: meta.settings.state,
+        capacity: meta.settings.capacity,
         count: meta.count,
         outbox: OutboxReport {
             waiting: outbox.waiting,
@@ -115,49 +117,48 @@ fn published(meta: Meta, outbox: &Outbox) -> RedisReport {
     }
 }
 
-impl OutboxReport {
-    fn human(&self) -> String {
+impl fmt::Display for OutboxReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { waiting, due, old, .. } = self;
         let Some((at, age_ms)) = self.oldest_admitted_at.as_ref().zip(self.oldest_age_ms) else {
-            return format!("{} waiting", self.waiting);
+            return write!(f, "{waiting} waiting");
         };
         let age_s = age_ms / 1_000;
-        format!(
-            "{} waiting: {} due now, {} older than 5 min; the oldest is {age_s} s old, admitted at {at}",
-            self.waiting, self.due, self.old
+        write!(
+            f,
+            "{waiting} waiting: {due} due now, {old} older than 5 min; the oldest is {age_s} s old, admitted at {at}"
         )
     }
 }
 
-impl Report {
-    /// For a terminal.
-    #[must_use]
-    pub fn human(&self) -> String {
-        let redis = match &self.redis {
+/// For a terminal.
+impl fmt::Display for CampaignReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "campaign   {}", self.campaign)?;
+        writeln!(f, "state      {}", self.state)?;
+        writeln!(f, "opens at   {}", self.opens_at)?;
+        writeln!(f, "closes at  {}", self.closes_at.as_deref().unwrap_or("never"))?;
+        writeln!(f, "capacity   {}", self.capacity)?;
+        writeln!(f, "issued     {}", self.issued)?;
+        writeln!(f, "refused    {}", self.refused)?;
+        f.write_str("Redis      ")?;
+        match &self.redis {
             RedisReport::NotConfigured => {
-                "not configured (UPSTASH_REDIS_REST_URL, UPSTASH_REDIS_REST_TOKEN)".to_owned()
+                writeln!(f, "not configured (UPSTASH_REDIS_REST_URL, UPSTASH_REDIS_REST_TOKEN)")
             }
-            RedisReport::Unreachable { detail } => format!("unreachable: {detail}"),
+            RedisReport::Unreachable { detail } => writeln!(f, "unreachable: {detail}"),
             RedisReport::NotPublished => {
-                format!("not published; the gate does not know it: issuer campaign publish {}", self.campaign)
+                writeln!(f, "not published; make it known to the gate: issuer campaign publish {}", self.campaign)
             }
             RedisReport::Published { state, capacity, count, outbox } => {
-                format!("{state}, {count} of {capacity} slots handed out\noutbox     {}", outbox.human())
+                writeln!(f, "{state}, {count} of {capacity} slots handed out\noutbox     {outbox}")
             }
-        };
-        let kafka = match &self.kafka {
-            KafkaReport::NotConfigured => "not configured (KAFKA_BOOTSTRAP)".to_owned(),
-            KafkaReport::Unreachable { detail } => format!("unreachable: {detail}"),
-            KafkaReport::Reached { lag } => format!("{lag} records wait for the issuer, of all campaigns"),
-        };
-        format!(
-            "campaign   {}\nstate      {}\nopens at   {}\ncloses at  {}\ncapacity   {}\nissued     {}\nrefused    {}\nRedis      {redis}\nKafka      {kafka}",
-            self.campaign,
-            self.state,
-            self.opens_at,
-            self.closes_at.as_deref().unwrap_or("never"),
-            self.capacity,
-            self.issued,
-            self.refused,
-        )
+        }?;
+        f.write_str("Kafka      ")?;
+        match &self.kafka {
+            KafkaReport::NotConfigured => write!(f, "not configured (KAFKA_BOOTSTRAP)"),
+            KafkaReport::Unreachable { detail } => write!(f, "unreachable: {detail}"),
+            KafkaReport::Reached { lag } => write!(f, "{lag} records wait for the issuer, of all campaigns"),
+        }
     }
 }

@@ -1,166 +1,141 @@
-//! Pause, resume, close, raise, list. MySQL first; then the gate is told with one call.
+//! Pause, resume, close, raise. MySQL first; then one call updates the gate.
 
-use crate::kafka::settings::KafkaSettings;
-use crate::operator::campaign::publish::{CampaignError, publish};
-use crate::redis::client::Redis;
-use crate::store::mysql::Database;
-use crate::store::mysql::campaigns::{Campaign, Listed, Raised};
-use crate::timestamp;
+use super::error::CampaignError;
+use super::publish::publish;
+use crate::kafka::ports::Backlog;
+use crate::operator::servers::Servers;
+use crate::store::ports::{Session, Store, StoreError};
+use crate::store::rows::Campaign;
+use crate::timestamp::Clock;
+use dropgate_shared::campaign::CampaignState;
+use dropgate_shared::http::Http;
 use dropgate_shared::ids::CampaignId;
 use dropgate_shared::names::CampaignKeys;
 use dropgate_shared::scripts;
-use serde::Serialize;
 
-/// A campaign's state, as an operator sets it.
+/// A change of a campaign's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
+pub enum Transition {
     /// Admit nobody for now.
     Pause,
-    /// Admit again.
-    Resume {
-        /// Even after it was closed.
-        reopen: bool,
-    },
+    /// Admit again; with `reopen` even after the campaign was closed.
+    Resume { reopen: bool },
     /// Admit nobody any more.
     Close,
 }
 
-impl Wish {
-    fn state(self) -> &'static str {
+impl Transition {
+    fn to(self) -> CampaignState {
         match self {
-            Self::Pause => "paused",
-            Self::Resume { .. } => "open",
-            Self::Close => "closed",
+            Self::Pause => CampaignState::Paused,
+            Self::Resume { .. } => CampaignState::Open,
+            Self::Close => CampaignState::Closed,
         }
     }
 
-    /// The states in which it can be granted. Its own is among them: to wish twice is right.
-    fn from(self) -> &'static [&'static str] {
+    /// The states in which it is allowed. Its own is among them: to repeat it is right.
+    fn from(self) -> &'static [CampaignState] {
         match self {
-            Self::Pause | Self::Resume { reopen: false } => &["open", "paused"],
-            Self::Resume { reopen: true } | Self::Close => &["open", "paused", "closed"],
+            Self::Pause | Self::Resume { reopen: false } => &[CampaignState::Open, CampaignState::Paused],
+            Self::Resume { reopen: true } | Self::Close => {
+                &[CampaignState::Open, CampaignState::Paused, CampaignState::Closed]
+            }
         }
     }
 }
 
-/// Sets a campaign's state. Returns what to tell.
+/// What became of a request to raise a capacity.
+enum Raised {
+    /// A new allotment was granted.
+    Now { before: u32 },
+    /// It is in force already.
+    Before,
+    /// A greater one is in force.
+    Lower { in_force: u32 },
+    /// There is no such campaign.
+    Unknown,
+}
+
+/// Sets a campaign's state. Returns what to print.
 ///
 /// # Errors
-/// [`CampaignError`]; to wish again is right, and tells the gate again.
-pub async fn set(
-    database: &Database,
-    redis: &Redis,
-    kafka: Option<&KafkaSettings>,
+/// [`CampaignError`]; to repeat it is right, and updates the gate again.
+pub async fn set<S: Store, H: Http, B: Backlog>(
+    servers: &Servers<S, H, B>,
     id: &CampaignId,
-    wish: Wish,
+    transition: Transition,
 ) -> Result<String, CampaignError> {
-    let before = campaign(database, id).await?;
-    if !database.set_state(id, wish.from(), wish.state()).await? {
+    let mut session = servers.store.connect().await?;
+    let before = campaign(&mut session, id).await?;
+    if !session.set_state(id, transition.from(), transition.to()).await? {
         return Err(CampaignError::Closed(id.clone()));
     }
-    let now = campaign(database, id).await?;
+    let now = campaign(&mut session, id).await?;
     let changed = if before.state == now.state {
         format!("campaign {id} is {} already", now.state)
     } else {
         format!("campaign {id} is {} now, it was {}", now.state, before.state)
     };
-    Ok(format!("{changed}\n{}", tell_gate(database, redis, kafka, id, &now).await?))
+    Ok(format!("{changed}\n{}", update_gate(servers, id, &now).await?))
 }
 
-/// Grants a greater capacity. Returns what to tell.
+/// Grants a greater capacity. Returns what to print.
 ///
 /// # Errors
-/// [`CampaignError`]; to grant it again is right, and tells the gate again.
-pub async fn raise(
-    database: &Database,
-    redis: &Redis,
-    kafka: Option<&KafkaSettings>,
+/// [`CampaignError`]; to grant it again is right, and updates the gate again.
+pub async fn raise<S: Store, H: Http, B: Backlog>(
+    servers: &Servers<S, H, B>,
     id: &CampaignId,
     capacity: u32,
 ) -> Result<String, CampaignError> {
-    let raised = match database.raise(id, capacity).await? {
+    let mut session = servers.store.connect().await?;
+    let raised = match grant(&mut session, &servers.clock, id, capacity).await? {
         Raised::Now { before } => format!("campaign {id} has a capacity of {capacity} now, it had {before}"),
         Raised::Before => format!("campaign {id} has a capacity of {capacity} already"),
         Raised::Lower { in_force } => return Err(CampaignError::Lower { id: id.clone(), capacity, in_force }),
         Raised::Unknown => return Err(CampaignError::Unknown(id.clone())),
     };
-    let now = campaign(database, id).await?;
-    Ok(format!("{raised}\n{}", tell_gate(database, redis, kafka, id, &now).await?))
+    let now = campaign(&mut session, id).await?;
+    Ok(format!("{raised}\n{}", update_gate(servers, id, &now).await?))
 }
 
-async fn campaign(database: &Database, id: &CampaignId) -> Result<Campaign, CampaignError> {
-    database.campaign(id).await?.ok_or_else(|| CampaignError::Unknown(id.clone()))
+async fn grant(
+    session: &mut impl Session,
+    clock: &Clock,
+    id: &CampaignId,
+    capacity: u32,
+) -> Result<Raised, StoreError> {
+    session.begin().await?;
+    // The lock that whoever looks for free slots holds: they see the old allotment or the new one.
+    let is_known = session.lock_campaign(id).await?;
+    let raised = match session.newest_allotment(id).await?.filter(|_| is_known) {
+        None => Raised::Unknown,
+        Some(in_force) if in_force > capacity => Raised::Lower { in_force },
+        Some(in_force) if in_force == capacity => Raised::Before,
+        Some(before) => {
+            session.insert_allotment(id, capacity, clock.now()).await?;
+            Raised::Now { before }
+        }
+    };
+    session.commit().await?;
+    Ok(raised)
 }
 
-/// Redis holds what MySQL has decided. Without an answer of Redis the gate goes on as before: MySQL has
-/// it, and the operator hears that the gate may not.
-async fn tell_gate(
-    database: &Database,
-    redis: &Redis,
-    kafka: Option<&KafkaSettings>,
+async fn campaign(session: &mut impl Session, id: &CampaignId) -> Result<Campaign, CampaignError> {
+    session.campaign(id).await?.ok_or_else(|| CampaignError::Unknown(id.clone()))
+}
+
+/// Redis follows what MySQL has decided. Without an answer of Redis the gate goes on as before: MySQL has
+/// the change, and the operator learns that the gate may not.
+async fn update_gate<S: Store, H: Http, B: Backlog>(
+    servers: &Servers<S, H, B>,
     id: &CampaignId,
     campaign: &Campaign,
 ) -> Result<String, CampaignError> {
-    let args = [
-        campaign.state.clone(),
-        campaign.capacity.to_string(),
-        timestamp::to_ms(campaign.opens_at).to_string(),
-        campaign.closes_at.map_or(0, timestamp::to_ms).to_string(),
-    ];
-    match redis.eval(&scripts::UPDATE, &[&CampaignKeys::of(id).meta], &args).await {
-        Ok(reply) if reply.as_u64() == Some(0) => publish(database, redis, kafka, id).await,
-        Ok(_) => Ok("the gate knows it".to_owned()),
-        Err(fault) => Err(CampaignError::GateNotTold { id: id.clone(), fault }),
+    let keys = CampaignKeys::of(id);
+    match servers.redis.eval(&scripts::UPDATE, &[&keys.meta], &campaign.settings().script_args()).await {
+        Ok(reply) if reply.as_u64() == Some(0) => publish(servers, id).await,
+        Ok(_) => Ok("the gate is up to date".to_owned()),
+        Err(fault) => Err(CampaignError::GateNotUpdated { id: id.clone(), fault }),
     }
-}
-
-#[derive(Serialize)]
-struct Line<'a> {
-    campaign: &'a str,
-    state: &'a str,
-    capacity: u32,
-    issued: i64,
-    refused: i64,
-    opens_at: String,
-    closes_at: Option<String>,
-}
-
-/// All campaigns as a JSON array.
-#[must_use]
-pub fn list_json(campaigns: &[Listed]) -> String {
-    let lines: Vec<Line<'_>> = campaigns
-        .iter()
-        .map(|campaign| Line {
-            campaign: &campaign.id,
-            state: &campaign.state,
-            capacity: campaign.capacity,
-            issued: campaign.issued,
-            refused: campaign.refused,
-            opens_at: timestamp::format(campaign.opens_at),
-            closes_at: campaign.closes_at.map(timestamp::format),
-        })
-        .collect();
-    serde_json::to_string_pretty(&lines).unwrap_or_default()
-}
-
-/// All campaigns for a terminal.
-#[must_use]
-pub fn list_table(campaigns: &[Listed]) -> String {
-    if campaigns.is_empty() {
-        return "no campaigns; create one with `issuer campaign create ID --capacity N`".to_owned();
-    }
-    let mut rows =
-        vec![["CAMPAIGN", "STATE", "CAPACITY", "ISSUED", "REFUSED", "OPENS AT", "CLOSES AT"].map(str::to_owned)];
-    rows.extend(campaigns.iter().map(|campaign| {
-        [
-            campaign.id.clone(),
-            campaign.state.clone(),
-            campaign.capacity.to_string(),
-            campaign.issued.to_string(),
-            campaign.refused.to_string(),
-            timestamp::format(campaign.opens_at),
-            campaign.closes_at.map_or_else(|| "never".to_owned(), timestamp::format),
-        ]
-    }));
-    crate::operator::table(&rows)
 }

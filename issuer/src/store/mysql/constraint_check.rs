@@ -1,14 +1,13 @@
-//! Tries out a database, in a transaction that is rolled back: may we write, and do the constraints hold?
+//! Tests a database in a transaction that is rolled back: may this user write, and do the constraints hold?
 
-use super::Database;
-use super::error::{Trouble, fault_of};
-use crate::backoff::random;
-use crate::store::coupon_writer::newest_allotment;
-use crate::timestamp;
+use super::database::MySqlStore;
+use super::error::fault_of;
+use crate::store::ports::{Session, Store, StoreError};
+use crate::store::rows::{Campaign, NewCoupon, NewRefusal};
+use dropgate_shared::campaign::CampaignState;
 use dropgate_shared::fault::{Fault, Source};
-use dropgate_shared::ids::CampaignId;
-use sqlx::Connection;
-use sqlx::mysql::MySqlConnection;
+use dropgate_shared::ids::{CampaignId, UserId};
+use time::PrimitiveDateTime;
 
 /// What a server says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +30,7 @@ impl Server {
     }
 }
 
-impl Database {
+impl MySqlStore {
     /// Asks the server what it is.
     ///
     /// # Errors
@@ -46,82 +45,59 @@ impl Database {
         Ok(Server { version, is_mariadb, max_connections })
     }
 
-    /// Writes a campaign of one coupon, and another coupon beyond that; leaves nothing behind.
+    /// Writes a campaign of one coupon named after `random`, and another coupon beyond that; leaves nothing behind.
     ///
     /// # Errors
-    /// [`Fault`] if it may not write, or if the server takes a coupon too many.
-    pub async fn try_constraints(&self) -> Result<(), Fault> {
-        let mut connection = self.reach().await?;
-        let mut transaction = connection.begin().await.map_err(|error| fault_of(&error))?;
-        let tried = try_in(&mut transaction).await;
-        transaction.rollback().await.map_err(|error| fault_of(&error))?;
-        tried
+    /// [`Fault`] if it may not write, or if the server accepts a coupon too many.
+    pub async fn check_constraints(&self, now: PrimitiveDateTime, random: u64) -> Result<(), Fault> {
+        let mut session = self.connect().await?;
+        session.begin().await?;
+        let checked = check_in(&mut session, now, random).await;
+        session.rollback().await?;
+        checked
     }
 }
 
-async fn try_in(connection: &mut MySqlConnection) -> Result<(), Fault> {
-    let id = format!("check-config-{:016x}", random());
-    let now = timestamp::now();
-    let failed = |error: sqlx::Error| fault_of(&error);
-    sqlx::query("INSERT INTO campaigns (id, state, opens_at, created_at) VALUES (?, 'open', ?, ?)")
-        .bind(&id)
-        .bind(now)
-        .bind(now)
-        .execute(&mut *connection)
-        .await
-        .map_err(failed)?;
-    sqlx::query("INSERT INTO allotments (campaign_id, capacity, granted_at) VALUES (?, 1, ?)")
-        .bind(&id)
-        .bind(now)
-        .execute(&mut *connection)
-        .await
-        .map_err(failed)?;
-    sqlx::query("UPDATE campaigns SET state = 'paused' WHERE id = ?")
-        .bind(&id)
-        .execute(&mut *connection)
-        .await
-        .map_err(failed)?;
-    let refusal = "INSERT INTO refusals (campaign_id, user_id, proposed_slot, reason, admitted_at, refused_at) \
-                   VALUES (?, 'r', 1, 'trial', ?, ?)";
-    sqlx::query(refusal).bind(&id).bind(now).bind(now).execute(&mut *connection).await.map_err(failed)?;
-    let campaign =
-        CampaignId::parse(&id).map_err(|error| Fault::none(Source::MySql, "trial", false, error.to_string()))?;
-    newest_allotment(connection, &campaign).await.map_err(|trouble| match trouble {
-        Trouble::Away(fault) => fault,
-        other => Fault::none(Source::MySql, "trial", false, format!("{other:?}")),
-    })?;
-    for (slot, allotment, user, right) in
+async fn check_in(session: &mut impl Session, now: PrimitiveDateTime, random: u64) -> Result<(), Fault> {
+    let invalid = |error: dropgate_shared::ids::IdError| failed(error.to_string());
+    let id = CampaignId::parse(&format!("check-config-{random:016x}")).map_err(invalid)?;
+    let campaign = Campaign { state: CampaignState::Open, capacity: 1, opens_at: now, closes_at: None };
+    session.insert_campaign(&id, &campaign, now).await?;
+    session.insert_allotment(&id, campaign.capacity, now).await?;
+    session.set_state(&id, &[CampaignState::Open], CampaignState::Paused).await?;
+    let user = UserId::parse("r").map_err(invalid)?;
+    let refusal =
+        NewRefusal { campaign: &id, user: &user, proposed_slot: 1, reason: "trial", admitted_at: now, refused_at: now };
+    session.insert_refusals(&[refusal]).await?;
+    session.newest_allotment(&id).await?;
+    for (slot, allotment, user, is_allowed) in
         [(1, 1, "a", true), (2, 1, "b", false), (2, 2, "c", false), (1, 1, "d", false), (0, 1, "e", false)]
     {
-        let written = sqlx::query(
-            "INSERT INTO coupons (campaign_id, slot, allotment, user_id, code, admitted_at, issued_at) \
-             VALUES (?, ?, ?, ?, 'trial', ?, ?)",
-        )
-        .bind(&id)
-        .bind(slot)
-        .bind(allotment)
-        .bind(user)
-        .bind(now)
-        .bind(now)
-        .execute(&mut *connection)
-        .await;
-        match (written.map_err(Trouble::from), right) {
-            (Ok(_), true) | (Err(Trouble::Constraint), false) => {}
-            (Ok(_), false) => {
+        let user = UserId::parse(user).map_err(invalid)?;
+        let coupon =
+            NewCoupon { campaign: &id, slot, allotment, user: &user, code: "trial", admitted_at: now, issued_at: now };
+        match (session.insert_coupons(&[coupon], false).await, is_allowed) {
+            (Ok(()), true) | (Err(StoreError::Constraint), false) => {}
+            (Ok(()), false) => {
                 return Err(Fault::none(
                     Source::MySql,
                     "no_constraints",
                     false,
                     format!(
-                        "the server took slot {slot} under allotment {allotment} of a campaign of one coupon: its constraints are switched off or missing"
+                        "the server accepted slot {slot} under allotment {allotment} of a campaign of one coupon: \
+                         its constraints are switched off or missing"
                     ),
                 ));
             }
-            (Err(Trouble::Away(fault)), _) => return Err(fault),
-            (Err(other), _) => return Err(Fault::none(Source::MySql, "trial", false, format!("{other:?}"))),
+            (Err(StoreError::Away(fault)), _) => return Err(fault),
+            (Err(other), _) => return Err(failed(format!("{other:?}"))),
         }
     }
     Ok(())
+}
+
+fn failed(detail: String) -> Fault {
+    Fault::none(Source::MySql, "trial", false, detail)
 }
 
 #[cfg(test)]

@@ -1,22 +1,10 @@
 //! What a failed statement means, by its number. MySQL and MariaDB share most of them.
 
+use crate::store::ports::StoreError;
 use dropgate_shared::fault::{Effect, Fault, Source};
 use sqlx::mysql::MySqlDatabaseError;
 
-/// A failed statement, in the terms that decide what to do next.
-#[derive(Debug)]
-pub(crate) enum Trouble {
-    /// A constraint refused a row: look which, and place it elsewhere.
-    Constraint,
-    /// Deadlock or lock wait: the transaction is rolled back, the same one may succeed now.
-    Contention,
-    /// The database will never take this value. The text names column and reason.
-    Data(String),
-    /// The database is away, or will not let us write: wait, lose nothing, blame no record.
-    Away(Fault),
-}
-
-impl From<sqlx::Error> for Trouble {
+impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         let Some(database) = database_error(&error) else {
             return Self::Away(fault_of(&error));
@@ -38,7 +26,7 @@ impl From<sqlx::Error> for Trouble {
 }
 
 /// The error number that the server gave, if it was the server that failed the call.
-pub(crate) fn number_of(error: &sqlx::Error) -> Option<u16> {
+pub(super) fn number_of(error: &sqlx::Error) -> Option<u16> {
     database_error(error).map(MySqlDatabaseError::number)
 }
 
@@ -46,14 +34,14 @@ pub(crate) fn number_of(error: &sqlx::Error) -> Option<u16> {
 ///
 /// Its effect counts as unknown: a connection may die after the commit has arrived. Writing the same
 /// batch again finds that out (I6).
-pub(crate) fn fault_of(error: &sqlx::Error) -> Fault {
+pub(super) fn fault_of(error: &sqlx::Error) -> Fault {
     let (label, remedy) = match number_of(error) {
         None => ("unreachable", "is MySQL up, and does DATABASE_URL name its host and port?"),
         Some(1045 | 1044 | 1142 | 1143 | 1370 | 1698 | 3118) => {
             ("access_denied", "check user and password in DATABASE_URL, and the user's grants")
         }
         Some(1049) => ("no_database", "create the database that DATABASE_URL names"),
-        Some(NO_TABLE | 1054) => ("no_schema", "run `issuer migrate`"),
+        Some(NO_SUCH_TABLE | 1054) => ("no_schema", "run `issuer migrate`"),
         Some(1040 | 1203 | 1226) => {
             ("too_many_connections", "raise max_connections, or give the issuer a quota of its own")
         }
@@ -72,7 +60,7 @@ pub(crate) fn fault_of(error: &sqlx::Error) -> Fault {
     Fault { effect: Effect::Unknown, retry: true, source: Source::MySql, label, detail }
 }
 
-const NO_TABLE: u16 = super::NO_SUCH_TABLE;
+pub(super) const NO_SUCH_TABLE: u16 = 1146;
 
 fn database_error(error: &sqlx::Error) -> Option<&MySqlDatabaseError> {
     error.as_database_error().and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>())

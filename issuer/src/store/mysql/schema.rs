@@ -1,7 +1,7 @@
 //! What the schema is, against what this build expects.
 
-use super::error::{fault_of, number_of};
-use super::{Database, MIGRATIONS, NO_SUCH_TABLE};
+use super::database::{MIGRATIONS, MySqlStore};
+use super::error::{NO_SUCH_TABLE, fault_of, number_of};
 use dropgate_shared::fault::Fault;
 use serde::Serialize;
 use std::collections::HashMap;
@@ -49,7 +49,7 @@ pub struct Migration {
     pub state: MigrationState,
 }
 
-impl Database {
+impl MySqlStore {
     /// Every migration that this build or the database knows, in their order.
     ///
     /// # Errors
