@@ -1,29 +1,32 @@
 //! The binary: command line, log, signals, and the order in which things are opened and closed.
 
+use crate::backoff::{Backoff, Jitter, OutageLog};
 use crate::config::{Cli, Command, DatabaseSettings, Problems, RunSettings, redacted};
-use crate::confirm;
-use crate::consumer::KafkaIntake;
-use crate::dead_letter::KafkaDeadLetters;
+use crate::consume::service::{Limits, Service, ServiceError, Step};
+use crate::consume::traces::Traces;
 use crate::health::{Health, State};
-use crate::http::{self, Told};
+use crate::http::{self, HttpState};
+use crate::kafka::consumer::KafkaSource;
+use crate::kafka::dead_letters::KafkaDeadLetters;
+use crate::kafka::topics;
 use crate::metrics::Metrics;
-use crate::operator::{self, Ended};
-use crate::outage::{Outage, random};
-use crate::redis;
-use crate::service::{Pace, Service, ServiceError, Step};
-use crate::store::Database;
-use crate::store::coupons::Coupons;
-use crate::topics;
-use crate::traces::Traces;
+use crate::operator::dispatch::dispatch as operate;
+use crate::operator::exit::Exit;
+use crate::redis::client::client;
+use crate::redis::confirm;
+use crate::store::coupon_writer::CouponWriter;
+use crate::store::mysql::database::MySqlStore;
+use crate::timestamp::Clock;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
 use std::future::Future;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
 
 /// Both topics must be there: poison must have somewhere to go before it comes.
@@ -44,7 +47,7 @@ enum Failure {
     /// Status 1: anything else.
     Failed(String),
     /// A verb beside `run` has its own statuses.
-    Verb(Ended),
+    Verb(Exit),
 }
 
 impl From<Problems> for Failure {
@@ -116,17 +119,18 @@ fn log_to_stderr() {
 async fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run(args) => run(args.settings()?).await,
-        other => operator::dispatch(other).await.map_err(Failure::Verb),
+        other => operate(other).await.map_err(Failure::Verb),
     }
 }
 
-fn open(settings: &DatabaseSettings) -> Database {
-    Database::new(settings.options.clone(), CONNECTIONS)
+fn open(settings: &DatabaseSettings) -> MySqlStore {
+    MySqlStore::new(settings.options.clone(), CONNECTIONS)
 }
 
 /// `issuer run`, from the first check to the last word.
 async fn run(settings: RunSettings) -> Result<(), Failure> {
     let mut stop = stop_on_signal()?;
+    let (clock, jitter) = (Clock::system(), Jitter::system());
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         database = settings.database.shown,
@@ -145,7 +149,10 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, "health and metrics are served");
         }
-        tokio::spawn(http::serve(listener, Told::new(Arc::clone(&health), Arc::clone(&metrics), database.clone())));
+        tokio::spawn(http::serve(
+            listener,
+            HttpState::new(Arc::clone(&health), Arc::clone(&metrics), database.clone()),
+        ));
     }
     let traces = match &settings.otlp_endpoint {
         None => Traces::default(),
@@ -156,13 +163,13 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
             Traces::to(endpoint).map_err(unusable)?
         }
     };
-    let Some(migrated) = until_up(&mut stop, || database.is_migrated()).await? else {
+    let Some(migrated) = until_up(&mut stop, &jitter, || database.is_migrated()).await? else {
         return Ok(());
     };
     if !migrated {
         return Err(Failure::Failed("the schema is missing or not up to date: run `issuer migrate`".to_owned()));
     }
-    let Some(missing) = until_up(&mut stop, || topics::missing(&settings.kafka, &TOPICS)).await? else {
+    let Some(missing) = until_up(&mut stop, &jitter, || topics::missing(&settings.kafka, &TOPICS)).await? else {
         return Ok(());
     };
     match settings.create_topics {
@@ -179,22 +186,23 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
         }
     }
 
-    let redis = redis::client(&settings.redis).map_err(Failure::Failed)?;
-    let dead_letters = KafkaDeadLetters::new(settings.kafka.clone(), TOPIC, DEAD_LETTER_TOPIC)?;
-    let ledger = Coupons::new(database.clone(), settings.secret, settings.batch_records);
-    let (queue, confirmer) = confirm::start(redis, Arc::clone(&metrics));
-    let Some(partitions) = until_up(&mut stop, || topics::count(&settings.kafka, TOPIC)).await? else {
+    let redis = client(&settings.redis).map_err(Failure::Failed)?;
+    let dead_letters = KafkaDeadLetters::new(settings.kafka.clone(), TOPIC, DEAD_LETTER_TOPIC, clock.clone())?;
+    let store = CouponWriter::new(database.clone(), settings.secret, settings.batch_records, clock, jitter.clone());
+    let (queue, confirm_all) = confirm::queue(redis, Arc::clone(&metrics));
+    let confirming = tokio::spawn(confirm_all);
+    let Some(partitions) = until_up(&mut stop, &jitter, || topics::count(&settings.kafka, TOPIC)).await? else {
         return Ok(());
     };
-    let intake = KafkaIntake::join(&settings.kafka, TOPIC, partitions, Arc::clone(&metrics))?;
-    let ports = (intake, ledger, dead_letters, queue);
-    let pace = Pace {
+    let source = KafkaSource::join(&settings.kafka, TOPIC, partitions, Arc::clone(&metrics))?;
+    let ports = (source, store, dead_letters, queue);
+    let limits = Limits {
         batch_records: settings.batch_records,
         linger: settings.batch_linger,
         budget: settings.write_budget,
         dead_letter_limit: settings.dead_letter_limit,
     };
-    let mut service = Service::new(ports, pace, (Arc::clone(&health), metrics, traces.clone()), stop);
+    let mut service = Service::new(ports, limits, (Arc::clone(&health), metrics, traces.clone()), jitter, stop);
 
     let ended = loop {
         match service.step().await {
@@ -207,10 +215,17 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
     health.enter(State::Draining);
     // Offsets first: whatever happens afterwards, what is written is not read again.
     let counts = service.counts();
-    let (intake, _ledger, _dead_letters, queue) = service.into_ports();
-    intake.leave().await;
+    let (source, _store, _dead_letters, queue) = service.into_ports();
+    source.leave().await;
     drop(queue);
-    confirmer.finish(CONFIRM_LIMIT).await;
+    let abort = confirming.abort_handle();
+    if tokio::time::timeout(CONFIRM_LIMIT, confirming).await.is_err() {
+        abort.abort();
+        tracing::warn!(
+            "Redis did not accept all confirmations within {} ms; the outbox will send them again",
+            CONFIRM_LIMIT.as_millis()
+        );
+    }
     traces.finish().await;
     // A connection to a server that is gone would be said goodbye to for long.
     let _ = tokio::time::timeout(CLOSE_LIMIT, database.close()).await;
@@ -228,11 +243,15 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
 
 /// Calls until the system at the other end answers. `None`: a stop was asked for before that. An error
 /// is one that no later try would mend.
-async fn until_up<T, F>(stop: &mut watch::Receiver<bool>, call: impl Fn() -> F) -> Result<Option<T>, Fault>
+async fn until_up<T, F>(
+    stop: &mut watch::Receiver<bool>,
+    jitter: &Jitter,
+    call: impl Fn() -> F,
+) -> Result<Option<T>, Fault>
 where
     F: Future<Output = Result<T, Fault>>,
 {
-    let mut outage = Outage::default();
+    let (mut backoff, mut outage) = (Backoff::default(), OutageLog::default());
     loop {
         let attempt = async {
             let answer = call().await;
@@ -242,17 +261,19 @@ where
                 if outage.failed(fault.label, Instant::now()) {
                     tracing::warn!(label = fault.label, "waiting: {fault}");
                 }
-                tokio::time::sleep(outage.delay(random())).await;
+                tokio::time::sleep(backoff.next_delay(jitter.next())).await;
             }
             answer
         };
         tokio::select! {
+            biased;
+            // The stop first: nothing is in hand that would have to be finished.
+            _ = stop.wait_for(|stop| *stop) => return Ok(None),
             answer = attempt => match answer {
                 Ok(answer) => return Ok(Some(answer)),
                 Err(fault) if fault.retry => {}
                 Err(fault) => return Err(fault),
             },
-            _ = stop.wait_for(|stop| *stop) => return Ok(None),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! How the service is: the state it is in, whether its loop goes round, whether the database answers.
 
-use crate::metrics::{InState, Metrics};
+use crate::metrics::{Metrics, StateLabel};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The loop shows itself at least once a second; after this time without it, it hangs.
 const ALIVE_WITHIN: Duration = Duration::from_secs(60);
@@ -131,7 +132,7 @@ impl Health {
 
     fn publish(&self, current: State) {
         for state in STATES {
-            self.metrics.state.get_or_create(&InState { state: state.label() }).set(i64::from(state == current));
+            self.metrics.state.get_or_create(&StateLabel { state: state.label() }).set(i64::from(state == current));
         }
     }
 }

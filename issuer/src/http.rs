@@ -9,7 +9,7 @@
 
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::store::Database;
+use crate::store::mysql::database::MySqlStore;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -17,27 +17,28 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 /// How long the database may take to answer a health check.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// An answer of the database is good for this long: whoever asks often opens no connections by that.
 const GOOD_FOR: Duration = Duration::from_secs(2);
 
-/// What the endpoints tell of.
-pub struct Told {
+/// What the endpoints report.
+pub struct HttpState {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
-    database: Database,
+    database: MySqlStore,
     asked: Mutex<Option<(Instant, Option<String>)>>,
 }
 
-impl Told {
+impl HttpState {
     /// Tells of a service.
     #[must_use]
-    pub fn new(health: Arc<Health>, metrics: Arc<Metrics>, database: Database) -> Self {
+    pub fn new(health: Arc<Health>, metrics: Arc<Metrics>, database: MySqlStore) -> Self {
         Self { health, metrics, database, asked: Mutex::new(None) }
     }
 
@@ -74,37 +75,37 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
 }
 
 /// Serves until the process ends.
-pub async fn serve(listener: TcpListener, told: Told) {
+pub async fn serve(listener: TcpListener, state: HttpState) {
     let router = Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/version", get(version))
-        .with_state(Arc::new(told));
+        .with_state(Arc::new(state));
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "health and metrics are not served any more");
     }
 }
 
-async fn livez(State(told): State<Arc<Told>>) -> Response {
-    match told.health.dead() {
+async fn livez(State(state): State<Arc<HttpState>>) -> Response {
+    match state.health.dead() {
         None => "alive\n".into_response(),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
 }
 
-async fn readyz(State(told): State<Arc<Told>>) -> Response {
-    let mut reasons = told.health.unready();
-    reasons.extend(told.unreachable().await);
+async fn readyz(State(state): State<Arc<HttpState>>) -> Response {
+    let mut reasons = state.health.unready();
+    reasons.extend(state.unreachable().await);
     if reasons.is_empty() {
         return "ready\n".into_response();
     }
     (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", reasons.join("\n"))).into_response()
 }
 
-async fn metrics(State(told): State<Arc<Told>>) -> Response {
+async fn metrics(State(state): State<Arc<HttpState>>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], told.metrics.encode()).into_response()
+    ([(header::CONTENT_TYPE, kind)], state.metrics.encode()).into_response()
 }
 
 async fn version() -> Response {

@@ -18,21 +18,21 @@ pub type Real = Gauge<f64, AtomicU64>;
 
 /// Why. The values are stable labels of the code, never anything out of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Reason {
+pub struct ReasonLabel {
     /// The label.
     pub reason: &'static str,
 }
 
 /// Which partition.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Partition {
+pub struct PartitionLabel {
     /// Its number.
     pub partition: i32,
 }
 
 /// Which state.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct InState {
+pub struct StateLabel {
     /// Its label.
     pub state: &'static str,
 }
@@ -52,13 +52,13 @@ pub struct Metrics {
     /// Records whose claim is refused.
     pub refused: Counter,
     /// Records sent to the dead-letter topic, by cause.
-    pub dead_letters: Family<Reason, Counter>,
+    pub dead_letters: Family<ReasonLabel, Counter>,
     /// Records in a batch.
     pub batch_records: Histogram,
     /// Time of a batch's transaction, from the request to its answer.
     pub commit_seconds: Histogram,
     /// Failed tries to write, by reason.
-    pub database_faults: Family<Reason, Counter>,
+    pub database_faults: Family<ReasonLabel, Counter>,
     /// Time in which nothing could be written.
     pub database_outage_seconds: Counter<f64, AtomicU64>,
     /// The pace that the budget allows this member now; `+Inf` without a budget.
@@ -70,17 +70,17 @@ pub struct Metrics {
     /// Time in which records were there and the budget said wait.
     pub budget_wait_seconds: Counter<f64, AtomicU64>,
     /// Records of each of our partitions that are not settled.
-    pub lag: Family<Partition, Gauge>,
+    pub lag: Family<PartitionLabel, Gauge>,
     /// Partitions assigned to this member.
     pub partitions: Gauge,
     /// Claims told to Redis.
     pub confirmed: Counter,
     /// Claims not told to Redis, by reason: the outbox sends them again.
-    pub unconfirmed: Family<Reason, Counter>,
+    pub unconfirmed: Family<ReasonLabel, Counter>,
     /// Failed calls to Redis, by reason.
-    pub redis_faults: Family<Reason, Counter>,
+    pub redis_faults: Family<ReasonLabel, Counter>,
     /// 1 for the state that the service is in.
-    pub state: Family<InState, Gauge>,
+    pub state: Family<StateLabel, Gauge>,
 }
 
 impl Default for Metrics {
@@ -172,12 +172,12 @@ mod tests {
     #[test]
     fn names_are_stable() {
         let metrics = Metrics::default();
-        metrics.dead_letters.get_or_create(&Reason { reason: "malformed" }).inc();
-        metrics.lag.get_or_create(&Partition { partition: 3 }).set(7);
-        metrics.unconfirmed.get_or_create(&Reason { reason: "timeout" }).inc();
-        metrics.redis_faults.get_or_create(&Reason { reason: "timeout" }).inc();
-        metrics.database_faults.get_or_create(&Reason { reason: "read_only" }).inc();
-        metrics.state.get_or_create(&InState { state: "consuming" }).set(1);
+        metrics.dead_letters.get_or_create(&ReasonLabel { reason: "malformed" }).inc();
+        metrics.lag.get_or_create(&PartitionLabel { partition: 3 }).set(7);
+        metrics.unconfirmed.get_or_create(&ReasonLabel { reason: "timeout" }).inc();
+        metrics.redis_faults.get_or_create(&ReasonLabel { reason: "timeout" }).inc();
+        metrics.database_faults.get_or_create(&ReasonLabel { reason: "read_only" }).inc();
+        metrics.state.get_or_create(&StateLabel { state: "consuming" }).set(1);
         let page = metrics.encode();
         let names: Vec<&str> =
             page.lines().filter(|l| !l.starts_with('#')).map(|l| l.split(['{', ' ']).next().unwrap()).collect();

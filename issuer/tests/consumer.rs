@@ -2,16 +2,19 @@
 // Clippy's own allowance covers `#[test]` functions, not their helpers.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use dropgate_issuer::budget::WriteBudget;
-use dropgate_issuer::consumer::KafkaIntake;
-use dropgate_issuer::decode::Admission;
+use dropgate_issuer::backoff::Jitter;
+use dropgate_issuer::consume::budget::WriteBudget;
+use dropgate_issuer::consume::decode::Admission;
+use dropgate_issuer::consume::ports::{
+    ClaimOutcome, Confirmation, Confirmations, CouponStore, DeadLetters, Delivery, RejectReason,
+};
+use dropgate_issuer::consume::service::{Limits, Service, Step};
+use dropgate_issuer::consume::traces::Traces;
 use dropgate_issuer::health::Health;
-use dropgate_issuer::kafka::KafkaSettings;
+use dropgate_issuer::kafka::consumer::KafkaSource;
+use dropgate_issuer::kafka::settings::KafkaSettings;
+use dropgate_issuer::kafka::topics;
 use dropgate_issuer::metrics::Metrics;
-use dropgate_issuer::ports::{Cause, Confirmation, Confirmations, DeadLetters, Delivery, Ledger, Outcome};
-use dropgate_issuer::service::{Pace, Service, Step};
-use dropgate_issuer::topics;
-use dropgate_issuer::traces::Traces;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::names::TOPIC;
 use rdkafka::mocking::MockCluster;
@@ -54,8 +57,8 @@ struct Rows {
     asked: Arc<AtomicBool>,
 }
 
-impl Ledger for Rows {
-    async fn persist(&self, admissions: &[Admission]) -> Result<Vec<Outcome>, Fault> {
+impl CouponStore for Rows {
+    async fn persist(&self, admissions: &[&Admission]) -> Result<Vec<ClaimOutcome>, Fault> {
         self.asked.store(true, Ordering::SeqCst);
         if self.away.load(Ordering::SeqCst) {
             return Err(Fault::unknown(Source::MySql, "unreachable", "away"));
@@ -67,9 +70,9 @@ impl Ledger for Rows {
             .map(|admission| {
                 let slot = admission.record.slot;
                 if users.insert(admission.record.user.as_str().to_owned()) {
-                    Outcome::Issued { slot }
+                    ClaimOutcome::Issued { slot }
                 } else {
-                    Outcome::Already { slot }
+                    ClaimOutcome::Already { slot }
                 }
             })
             .collect())
@@ -79,7 +82,7 @@ impl Ledger for Rows {
 struct Nothing;
 
 impl DeadLetters for Nothing {
-    async fn bury(&self, letters: &[(&Delivery, &Cause)]) -> Vec<Result<(), Fault>> {
+    async fn publish(&self, letters: &[(&Delivery, &RejectReason)]) -> Vec<Result<(), Fault>> {
         panic!("{} records became dead letters", letters.len());
     }
 }
@@ -92,12 +95,12 @@ impl Confirmations for Nothing {
 async fn member(settings: &KafkaSettings, rows: &Rows, done: impl AsyncFn()) {
     let (stop, stopped) = watch::channel(false);
     let metrics = Arc::new(Metrics::default());
-    let intake = KafkaIntake::join(settings, TOPIC, PARTITIONS as usize, Arc::clone(&metrics)).unwrap();
-    let ports = (intake, rows.clone(), Nothing, Nothing);
+    let source = KafkaSource::join(settings, TOPIC, PARTITIONS as usize, Arc::clone(&metrics)).unwrap();
+    let ports = (source, rows.clone(), Nothing, Nothing);
     let (linger, budget) = (Duration::from_millis(5), WriteBudget::Unlimited);
-    let pace = Pace { batch_records: 7, linger, budget, dead_letter_limit: 100 };
+    let limits = Limits { batch_records: 7, linger, budget, dead_letter_limit: 100 };
     let shown = (Arc::new(Health::new(Arc::clone(&metrics))), metrics, Traces::default());
-    let mut service = Service::new(ports, pace, shown, stopped);
+    let mut service = Service::new(ports, limits, shown, Jitter::system(), stopped);
     let run = async {
         while service.step().await.unwrap() == Step::Again {}
         service.into_ports().0.leave().await;

@@ -2,14 +2,16 @@
 // Clippy's own allowance covers `#[test]` functions, not their helpers.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use dropgate_issuer::decode::Admission;
+use dropgate_issuer::backoff::Jitter;
+use dropgate_issuer::consume::decode::Admission;
+use dropgate_issuer::consume::ports::{
+    ClaimOutcome, Confirmation, Confirmations, CouponStore, DeadLetters, Delivery, Partitions, RecordSource,
+    RejectReason,
+};
+use dropgate_issuer::consume::service::{Limits, Service, ServiceError, Step};
+use dropgate_issuer::consume::traces::Traces;
 use dropgate_issuer::health::Health;
 use dropgate_issuer::metrics::Metrics;
-use dropgate_issuer::ports::{
-    Cause, Confirmation, Confirmations, DeadLetters, Delivery, Intake, Ledger, Outcome, Partitions,
-};
-use dropgate_issuer::service::{Pace, Service, ServiceError, Step};
-use dropgate_issuer::traces::Traces;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::ids::Slot;
 use std::cell::RefCell;
@@ -51,7 +53,7 @@ impl Ports {
     }
 }
 
-impl Intake for Ports {
+impl RecordSource for Ports {
     async fn recv(&self) -> Result<Delivery, Fault> {
         let next = {
             let mut world = self.0.borrow_mut();
@@ -96,8 +98,8 @@ impl Intake for Ports {
     }
 }
 
-impl Ledger for Ports {
-    async fn persist(&self, admissions: &[Admission]) -> Result<Vec<Outcome>, Fault> {
+impl CouponStore for Ports {
+    async fn persist(&self, admissions: &[&Admission]) -> Result<Vec<ClaimOutcome>, Fault> {
         let stuck = self.0.borrow_mut().stop_when_stuck.take();
         if let Some(stop) = stuck {
             self.log("stuck".to_owned());
@@ -114,18 +116,18 @@ impl Ledger for Ports {
             return Err(Fault::unknown(Source::MySql, "unreachable", "away"));
         }
         world.log.push(format!("persist {}", admissions.len()));
-        let outcome = |admission: &Admission| match admission.record.user.as_str() {
-            "late" => Outcome::Refused { slot: admission.record.slot },
-            "again" => Outcome::Already { slot: Slot::new(77).unwrap() },
-            "spoiled" => Outcome::Poison(Cause { label: "data", text: String::new() }),
-            _ => Outcome::Issued { slot: admission.record.slot },
+        let outcome = |admission: &&Admission| match admission.record.user.as_str() {
+            "late" => ClaimOutcome::Refused { slot: admission.record.slot },
+            "again" => ClaimOutcome::Already { slot: Slot::new(77).unwrap() },
+            "spoiled" => ClaimOutcome::Rejected(RejectReason { label: "data", text: String::new() }),
+            _ => ClaimOutcome::Issued { slot: admission.record.slot },
         };
         Ok(admissions.iter().map(outcome).collect())
     }
 }
 
 impl DeadLetters for Ports {
-    async fn bury(&self, letters: &[(&Delivery, &Cause)]) -> Vec<Result<(), Fault>> {
+    async fn publish(&self, letters: &[(&Delivery, &RejectReason)]) -> Vec<Result<(), Fault>> {
         let mut world = self.0.borrow_mut();
         let away = world.dead_letters_away > 0;
         world.dead_letters_away = world.dead_letters_away.saturating_sub(1);
@@ -163,10 +165,10 @@ fn service(ports: &Ports, size: usize) -> (TestService, watch::Sender<bool>) {
 fn service_at(ports: &Ports, size: usize, linger: Duration, budget: &str) -> (TestService, watch::Sender<bool>) {
     let (stop, stopped) = watch::channel(false);
     let all = (ports.clone(), ports.clone(), ports.clone(), ports.clone());
-    let pace = Pace { batch_records: size, linger, budget: budget.parse().unwrap(), dead_letter_limit: 4 };
+    let limits = Limits { batch_records: size, linger, budget: budget.parse().unwrap(), dead_letter_limit: 4 };
     let metrics = Arc::new(Metrics::default());
     let shown = (Arc::new(Health::new(Arc::clone(&metrics))), metrics, Traces::default());
-    (Service::new(all, pace, shown, stopped), stop)
+    (Service::new(all, limits, shown, Jitter::system(), stopped), stop)
 }
 
 fn log(ports: &Ports) -> Vec<String> {
@@ -258,7 +260,7 @@ async fn an_intake_that_fails_for_good_during_an_outage_ends_the_service() {
     ports.0.borrow_mut().fatal = Some(Fault::none(Source::Kafka, "fatal", false, "fenced"));
     let (mut service, _stop) = service(&ports, 1);
     let error = service.step().await.unwrap_err();
-    assert!(matches!(&error, ServiceError::Intake(fault) if fault.label == "fatal"), "{error}");
+    assert!(matches!(&error, ServiceError::Source(fault) if fault.label == "fatal"), "{error}");
 }
 
 #[tokio::test]

@@ -5,8 +5,8 @@
 #[path = "store/scratch.rs"]
 mod scratch;
 
-use dropgate_issuer::moment;
-use dropgate_issuer::ports::{Ledger, Outcome};
+use dropgate_issuer::consume::ports::{ClaimOutcome, CouponStore};
+use dropgate_issuer::timestamp::{self, Clock};
 use dropgate_shared::code::CodeSecret;
 use dropgate_shared::ids::{CampaignId, UserId};
 use scratch::{SECRET, admission, already, batch, issued, persist, poison, refused, rows, scratch};
@@ -30,8 +30,11 @@ async fn a_batch_becomes_rows_with_every_field() {
         let secret = CodeSecret::parse(SECRET).unwrap();
         assert_eq!(allotment, 100);
         assert_eq!(code, secret.code(&CampaignId::parse("c").unwrap(), &UserId::parse("u1").unwrap()));
-        assert_eq!(moment::to_ms(admitted_at), 1_763_700_000_123);
-        assert!(moment::to_ms(moment::now()).abs_diff(moment::to_ms(issued_at)) < 60_000, "{issued_at} is now, in UTC");
+        assert_eq!(timestamp::to_ms(admitted_at), 1_763_700_000_123);
+        assert!(
+            timestamp::to_ms(Clock::system().now()).abs_diff(timestamp::to_ms(issued_at)) < 60_000,
+            "{issued_at} is now, in UTC"
+        );
     })
     .await;
 }
@@ -131,7 +134,9 @@ async fn i1_coupon_101_is_refused_by_the_schema_whoever_writes() {
     scratch(async |db| {
         db.campaign("c", 100).await;
         let hundred: Vec<_> = (1..=100).map(|n| admission("c", &format!("u{n}"), n)).collect();
-        assert!(persist(&db.store(), &hundred).await.iter().all(|outcome| matches!(outcome, Outcome::Issued { .. })));
+        assert!(
+            persist(&db.store(), &hundred).await.iter().all(|outcome| matches!(outcome, ClaimOutcome::Issued { .. }))
+        );
         for (slot, allotment, numbers) in [(101, 100, [3819, 4025]), (101, 101, [1452, 1452]), (100, 100, [1062, 1062])]
         {
             let error = sqlx::query("INSERT INTO coupons VALUES ('c', ?, ?, 'mallory', 'CODE', NOW(3), NOW(3))")
@@ -171,17 +176,21 @@ async fn i2_i6_i10_two_issuers_with_the_same_thousand_records_write_each_once() 
                 outcomes
             }
         );
-        let count = |wanted: fn(&Outcome) -> bool| first.iter().chain(&second).filter(|o| wanted(o)).count();
-        assert_eq!(count(|outcome| matches!(outcome, Outcome::Issued { .. })), 900);
-        assert_eq!(count(|outcome| matches!(outcome, Outcome::Already { .. })), 900);
-        assert_eq!(count(|outcome| matches!(outcome, Outcome::Refused { .. })), 200, "a hundred users, told twice");
+        let count = |wanted: fn(&ClaimOutcome) -> bool| first.iter().chain(&second).filter(|o| wanted(o)).count();
+        assert_eq!(count(|outcome| matches!(outcome, ClaimOutcome::Issued { .. })), 900);
+        assert_eq!(count(|outcome| matches!(outcome, ClaimOutcome::Already { .. })), 900);
+        assert_eq!(
+            count(|outcome| matches!(outcome, ClaimOutcome::Refused { .. })),
+            200,
+            "a hundred users, told twice"
+        );
         let coupons = db.coupons("c").await;
         assert_eq!(coupons.iter().map(|(slot, _)| *slot).collect::<Vec<_>>(), (1..=900).collect::<Vec<_>>());
         assert_eq!(coupons.iter().map(|(_, user)| user).collect::<HashSet<_>>().len(), 900);
         assert_eq!(db.refusals("c").await.len(), 100);
         // Each was told the slot of his row, by both.
         for (outcome, record) in first.iter().zip(&records).chain(second.iter().zip(&backwards)) {
-            if let Outcome::Issued { slot } | Outcome::Already { slot } = outcome {
+            if let ClaimOutcome::Issued { slot } | ClaimOutcome::Already { slot } = outcome {
                 assert_eq!(coupons[slot.get() as usize - 1].1, record.record.user.as_str());
             }
         }
@@ -200,7 +209,7 @@ async fn i10_after_redis_lost_everything_exactly_the_capacity_is_issued() {
         let mut refused = 0;
         for some in after.chunks(50) {
             let outcomes = persist(&store, some).await;
-            refused += outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Refused { .. })).count();
+            refused += outcomes.iter().filter(|outcome| matches!(outcome, ClaimOutcome::Refused { .. })).count();
         }
         assert_eq!((db.coupons("c").await.len(), refused, db.refusals("c").await.len()), (300, 120, 120));
     })
@@ -234,7 +243,7 @@ async fn i2_ids_compare_as_bytes() {
         let users: Vec<_> = users.into_iter().chain([longest.as_str()]).zip(1..).collect();
         let store = db.store();
         let outcomes = persist(&store, &batch(&users)).await;
-        assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Issued { .. })), "{outcomes:?}");
+        assert!(outcomes.iter().all(|outcome| matches!(outcome, ClaimOutcome::Issued { .. })), "{outcomes:?}");
         let again = persist(&store, &batch(&users)).await;
         assert_eq!(again, users.iter().map(|(_, slot)| already(*slot)).collect::<Vec<_>>());
         let stored: Vec<_> = db.coupons("c").await.into_iter().map(|(_, user)| user).collect();
@@ -269,7 +278,7 @@ async fn a_batch_of_more_rows_than_a_statement_has_binds_is_one_transaction() {
         let records: Vec<_> = (1..=10_000).map(|n| admission("c", &format!("u{n}"), n)).collect();
         let outcomes = persist(&store, &records).await;
         assert_eq!(outcomes[8_999], refused(9_000), "the one whose slot was taken, and there is no other");
-        assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Issued { .. })).count(), 9_999);
+        assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, ClaimOutcome::Issued { .. })).count(), 9_999);
         assert_eq!(db.coupons("c").await.len(), 10_000);
     })
     .await;
@@ -289,7 +298,7 @@ async fn i7_a_database_that_refuses_writes_blames_no_record() {
                  SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {number}, MESSAGE_TEXT = 'not now'"
             );
             db.pool.execute(AssertSqlSafe(trigger)).await.unwrap();
-            let fault = store.persist(&batch(&[("u1", 1), ("u2", 2)])).await.unwrap_err();
+            let fault = store.persist(&batch(&[("u1", 1), ("u2", 2)]).iter().collect::<Vec<_>>()).await.unwrap_err();
             assert_eq!((fault.label, fault.retry), (label, true), "{fault}");
             db.pool.execute("DROP TRIGGER away").await.unwrap();
         }
@@ -305,7 +314,7 @@ async fn migrating_again_changes_nothing_and_a_bare_database_says_so() {
         assert_eq!(db.database().migrate().await.unwrap(), Vec::<String>::new());
         db.pool.execute("DROP TABLE coupons, refusals, allotments, campaigns, _sqlx_migrations").await.unwrap();
         assert!(!db.database().is_migrated().await.unwrap());
-        let fault = db.store().persist(&batch(&[("u1", 1)])).await.unwrap_err();
+        let fault = db.store().persist(&batch(&[("u1", 1)]).iter().collect::<Vec<_>>()).await.unwrap_err();
         assert_eq!(fault.label, "no_schema");
         assert!(fault.detail.contains("issuer migrate"), "{fault}");
     })

@@ -4,8 +4,8 @@
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, Uri};
-use dropgate_issuer::ports::Delivery;
-use dropgate_issuer::traces::Traces;
+use dropgate_issuer::consume::ports::Delivery;
+use dropgate_issuer::consume::traces::Traces;
 use dropgate_shared::ids::{CampaignId, Slot, UserId};
 use dropgate_shared::record::AdmissionRecord;
 use tokio::sync::mpsc;

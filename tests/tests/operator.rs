@@ -75,7 +75,11 @@ async fn a_campaign_is_checked_run_and_exported() {
     claim_all(&system, &campaign, "u", 2).await;
 
     // Paused: nobody new gets in, and who is in stays in. Twice is as good as once.
-    says(&run(&system, &["campaign", "pause", &campaign]), 0, &["is paused now, it was open", "the gate knows it"]);
+    says(
+        &run(&system, &["campaign", "pause", &campaign]),
+        0,
+        &["is paused now, it was open", "the gate is up to date"],
+    );
     says(&run(&system, &["campaign", "pause", &campaign]), 0, &["is paused already"]);
     let paused = system.claim(&campaign, "late").await;
     assert_eq!((paused.status, paused.problem()), (503, "paused"));
@@ -340,7 +344,7 @@ async fn dead_letters_are_listed_shown_and_replayed() {
         system.redis(&["HGET", "dg:{orphan}:claims", "user-3"]).await == json!("3:1763700000003:i")
     })
     .await;
-    says(&run(&system, &by_cause), 0, &["no dead letters remain that fit"]);
+    says(&run(&system, &by_cause), 0, &["no matching dead letters remain"]);
     assert_eq!(list(&["--remaining"]), 2, "what cannot be read remains");
 
     // Sending again does no harm (I6).

@@ -1,8 +1,8 @@
 //! Settings for the operator's verbs, each of which needs some of the three servers.
 
 use super::{DatabaseArgs, DatabaseSettings, KafkaArgs, Problems, RedisArgs, RunArgs};
-use crate::kafka::KafkaSettings;
-use crate::redis::RedisSettings;
+use crate::kafka::settings::KafkaSettings;
+use crate::redis::client::RedisSettings;
 
 impl Problems {
     /// One line each.

@@ -1,21 +1,15 @@
-//! `dlq list`, `show` and `replay`.
+//! `dlq list`, `show` and `replay`. Each returns what to print.
 
-use super::args::{DlqFilter, DlqListArgs, DlqReplayArgs};
-use super::letters::{Letter, Reader};
-use super::{masked, progress, table};
-use crate::dead_letter::header;
-use crate::kafka::{self, KafkaSettings, Logged};
-use crate::moment;
-use crate::store::Database;
-use crate::store::replays::LetterKey;
+use super::output::{json, masked, progress, table};
+use crate::cli::args::{DlqFilter, DlqListArgs, DlqReplayOptions};
+use crate::kafka::ports::{DeadLetter, DeadLetterReader, DeadLetterReplayer, header};
+use crate::store::ports::{Session, Store, StoreError};
+use crate::store::rows::DeadLetterKey;
+use crate::timestamp::{self, Clock};
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::names::DEAD_LETTER_TOPIC;
-use rdkafka::error::KafkaError;
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde::Serialize;
-use std::collections::HashSet;
-use std::time::Duration;
+use std::fmt::Write as _;
 
 /// Why a verb on dead letters failed.
 #[derive(Debug, thiserror::Error)]
@@ -23,80 +17,69 @@ pub enum DlqError {
     /// Kafka or MySQL failed.
     #[error("{0}")]
     Fault(#[from] Fault),
-    /// There is none at this place.
     #[error("{DEAD_LETTER_TOPIC} has no record {partition}/{offset}; `issuer dlq list` shows what it has")]
-    NoLetter {
-        /// The partition asked for.
-        partition: i32,
-        /// The offset asked for.
-        offset: i64,
-    },
-    /// Some were not acknowledged.
+    Absent { partition: i32, offset: i64 },
+    /// Some were not acknowledged. `fault` is that of the last one.
     #[error("{sent} dead letters were sent again, {unsent} were not ({fault}); the same command sends what remains")]
-    Partly {
-        /// Acknowledged, and remembered.
-        sent: u64,
-        /// Not acknowledged.
-        unsent: u64,
-        /// Why the last of them was not.
-        fault: Fault,
-    },
+    Partly { sent: u64, unsent: u64, fault: Fault },
 }
 
-/// A page of letters that pass the filter, with what is known of their replays.
-type Marked = Vec<(Letter, bool)>;
+impl From<StoreError> for DlqError {
+    fn from(error: StoreError) -> Self {
+        Self::Fault(error.into())
+    }
+}
 
-struct Reading<'a> {
-    reader: Option<Reader>,
-    database: &'a Database,
+/// A reading of those that pass the filter.
+struct Reading<'a, S, R> {
+    session: S,
+    reader: R,
     filter: &'a DlqFilter,
     with_replayed: bool,
     left: u64,
     bar: indicatif::ProgressBar,
 }
 
-impl<'a> Reading<'a> {
-    async fn open(
-        database: &'a Database,
-        kafka: &KafkaSettings,
+impl<'a, S: Session, R: DeadLetterReader> Reading<'a, S, R> {
+    async fn begin(
+        store: &impl Store<Session = S>,
+        reader: R,
         filter: &'a DlqFilter,
         with_replayed: bool,
-    ) -> Result<Self, Fault> {
-        let settings = kafka.clone();
-        let reader = blocking(move || Reader::open(&settings, None)).await?;
-        let bar = progress("dead letters", reader.total());
-        Ok(Self { reader: Some(reader), database, filter, with_replayed, left: filter.limit.unwrap_or(u64::MAX), bar })
+    ) -> Result<Self, StoreError> {
+        let bar = progress(filter.progress, "dead letters", reader.total());
+        let session = store.connect().await?;
+        Ok(Self { session, reader, filter, with_replayed, left: filter.limit.unwrap_or(u64::MAX), bar })
     }
 
-    /// The next letters that are wanted; `None` at the end.
-    async fn page(&mut self) -> Result<Option<Marked>, Fault> {
-        let Some(mut reader) = self.reader.take().filter(|_| self.left > 0) else {
-            self.bar.finish_and_clear();
-            return Ok(None);
-        };
-        let (reader, page) = blocking(move || {
-            let page = reader.page()?;
-            Ok((reader, page))
-        })
-        .await?;
+    /// The next dead letters that are wanted, each with whether it was replayed before; `None` at the end.
+    async fn page(&mut self) -> Result<Option<Vec<(DeadLetter, bool)>>, DlqError> {
+        let page = if self.left > 0 { self.reader.page().await? } else { Vec::new() };
         if page.is_empty() {
             self.bar.finish_and_clear();
             return Ok(None);
         }
-        self.reader = Some(reader);
         self.bar.inc(page.len() as u64);
-        let page: Vec<Letter> = page.into_iter().filter(|letter| letter.passes(self.filter)).collect();
-        let keys: Vec<LetterKey> = page.iter().map(Letter::identity).collect();
-        let replayed: HashSet<LetterKey> = self.database.replayed(&keys).await?;
+        let page: Vec<DeadLetter> = page.into_iter().filter(|letter| passes(letter, self.filter)).collect();
+        let keys: Vec<DeadLetterKey> = page.iter().map(DeadLetter::identity).collect();
+        let replayed = self.session.replayed(&keys).await?;
         let marked = page.into_iter().map(|letter| {
             let replayed = replayed.contains(&letter.identity());
             (letter, replayed)
         });
         let left = usize::try_from(self.left).unwrap_or(usize::MAX);
-        let marked: Marked = marked.filter(|(_, replayed)| self.with_replayed || !replayed).take(left).collect();
+        let marked: Vec<_> = marked.filter(|(_, replayed)| self.with_replayed || !replayed).take(left).collect();
         self.left -= marked.len() as u64;
         Ok(Some(marked))
     }
+}
+
+/// Whether the filter lets it through, its limit aside.
+fn passes(letter: &DeadLetter, filter: &DlqFilter) -> bool {
+    filter.campaign.as_ref().is_none_or(|id| letter.claim().0.as_deref() == Some(id.as_str()))
+        && filter.cause.as_ref().is_none_or(|cause| letter.header(header::CAUSE) == *cause)
+        && filter.since.is_none_or(|since| letter.dead_at >= since)
+        && filter.until.is_none_or(|until| letter.dead_at < until)
 }
 
 #[derive(Serialize)]
@@ -114,11 +97,11 @@ struct Line {
 }
 
 impl Line {
-    fn of(letter: &Letter, replayed: bool, show_users: bool) -> Self {
+    fn of(letter: &DeadLetter, replayed: bool, show_users: bool) -> Self {
         let (campaign, user) = letter.claim();
         Self {
             place: format!("{}/{}", letter.partition, letter.offset),
-            dead_at: moment::format(letter.dead_at),
+            dead_at: timestamp::format(letter.dead_at),
             cause: letter.header(header::CAUSE),
             campaign: campaign.map(|campaign| campaign.escape_debug().to_string()),
             user: user.map(|user| if show_users { user } else { masked(&user) }),
@@ -149,52 +132,49 @@ impl Line {
 ///
 /// # Errors
 /// [`DlqError`].
-pub async fn list(database: &Database, kafka: &KafkaSettings, args: &DlqListArgs) -> Result<(), DlqError> {
-    let mut reading = Reading::open(database, kafka, &args.filter, !args.remaining).await?;
+pub async fn list(store: &impl Store, reader: impl DeadLetterReader, args: &DlqListArgs) -> Result<String, DlqError> {
+    let mut reading = Reading::begin(store, reader, &args.filter, !args.remaining).await?;
     let mut lines = Vec::new();
     while let Some(page) = reading.page().await? {
         lines.extend(page.iter().map(|(letter, replayed)| Line::of(letter, *replayed, args.show_users)));
     }
     if args.json {
-        say!("{}", serde_json::to_string_pretty(&lines).unwrap_or_default());
-        return Ok(());
+        return Ok(json(&lines));
     }
     if lines.is_empty() {
-        say!("no dead letters");
-        return Ok(());
+        return Ok("no dead letters".to_owned());
     }
     let mut rows =
         vec![["PLACE", "GIVEN UP AT", "CAUSE", "CAMPAIGN", "USER", "REPLAYED", "CAME FROM"].map(str::to_owned)];
     rows.extend(lines.iter().map(Line::cells));
-    say!(
-        "{}\n\n{} dead letters, {} not replayed",
-        table(&rows),
-        lines.len(),
-        lines.iter().filter(|l| !l.replayed).count()
-    );
-    Ok(())
+    let remaining = lines.iter().filter(|line| !line.replayed).count();
+    Ok(format!("{}\n\n{} dead letters, {remaining} not replayed", table(&rows), lines.len()))
 }
 
-/// Prints one dead letter.
+/// Shows one dead letter.
 ///
 /// # Errors
 /// [`DlqError`].
-pub async fn show(database: &Database, kafka: &KafkaSettings, (partition, offset): (i32, i64)) -> Result<(), DlqError> {
-    let settings = kafka.clone();
-    let page = blocking(move || Reader::open(&settings, Some((partition, offset)))?.page()).await?;
-    let Some(letter) = page.into_iter().find(|letter| letter.offset == offset) else {
-        return Err(DlqError::NoLetter { partition, offset });
+pub async fn show(
+    store: &impl Store,
+    mut reader: impl DeadLetterReader,
+    (partition, offset): (i32, i64),
+) -> Result<String, DlqError> {
+    let page = reader.page().await?;
+    let Some(letter) = page.into_iter().find(|letter| (letter.partition, letter.offset) == (partition, offset)) else {
+        return Err(DlqError::Absent { partition, offset });
     };
-    let replayed = !database.replayed(&[letter.identity()]).await?.is_empty();
-    say!("place     {DEAD_LETTER_TOPIC} {partition}/{offset}");
-    say!("given up  {}", moment::format(letter.dead_at));
-    say!("replayed  {}", if replayed { "yes" } else { "no" });
+    let replayed = !store.connect().await?.replayed(&[letter.identity()]).await?.is_empty();
+    let mut text = String::new();
+    let _ = writeln!(text, "place     {DEAD_LETTER_TOPIC} {partition}/{offset}");
+    let _ = writeln!(text, "given up  {}", timestamp::format(letter.dead_at));
+    let _ = writeln!(text, "replayed  {}", if replayed { "yes" } else { "no" });
     for (key, value) in &letter.headers {
-        say!("header    {} = {}", key.escape_debug(), escaped(value));
+        let _ = writeln!(text, "header    {} = {}", key.escape_debug(), escaped(value));
     }
-    say!("key       {}", letter.key.as_deref().map_or_else(|| "(none)".to_owned(), escaped));
-    say!("payload   {}", escaped(&letter.payload));
-    Ok(())
+    let _ = writeln!(text, "key       {}", letter.key.as_deref().map_or_else(|| "(none)".to_owned(), escaped));
+    let _ = write!(text, "payload   {}", escaped(&letter.payload));
+    Ok(text)
 }
 
 /// Text as it is but for control characters, and bytes that are no text as `\xNN`: a terminal must not
@@ -220,80 +200,53 @@ fn escaped(bytes: &[u8]) -> String {
 ///
 /// # Errors
 /// [`DlqError`]; to replay again sends what remains.
-pub async fn replay(database: &Database, kafka: &KafkaSettings, args: &DlqReplayArgs) -> Result<(), DlqError> {
-    let mut reading = Reading::open(database, kafka, &args.filter, args.again).await?;
-    let producer = producer(kafka)?;
-    let mut sent = 0;
-    let mut partial = 0;
-    while let Some(mut page) = reading.page().await? {
-        let all = page.len();
-        page.retain(|(letter, _)| letter.header(header::PAYLOAD_BYTES).is_empty());
-        partial += all - page.len();
-        if args.dry_run {
-            sent += page.len() as u64;
+pub async fn replay(
+    store: &impl Store,
+    reader: impl DeadLetterReader,
+    replayer: &impl DeadLetterReplayer,
+    clock: &Clock,
+    filter: &DlqFilter,
+    options: &DlqReplayOptions,
+) -> Result<String, DlqError> {
+    let mut reading = Reading::begin(store, reader, filter, options.again).await?;
+    let (mut sent, mut partial) = (0, 0);
+    while let Some(page) = reading.page().await? {
+        let (whole, parts): (Vec<_>, Vec<_>) =
+            page.into_iter().map(|(letter, _)| letter).partition(|l| l.header(header::PAYLOAD_BYTES).is_empty());
+        partial += parts.len();
+        if options.dry_run {
+            sent += whole.len() as u64;
             continue;
         }
-        let deliveries: Vec<_> = page
-            .iter()
-            .map(|(letter, _)| {
-                let topic = letter.topic();
-                let replayed = OwnedHeaders::new().insert(Header { key: header::REPLAYED, value: Some("1") });
-                let mut record = FutureRecord::<[u8], [u8]>::to(&topic).payload(&letter.payload).headers(replayed);
-                record.key = letter.key.as_deref();
-                (letter, producer.send_result(record).map_err(|(error, _)| error))
-            })
-            .collect();
-        let (mut done, mut failed) = (Vec::with_capacity(deliveries.len()), None);
-        for (letter, delivery) in deliveries {
-            let acknowledged = match delivery {
-                Ok(waiting) => match waiting.await {
-                    Ok(Ok(_)) => Ok(()),
-                    Ok(Err((error, _))) => Err(error),
-                    Err(_) => Err(KafkaError::Canceled),
-                },
-                Err(error) => Err(error),
-            };
-            match acknowledged {
-                Ok(()) => done.push(letter.identity()),
-                Err(error) => failed = Some(kafka::fault("replay", true, &error)),
+        let (mut done, mut failed) = (Vec::with_capacity(whole.len()), None);
+        let mut results = replayer.replay(&whole).await.into_iter();
+        for letter in &whole {
+            match results.next() {
+                Some(Ok(())) => done.push(letter.identity()),
+                Some(Err(fault)) => failed = Some(fault),
+                None => failed = Some(Fault::unknown(Source::Kafka, "incomplete", "results are missing")),
             }
         }
-        database.remember_replayed(&done).await?;
+        reading.session.remember_replayed(&done, clock.now()).await?;
         sent += done.len() as u64;
         if let Some(fault) = failed {
-            let unsent = (page.len() - done.len()) as u64;
+            let unsent = (whole.len() - done.len()) as u64;
             return Err(DlqError::Partly { sent, unsent, fault });
         }
     }
+    let mut text = String::new();
     if partial > 0 {
-        say!(
+        let _ = writeln!(
+            text,
             "{partial} dead letters hold only the beginning of a large record, which `issuer dlq show` finds; they stay"
         );
     }
-    match (args.dry_run, sent) {
-        (_, 0) => say!("no dead letters remain that fit"),
-        (true, _) => say!("{sent} dead letters would be sent again"),
-        (false, _) => say!("{sent} dead letters were sent again and acknowledged"),
-    }
-    Ok(())
-}
-
-fn producer(settings: &KafkaSettings) -> Result<FutureProducer<Logged>, Fault> {
-    settings
-        .client()
-        .set("acks", "all")
-        .set("enable.idempotence", "true")
-        .set("message.timeout.ms", Duration::from_secs(30).as_millis().to_string())
-        .set("linger.ms", "5")
-        // The partition that the record came from: that of a Java producer.
-        .set("partitioner", "murmur2_random")
-        .create_with_context(Logged)
-        .map_err(|error| kafka::fault("settings", false, &error))
-}
-
-async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
-    let cancelled = |_| Fault::unknown(Source::Kafka, "cancelled", "the reading was given up");
-    tokio::task::spawn_blocking(call).await.map_err(cancelled)?
+    text.push_str(&match (options.dry_run, sent) {
+        (_, 0) => "no matching dead letters remain".to_owned(),
+        (true, _) => format!("{sent} dead letters would be sent again"),
+        (false, _) => format!("{sent} dead letters were sent again and acknowledged"),
+    });
+    Ok(text)
 }
 
 #[cfg(test)]

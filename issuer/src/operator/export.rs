@@ -1,11 +1,12 @@
-//! `export`: who won, or who was refused, page by page.
+//! `export`: who has a coupon, or who was refused, page by page.
 
-use super::args::{ExportArgs, Format};
-use super::{Ended, at, progress};
-use crate::campaign::CampaignError;
-use crate::moment;
-use crate::store::Database;
-use crate::store::audit::{CouponRow, RefusalRow};
+use super::campaign::error::CampaignError;
+use super::exit::Exit;
+use super::output::progress;
+use crate::cli::args::{ExportArgs, Format};
+use crate::store::ports::{Session, Store, StoreError};
+use crate::store::rows::{CouponRow, RefusalRow};
+use crate::timestamp;
 use serde::Serialize;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -39,8 +40,8 @@ impl From<CouponRow> for Winner {
             slot: row.slot,
             user: row.user_id,
             code: row.code,
-            admitted_at: moment::format(row.admitted_at),
-            issued_at: moment::format(row.issued_at),
+            admitted_at: timestamp::format(row.admitted_at),
+            issued_at: timestamp::format(row.issued_at),
         }
     }
 }
@@ -51,8 +52,8 @@ impl From<RefusalRow> for Refused {
             user: row.user_id,
             proposed_slot: row.proposed_slot,
             reason: row.reason,
-            admitted_at: moment::format(row.admitted_at),
-            refused_at: moment::format(row.refused_at),
+            admitted_at: timestamp::format(row.admitted_at),
+            refused_at: timestamp::format(row.refused_at),
         }
     }
 }
@@ -112,15 +113,16 @@ impl<W: Write> Sheet<W> {
 /// Exports a campaign's rows.
 ///
 /// # Errors
-/// [`Ended`]; a file is there only if it is complete.
-pub async fn export(database: &Database, shown: &str, args: &ExportArgs) -> Result<(), Ended> {
-    let named = |error: CampaignError| at(shown, error);
-    if database.campaign(&args.id).await.map_err(|fault| named(fault.into()))?.is_none() {
-        return Err(named(CampaignError::Unknown(args.id.clone())));
+/// [`Exit`]; a file is there only if it is complete.
+pub async fn export(store: &impl Store, shown: &str, args: &ExportArgs) -> Result<(), Exit> {
+    let failed = |error: CampaignError| Exit::at(shown, error);
+    let mut session = store.connect().await.map_err(|error| failed(error.into()))?;
+    if session.campaign(&args.id).await.map_err(|error| failed(error.into()))?.is_none() {
+        return Err(failed(CampaignError::Unknown(args.id.clone())));
     }
     let Some(path) = &args.out else {
         let out = BufWriter::new(std::io::stdout().lock());
-        return match write(database, shown, args, out).await {
+        return match write(&mut session, shown, args, out).await {
             // `issuer export .. | head`: whoever listened has heard enough.
             Err(Unwritten::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
             other => {
@@ -129,11 +131,11 @@ pub async fn export(database: &Database, shown: &str, args: &ExportArgs) -> Resu
             }
         };
     };
-    let failed = |error: std::io::Error| Ended::failed(format!("{} cannot be written: {error}", path.display()));
+    let failed = |error: std::io::Error| Exit::failed(format!("{} cannot be written: {error}", path.display()));
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Codes are worth money: the file is its owner's alone, from the beginning.
     let file = tempfile::Builder::new().prefix(".issuer-export-").tempfile_in(folder).map_err(failed)?;
-    let guarded = match write(database, shown, args, BufWriter::new(file.as_file())).await {
+    let guarded = match write(&mut session, shown, args, BufWriter::new(file.as_file())).await {
         Err(Unwritten::Output(error)) => return Err(failed(error)),
         other => other?,
     };
@@ -153,7 +155,7 @@ fn told(guarded: u64) {
 
 enum Unwritten {
     Output(std::io::Error),
-    Ended(Ended),
+    Exit(Exit),
 }
 
 impl From<std::io::Error> for Unwritten {
@@ -162,24 +164,24 @@ impl From<std::io::Error> for Unwritten {
     }
 }
 
-impl From<Unwritten> for Ended {
+impl From<Unwritten> for Exit {
     fn from(unwritten: Unwritten) -> Self {
         match unwritten {
             Unwritten::Output(error) => Self::failed(format!("the output cannot be written: {error}")),
-            Unwritten::Ended(ended) => ended,
+            Unwritten::Exit(ended) => ended,
         }
     }
 }
 
-async fn write(database: &Database, shown: &str, args: &ExportArgs, out: impl Write) -> Result<u64, Unwritten> {
-    let faulty = |fault: dropgate_shared::fault::Fault| Unwritten::Ended(at(shown, fault.into()));
-    let tally = database.tally(&args.id).await.map_err(faulty)?;
-    let bar = progress("rows", if args.refusals { tally.refused } else { tally.issued });
+async fn write(session: &mut impl Session, shown: &str, args: &ExportArgs, out: impl Write) -> Result<u64, Unwritten> {
+    let faulty = |error: StoreError| Unwritten::Exit(Exit::at(shown, error.into()));
+    let tally = session.tally(&args.id).await.map_err(faulty)?;
+    let bar = progress(true, "rows", if args.refusals { tally.refused } else { tally.issued });
     let mut sheet = Sheet::new(out, args)?;
     if args.refusals {
         let mut after = String::new();
         loop {
-            let page = database.refusals_after(&args.id, &after, ROWS).await.map_err(faulty)?;
+            let page = session.refusals_after(&args.id, &after, ROWS).await.map_err(faulty)?;
             let Some(last) = page.last() else { break };
             after.clone_from(&last.user_id);
             bar.inc(page.len() as u64);
@@ -191,7 +193,7 @@ async fn write(database: &Database, shown: &str, args: &ExportArgs, out: impl Wr
     } else {
         let mut after = None;
         loop {
-            let page = database.coupons_after(&args.id, after, ROWS).await.map_err(faulty)?;
+            let page = session.coupons_after(&args.id, after, ROWS).await.map_err(faulty)?;
             let Some(last) = page.last() else { break };
             after = Some(last.slot);
             bar.inc(page.len() as u64);

@@ -1,12 +1,12 @@
 //! A database of its own for each test, on the server that `make test` starts.
 
-use dropgate_issuer::decode::{Admission, decode};
-use dropgate_issuer::moment;
-use dropgate_issuer::outage::random;
-use dropgate_issuer::ports::{Ledger, Outcome};
-use dropgate_issuer::store::Database;
-use dropgate_issuer::store::campaigns::Campaign;
-use dropgate_issuer::store::coupons::Coupons;
+use dropgate_issuer::backoff::Jitter;
+use dropgate_issuer::consume::decode::{Admission, decode};
+use dropgate_issuer::consume::ports::{ClaimOutcome, CouponStore};
+use dropgate_issuer::operator::campaign::create::create;
+use dropgate_issuer::store::coupon_writer::CouponWriter;
+use dropgate_issuer::store::mysql::database::MySqlStore;
+use dropgate_issuer::timestamp::{self, Clock};
 use dropgate_shared::code::CodeSecret;
 use dropgate_shared::ids::{CampaignId, Slot, UserId};
 use dropgate_shared::record::AdmissionRecord;
@@ -35,7 +35,7 @@ where
     });
     let server = MySqlConnectOptions::from_str(&server).unwrap();
     let mut admin = MySqlConnection::connect_with(&server).await.unwrap();
-    let name = format!("dropgate_test_{:016x}", random());
+    let name = format!("dropgate_test_{:016x}", Jitter::system().next());
     admin.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
 
     let options = server.database(&name);
@@ -51,26 +51,28 @@ where
 }
 
 impl Scratch {
-    pub fn database(&self) -> Database {
-        Database::new(self.options.clone(), 2)
+    pub fn database(&self) -> MySqlStore {
+        MySqlStore::new(self.options.clone(), 2)
     }
 
     /// A store as an issuer of its own would have it.
-    pub fn store(&self) -> Coupons {
-        Coupons::new(self.database(), CodeSecret::parse(SECRET).unwrap(), 500)
+    pub fn store(&self) -> CouponWriter<MySqlStore> {
+        let secret = CodeSecret::parse(SECRET).unwrap();
+        CouponWriter::new(self.database(), secret, 500, Clock::system(), Jitter::system())
     }
 
     pub async fn campaign(&self, id: &str, capacity: u32) {
-        let opens_at = moment::from_ms(0).unwrap();
-        let campaign = Campaign { state: "open".to_owned(), capacity, opens_at, closes_at: None };
-        assert!(self.database().create_campaign(&CampaignId::parse(id).unwrap(), &campaign).await.unwrap());
+        let opens_at = timestamp::from_ms(0).unwrap();
+        let id = CampaignId::parse(id).unwrap();
+        let created = create(&self.database(), opens_at, &id, capacity, Some(opens_at), None).await.unwrap();
+        assert!(created.contains("created"), "{created}");
     }
 
     pub async fn raise(&self, id: &str, capacity: u32) {
         sqlx::query("INSERT INTO allotments (campaign_id, capacity, granted_at) VALUES (?, ?, ?)")
             .bind(id)
             .bind(capacity)
-            .bind(moment::now())
+            .bind(Clock::system().now())
             .execute(&self.pool)
             .await
             .unwrap();
@@ -112,25 +114,25 @@ pub fn batch(pairs: &[(&str, u32)]) -> Vec<Admission> {
     pairs.iter().map(|(user, slot)| admission("c", user, *slot)).collect()
 }
 
-pub async fn persist(store: &Coupons, admissions: &[Admission]) -> Vec<Outcome> {
-    store.persist(admissions).await.unwrap()
+pub async fn persist(store: &CouponWriter<MySqlStore>, admissions: &[Admission]) -> Vec<ClaimOutcome> {
+    store.persist(&admissions.iter().collect::<Vec<_>>()).await.unwrap()
 }
 
-pub fn issued(slot: u32) -> Outcome {
-    Outcome::Issued { slot: Slot::new(slot).unwrap() }
+pub fn issued(slot: u32) -> ClaimOutcome {
+    ClaimOutcome::Issued { slot: Slot::new(slot).unwrap() }
 }
 
-pub fn already(slot: u32) -> Outcome {
-    Outcome::Already { slot: Slot::new(slot).unwrap() }
+pub fn already(slot: u32) -> ClaimOutcome {
+    ClaimOutcome::Already { slot: Slot::new(slot).unwrap() }
 }
 
-pub fn refused(slot: u32) -> Outcome {
-    Outcome::Refused { slot: Slot::new(slot).unwrap() }
+pub fn refused(slot: u32) -> ClaimOutcome {
+    ClaimOutcome::Refused { slot: Slot::new(slot).unwrap() }
 }
 
-pub fn poison(outcome: &Outcome) -> &'static str {
+pub fn poison(outcome: &ClaimOutcome) -> &'static str {
     match outcome {
-        Outcome::Poison(cause) => cause.label,
+        ClaimOutcome::Rejected(reason) => reason.label,
         other => panic!("{other:?} is no poison"),
     }
 }

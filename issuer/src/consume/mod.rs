@@ -1,0 +1,10 @@
+//! From a record to a row: the loop of `issuer run` over the ports of [`ports`], and what it decides with.
+
+pub mod batcher;
+pub mod budget;
+pub mod decode;
+pub mod inbox;
+pub mod offsets;
+pub mod ports;
+pub mod service;
+pub mod traces;

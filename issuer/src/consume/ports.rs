@@ -1,0 +1,123 @@
+//! What the loop needs from the systems around it, and what crosses these ports.
+
+use super::decode::Admission;
+use dropgate_shared::claim::ClaimEntry;
+use dropgate_shared::fault::Fault;
+use dropgate_shared::ids::{CampaignId, Slot, UserId};
+use std::future::Future;
+
+/// A Kafka record as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    pub partition: i32,
+    pub offset: i64,
+    pub key: Option<Vec<u8>>,
+    /// The value; empty where there is none.
+    pub payload: Vec<u8>,
+    /// Whether an operator has sent it again (`dlq replay`).
+    pub replayed: bool,
+}
+
+/// Where the records come from.
+pub trait RecordSource {
+    /// The next record. Dropping the future loses none.
+    ///
+    /// # Errors
+    /// [`Fault`]; one that says no retry means that this source will never deliver again.
+    fn recv(&self) -> impl Future<Output = Result<Delivery, Fault>>;
+
+    /// Takes note of partitions that were revoked since the last call: nothing received from them
+    /// before may move their offset any more.
+    fn revoked(&self) -> Vec<i32>;
+
+    /// Stops the flow of records. [`RecordSource::recv`] must still be called, and may still yield one.
+    fn pause(&self);
+
+    /// Lets the records flow again.
+    fn resume(&self);
+
+    /// Marks, for each partition, the offset from which another consumer would go on.
+    ///
+    /// # Errors
+    /// [`Fault`]; the records will come again, which changes nothing (I6).
+    fn store(&self, next: &[(i32, i64)]) -> Result<(), Fault>;
+
+    /// Records that wait in the broker, where that is known.
+    fn lag(&self) -> Option<u64>;
+
+    /// How many partitions are ours, of how many that the topic has.
+    fn partitions(&self) -> Partitions;
+}
+
+/// A member's part of the topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partitions {
+    /// Partitions that are assigned to this member.
+    pub owned: usize,
+    /// Partitions of the topic.
+    pub all: usize,
+}
+
+/// Where the rows go.
+pub trait CouponStore {
+    /// Writes a batch in one transaction. On `Ok`, one outcome an admission, in their order, and all
+    /// of them durable.
+    ///
+    /// # Errors
+    /// [`Fault`]: nothing is known to be written, and the whole batch may be handed in again (I6).
+    fn persist(&self, admissions: &[&Admission]) -> impl Future<Output = Result<Vec<ClaimOutcome>, Fault>>;
+}
+
+/// What became of an admission once its transaction is committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClaimOutcome {
+    /// A coupon row was written, under this slot.
+    Issued { slot: Slot },
+    /// The user's coupon row existed before (I6), under this slot.
+    Already { slot: Slot },
+    /// A refusal row exists: no slot was left under the newest allotment. `slot` is the one that Redis had proposed.
+    Refused { slot: Slot },
+    /// No row can be written. The record belongs into the dead-letter topic.
+    Rejected(RejectReason),
+}
+
+/// Why a record can never become a row as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectReason {
+    /// Stable label for headers, logs and metrics.
+    pub label: &'static str,
+    /// The same for a human. May quote the record: it goes to the dead letter, never to a log.
+    pub text: String,
+}
+
+impl RejectReason {
+    /// The record is no admission.
+    pub const MALFORMED: &'static str = "malformed";
+    /// A value that the database does not take.
+    pub const DATA: &'static str = "data";
+    /// MySQL has no such campaign. MySQL is written before Redis, so such a database is most likely the wrong one or
+    /// not yet restored: the outbox entry does not end with the dead letter, and the sweeper sends the claim again.
+    pub const UNKNOWN_CAMPAIGN: &'static str = "unknown_campaign";
+}
+
+/// Where the records go that can never become a row.
+pub trait DeadLetters {
+    /// Sends them all. One result a record, in their order; `Ok` once the broker has acknowledged it.
+    fn publish(&self, records: &[(&Delivery, &RejectReason)]) -> impl Future<Output = Vec<Result<(), Fault>>>;
+}
+
+/// A settled claim, to be written to Redis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confirmation {
+    pub campaign: CampaignId,
+    pub user: UserId,
+    /// What the user's entry becomes.
+    pub entry: ClaimEntry,
+}
+
+/// Where settled claims are confirmed.
+pub trait Confirmations {
+    /// Takes what it can without waiting. What is lost here is sent again by the outbox, and
+    /// confirmed when it arrives again.
+    fn offer(&self, settled: Vec<Confirmation>);
+}

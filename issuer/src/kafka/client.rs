@@ -1,0 +1,49 @@
+//! What all Kafka clients here share: the log, and the words for errors.
+
+use dropgate_shared::fault::{Fault, Source};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+
+/// Sends librdkafka's log to ours.
+#[derive(Debug, Clone, Copy)]
+pub struct Logged;
+
+impl ClientContext for Logged {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        report(&error, reason);
+    }
+}
+
+/// Writes a line of librdkafka's log.
+pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+            tracing::error!(target: "librdkafka", facility, message);
+        }
+        RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", facility, message),
+        _ => tracing::debug!(target: "librdkafka", facility, message),
+    }
+}
+
+/// Writes an error that librdkafka met by itself, and mends by itself.
+pub fn report(error: &KafkaError, reason: &str) {
+    tracing::warn!(target: "librdkafka", %error, reason);
+}
+
+/// A Kafka error as a fault.
+#[must_use]
+pub fn fault(label: &'static str, retry: bool, error: &KafkaError) -> Fault {
+    let detail = match error {
+        // Its own text repeats the value, which may be a mistyped password's.
+        KafkaError::ClientConfig(_, problem, key, _) => format!("{problem} ({key}; KAFKA_OPTIONS?)"),
+        other => other.to_string(),
+    };
+    let mut fault = Fault::unknown(Source::Kafka, label, detail);
+    fault.retry = retry;
+    fault
+}

@@ -1,0 +1,110 @@
+//! What the operator's verbs need of Kafka.
+
+use crate::store::rows::DeadLetterKey;
+use dropgate_shared::fault::Fault;
+use dropgate_shared::names::TOPIC;
+use dropgate_shared::record::AdmissionRecord;
+use std::future::Future;
+use time::PrimitiveDateTime;
+
+/// Headers of a dead letter. Their names are a format: tools read them.
+pub mod header {
+    /// Topic that the record came from.
+    pub const TOPIC: &str = "dropgate.topic";
+    /// Its partition there, a number.
+    pub const PARTITION: &str = "dropgate.partition";
+    /// Its offset there, a number.
+    pub const OFFSET: &str = "dropgate.offset";
+    /// Stable label of the cause.
+    pub const CAUSE: &str = "dropgate.cause";
+    /// The cause for a human.
+    pub const CAUSE_TEXT: &str = "dropgate.cause_text";
+    /// Version of the issuer that gave up on it.
+    pub const ISSUER_VERSION: &str = "dropgate.issuer_version";
+    /// When, in ms since the epoch.
+    pub const TIME_MS: &str = "dropgate.time_ms";
+    /// Only where the dead letter holds no more than the beginning of the record: how many bytes the payload has.
+    pub const PAYLOAD_BYTES: &str = "dropgate.payload_bytes";
+    /// On a record that `dlq replay` has sent.
+    pub const REPLAYED: &str = "dropgate.replayed";
+}
+
+/// How far the group of issuers is behind.
+pub trait Backlog {
+    /// Records of the topic that the group has not committed.
+    ///
+    /// # Errors
+    /// [`Fault`] if no broker answers, or there is no such topic.
+    fn lag(&self) -> impl Future<Output = Result<u64, Fault>>;
+}
+
+/// A reading of the dead-letter topic from its beginning to where its end was when the reading began.
+pub trait DeadLetterReader {
+    /// How many dead letters there are at most.
+    fn total(&self) -> u64;
+
+    /// The next dead letters; none at the end.
+    ///
+    /// # Errors
+    /// [`Fault`] if the broker stops answering.
+    fn page(&mut self) -> impl Future<Output = Result<Vec<DeadLetter>, Fault>>;
+}
+
+/// Where dead letters are sent again.
+pub trait DeadLetterReplayer {
+    /// Sends each to the topic that it came from, key and payload as they came, with the header
+    /// [`header::REPLAYED`]. One result a dead letter, in their order; `Ok` once the broker has acknowledged it.
+    fn replay(&self, letters: &[DeadLetter]) -> impl Future<Output = Vec<Result<(), Fault>>>;
+}
+
+/// A dead letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Partition of the dead-letter topic.
+    pub partition: i32,
+    /// Offset there.
+    pub offset: i64,
+    /// When the record was given up.
+    pub dead_at: PrimitiveDateTime,
+    /// All headers, in their order.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// Key of the record.
+    pub key: Option<Vec<u8>>,
+    /// Payload of the record.
+    pub payload: Vec<u8>,
+}
+
+impl DeadLetter {
+    /// A header as text; empty where there is none.
+    #[must_use]
+    pub fn header(&self, name: &str) -> String {
+        let found = self.headers.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+    }
+
+    /// The topic that it came from.
+    #[must_use]
+    pub fn topic(&self) -> String {
+        Some(self.header(header::TOPIC)).filter(|topic| !topic.is_empty()).unwrap_or_else(|| TOPIC.to_owned())
+    }
+
+    /// The key under which MySQL remembers a replay.
+    #[must_use]
+    pub fn identity(&self) -> DeadLetterKey {
+        (self.partition, self.offset, self.dead_at)
+    }
+
+    /// Campaign and user: from the payload, or else from the key `campaign/user`, which a malformed record
+    /// has too.
+    #[must_use]
+    pub fn claim(&self) -> (Option<String>, Option<String>) {
+        if let Ok(record) = AdmissionRecord::decode(&self.payload) {
+            return (Some(record.campaign.to_string()), Some(record.user.as_str().to_owned()));
+        }
+        let key = self.key.as_ref().map(|key| String::from_utf8_lossy(key).into_owned());
+        match key.as_ref().and_then(|key| key.split_once('/')) {
+            Some((campaign, user)) => (Some(campaign.to_owned()), Some(user.to_owned())),
+            None => (None, None),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Where Kafka is, and what the operator may set of librdkafka.
+
+use rdkafka::ClientConfig;
+use std::fmt;
+
+/// A Kafka.
+#[derive(Clone, Default)]
+pub struct KafkaSettings {
+    /// `host:port`, comma-separated.
+    pub bootstrap: String,
+    /// Consumer group of the issuers.
+    pub group: String,
+    /// Name of this member within the group, the same after each start: a restart that is shorter than
+    /// the session then moves no partition.
+    pub instance_id: Option<String>,
+    /// Settings of librdkafka, key and value: security, and what the operator passes through. They win
+    /// over the defaults of this program, and are checked by [`check_option`]. They may hold passwords.
+    pub options: Vec<(String, String)>,
+}
+
+/// Without the options: they may hold passwords.
+impl fmt::Debug for KafkaSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaSettings")
+            .field("bootstrap", &self.bootstrap)
+            .field("group", &self.group)
+            .field("instance_id", &self.instance_id)
+            .field("options", &self.options.iter().map(|(key, _)| key).collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+/// Settings that are not the operator's, and why.
+const FIXED: [(&str, &str); 14] = [
+    ("enable.auto.offset.store", "an offset may move only when its record is settled (I7)"),
+    ("enable.auto.commit", "stored offsets are committed every second"),
+    ("auto.offset.reset", "a group that begins must begin with the oldest record (I3)"),
+    ("partition.assignment.strategy", "members of one group must all use cooperative-sticky"),
+    ("group.protocol", "members of one group must all use the classic protocol"),
+    ("isolation.level", "records of aborted transactions must not be read"),
+    ("enable.partition.eof", "the end of a partition is no record"),
+    ("allow.auto.create.topics", "a mistyped topic must not appear by itself"),
+    ("statistics.interval.ms", "lag and the share of the budget are taken from the statistics"),
+    ("acks", "a dead letter must be on all replicas before its offset moves (I7)"),
+    ("enable.idempotence", "a dead letter must be acknowledged once"),
+    ("transactional.id", "dead letters are not sent in transactions"),
+    ("bootstrap.servers", "KAFKA_BOOTSTRAP is there for that"),
+    ("group.id", "KAFKA_GROUP is there for that"),
+];
+
+/// Whether the operator may set `key`.
+///
+/// # Errors
+/// Why not.
+pub fn check_option(key: &str) -> Result<(), String> {
+    // Its other names in librdkafka.
+    let name = match key {
+        "metadata.broker.list" => "bootstrap.servers",
+        "request.required.acks" => "acks",
+        "auto.commit.enable" => "enable.auto.commit",
+        other => other,
+    };
+    match FIXED.iter().find(|(fixed, _)| *fixed == name) {
+        Some((_, why)) => Err(format!("sets {key}, which is fixed: {why}")),
+        None if key == "group.instance.id" => {
+            Err("sets group.instance.id: KAFKA_INSTANCE_ID is there for that".to_owned())
+        }
+        None => Ok(()),
+    }
+}
+
+impl KafkaSettings {
+    /// The configuration that every client begins with.
+    #[must_use]
+    pub fn client(&self) -> ClientConfig {
+        self.client_with(&[])
+    }
+
+    /// The same, with defaults for one kind of client. The operator's options win over them; what the
+    /// caller sets afterwards wins over the options.
+    #[must_use]
+    pub fn client_with(&self, defaults: &[(&str, &str)]) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("client.id", "dropgate-issuer");
+        for (key, value) in defaults {
+            config.set(*key, *value);
+        }
+        for (key, value) in &self.options {
+            config.set(key, value);
+        }
+        config
+            .set("bootstrap.servers", &self.bootstrap)
+            // A topic that somebody deleted, or mistyped, must not appear by itself.
+            .set("allow.auto.create.topics", "false");
+        config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_invariants_rest_on_cannot_be_set() {
+        for key in ["enable.auto.offset.store", "auto.offset.reset", "auto.commit.enable", "acks", "group.instance.id"]
+        {
+            assert!(check_option(key).unwrap_err().contains(key), "{key}");
+        }
+        check_option("session.timeout.ms").unwrap();
+    }
+
+    #[test]
+    fn options_win_over_defaults_and_are_never_shown() {
+        let options = vec![("sasl.password".to_owned(), "hunter2".to_owned()), ("a".to_owned(), "given".to_owned())];
+        let settings = KafkaSettings { bootstrap: "h:1".to_owned(), options, ..KafkaSettings::default() };
+        let config = settings.client_with(&[("a", "default"), ("b", "default")]);
+        assert_eq!((config.get("a"), config.get("b")), (Some("given"), Some("default")));
+        assert!(!format!("{settings:?}").contains("hunter2"));
+
+        let options = vec![("sasl.passwrd".to_owned(), "hunter2".to_owned())];
+        let settings = KafkaSettings { bootstrap: "h:1".to_owned(), options, ..KafkaSettings::default() };
+        let error = settings.client().create::<rdkafka::consumer::BaseConsumer>().err().unwrap();
+        let text = crate::kafka::client::fault("settings", false, &error).to_string();
+        assert!(text.contains("sasl.passwrd") && !text.contains("hunter2"), "{text}");
+    }
+}

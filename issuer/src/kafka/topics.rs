@@ -1,0 +1,183 @@
+//! Kafka's topics: whether they exist, creating them, and how far the group is behind.
+
+use super::client::{self, Logged};
+use super::ports::Backlog;
+use super::settings::KafkaSettings;
+use dropgate_shared::fault::{Fault, Source};
+use dropgate_shared::names::TOPIC;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// How topics are created.
+#[derive(Debug, Clone, Copy)]
+pub struct TopicSettings {
+    /// Partitions of the topic of admitted claims.
+    pub partitions: i32,
+    /// Copies of each partition; -1 for the broker's own default.
+    pub replication: i32,
+}
+
+/// Those of `topics` that do not exist.
+///
+/// # Errors
+/// [`Fault`] if no broker answers.
+pub async fn missing(settings: &KafkaSettings, topics: &'static [&'static str]) -> Result<Vec<&'static str>, Fault> {
+    let config = settings.client();
+    look(config, move |consumer| {
+        let mut missing = Vec::new();
+        for topic in topics {
+            if partitions(consumer, topic)?.is_empty() {
+                missing.push(*topic);
+            }
+        }
+        Ok(missing)
+    })
+    .await
+}
+
+/// How many partitions `topic` has.
+///
+/// # Errors
+/// [`Fault`] if no broker answers, or one that has not heard of the topic yet.
+pub async fn count(settings: &KafkaSettings, topic: &'static str) -> Result<usize, Fault> {
+    let config = settings.client();
+    match look(config, move |consumer| Ok(partitions(consumer, topic)?.len())).await? {
+        0 => Err(Fault::none(Source::Kafka, "no_topic", true, format!("the broker knows no partition of {topic} yet"))),
+        count => Ok(count),
+    }
+}
+
+/// Creates topics: the first with the wanted partitions, which is the one that is read by many issuers;
+/// the others, dead letters, with one partition and no end of retention.
+///
+/// # Errors
+/// [`Fault`]. A topic that exists already is none.
+pub async fn create(
+    settings: &KafkaSettings,
+    topics: &[&str],
+    dead_letter_topic: &str,
+    TopicSettings { partitions, replication }: TopicSettings,
+) -> Result<(), Fault> {
+    let admin: AdminClient<DefaultClientContext> =
+        settings.client().create().map_err(|error| client::fault("settings", false, &error))?;
+    let new = topics.iter().map(|topic| {
+        let replication = TopicReplication::Fixed(replication);
+        if *topic == dead_letter_topic {
+            NewTopic::new(topic, 1, replication).set("retention.ms", "-1")
+        } else {
+            NewTopic::new(topic, partitions, replication)
+        }
+    });
+    let new: Vec<NewTopic<'_>> = new.collect();
+    let options = AdminOptions::new().operation_timeout(Some(DEADLINE)).request_timeout(Some(DEADLINE));
+    let results =
+        admin.create_topics(&new, &options).await.map_err(|error| client::fault("create_topic", true, &error))?;
+    for result in results {
+        match result {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => {
+                return Err(Fault::none(Source::Kafka, "create_topic", false, format!("topic {topic}: {code}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How many records of `topic` the group has not committed.
+///
+/// # Errors
+/// [`Fault`] if no broker answers, or there is no such topic.
+pub async fn lag(settings: &KafkaSettings, topic: &'static str) -> Result<u64, Fault> {
+    let mut config = settings.client();
+    config.set("group.id", &settings.group);
+    look(config, move |consumer| {
+        let ids = partitions(consumer, topic)?;
+        if ids.is_empty() {
+            return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
+        }
+        let mut wanted = TopicPartitionList::with_capacity(ids.len());
+        for id in &ids {
+            wanted.add_partition(topic, *id);
+        }
+        let committed = consumer.committed_offsets(wanted, DEADLINE)?;
+        let mut lag = 0;
+        for element in committed.elements() {
+            let (low, high) = consumer.fetch_watermarks(topic, element.partition(), DEADLINE)?;
+            let next = match element.offset() {
+                // Records below `low` are gone: nobody can be behind on them.
+                Offset::Offset(next) => next.max(low),
+                _ => low,
+            };
+            lag += u64::try_from(high - next).unwrap_or(0);
+        }
+        Ok(lag)
+    })
+    .await
+}
+
+impl Backlog for KafkaSettings {
+    async fn lag(&self) -> Result<u64, Fault> {
+        lag(self, TOPIC).await
+    }
+}
+
+/// The partitions of a topic; none if it does not exist.
+fn partitions(consumer: &BaseConsumer<Observer>, topic: &str) -> Result<Vec<i32>, KafkaError> {
+    let metadata = consumer.fetch_metadata(Some(topic), DEADLINE)?;
+    let Some(topic) = metadata.topics().first() else {
+        return Ok(Vec::new());
+    };
+    match topic.error().map(RDKafkaErrorCode::from) {
+        None => Ok(topic.partitions().iter().map(|partition| partition.id()).collect()),
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(Vec::new()),
+        Some(code) => Err(KafkaError::MetadataFetch(code)),
+    }
+}
+
+/// Asks through a client of its own, on a thread that may block.
+async fn look<T: Send + 'static>(
+    config: ClientConfig,
+    call: impl FnOnce(&BaseConsumer<Observer>) -> Result<T, KafkaError> + Send + 'static,
+) -> Result<T, Fault> {
+    let looked = tokio::task::spawn_blocking(move || {
+        let consumer: BaseConsumer<Observer> = config
+            .create_with_context(Observer::default())
+            .map_err(|error| client::fault("settings", false, &error))?;
+        call(&consumer).map_err(|error| {
+            // The call says "no answer"; why there is none, a wrong password for one, is said beside it.
+            for _ in 0..10 {
+                let _ = consumer.poll(Duration::from_millis(1));
+            }
+            let mut fault = client::fault("metadata", true, &error);
+            if let Some(reason) = consumer.context().0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                fault.detail = format!("{}; {reason}", fault.detail);
+            }
+            fault
+        })
+    });
+    looked.await.unwrap_or_else(|_| Err(client::fault("metadata", true, &KafkaError::Canceled)))
+}
+
+/// Looks, and never joins. Keeps the first trouble that librdkafka tells of: the ones after it are that
+/// all brokers are down.
+#[derive(Default)]
+struct Observer(Mutex<Option<String>>);
+
+impl rdkafka::client::ClientContext for Observer {
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
+        Logged.log(level, facility, message);
+    }
+
+    fn error(&self, _: KafkaError, reason: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| reason.to_owned());
+    }
+}
+
+impl rdkafka::consumer::ConsumerContext for Observer {}

@@ -1,0 +1,72 @@
+//! `campaign create`.
+
+use super::error::CampaignError;
+use crate::store::ports::{Session, Store, StoreError};
+use crate::store::rows::Campaign;
+use crate::timestamp;
+use dropgate_shared::campaign::CampaignState;
+use dropgate_shared::ids::CampaignId;
+use time::PrimitiveDateTime;
+
+/// Creates a campaign in MySQL. `opens_at` is `None` for "now". Returns what to print.
+///
+/// # Errors
+/// [`CampaignError`]. To create the same campaign again is none: with "now", the same is one that is
+/// open already.
+pub async fn create(
+    store: &impl Store,
+    now: PrimitiveDateTime,
+    id: &CampaignId,
+    capacity: u32,
+    opens_at: Option<PrimitiveDateTime>,
+    closes_at: Option<PrimitiveDateTime>,
+) -> Result<String, CampaignError> {
+    let wanted = Campaign { state: CampaignState::Open, capacity, opens_at: opens_at.unwrap_or(now), closes_at };
+    match insert(&mut store.connect().await?, now, id, &wanted).await {
+        Ok(()) => {
+            return Ok(format!(
+                "campaign {id} created: {}\nmake it known to the gate: issuer campaign publish {id}",
+                described(&wanted)
+            ));
+        }
+        Err(StoreError::Constraint) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let existing = store.connect().await?.campaign(id).await?.ok_or_else(|| CampaignError::Unknown(id.clone()))?;
+    // "now" was another time when it was created: what counts is that it has begun.
+    let begins_alike = match opens_at {
+        None => existing.opens_at <= now,
+        Some(opens_at) => existing.opens_at == opens_at,
+    };
+    let rest_alike = Campaign { opens_at: existing.opens_at, ..wanted.clone() } == existing;
+    if begins_alike && rest_alike {
+        return Ok(format!("campaign {id} exists already, with exactly these settings"));
+    }
+    let differences = format!("it is {}; asked for was {}", described(&existing), described(&wanted));
+    Err(CampaignError::Exists { id: id.clone(), differences })
+}
+
+/// `Constraint` if the id is taken.
+async fn insert(
+    session: &mut impl Session,
+    now: PrimitiveDateTime,
+    id: &CampaignId,
+    campaign: &Campaign,
+) -> Result<(), StoreError> {
+    session.begin().await?;
+    session.insert_campaign(id, campaign, now).await?;
+    session.insert_allotment(id, campaign.capacity, now).await?;
+    session.commit().await
+}
+
+/// A campaign's settings for a human.
+#[must_use]
+pub fn described(campaign: &Campaign) -> String {
+    format!(
+        "{}, capacity {}, opens at {}, closes {}",
+        campaign.state,
+        campaign.capacity,
+        timestamp::format(campaign.opens_at),
+        campaign.closes_at.map_or_else(|| "never".to_owned(), |at| format!("at {}", timestamp::format(at))),
+    )
+}

@@ -1,0 +1,41 @@
+//! Why a verb on a campaign fails.
+
+use crate::store::ports::StoreError;
+use dropgate_shared::fault::Fault;
+use dropgate_shared::ids::CampaignId;
+
+/// Why a verb failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CampaignError {
+    /// MySQL, Redis or Kafka failed.
+    #[error("{0}")]
+    Fault(#[from] Fault),
+    #[error("MySQL has no campaign {0}; create it with `issuer campaign create {0} --capacity N`")]
+    Unknown(CampaignId),
+    /// The id is taken by another campaign.
+    #[error("campaign {id} exists already, and differs: {differences}")]
+    Exists { id: CampaignId, differences: String },
+    /// The campaign is closed, and the transition does not reopen it.
+    #[error(
+        "campaign {0} is closed: visitors were told that it is over. `issuer campaign resume {0} --reopen` opens it again"
+    )]
+    Closed(CampaignId),
+    /// Less than was granted before.
+    #[error(
+        "campaign {id} has a capacity of {in_force}, and {capacity} is less: so many coupons may be promised already. \
+         To end it early: `issuer campaign close {id}`"
+    )]
+    Lower { id: CampaignId, capacity: u32, in_force: u32 },
+    /// MySQL has the change, and Redis did not answer.
+    #[error(
+        "MySQL has the change, but the gate may not have it yet: {fault}\nRun the same command again, or \
+         `issuer campaign publish {id}`, to update the gate"
+    )]
+    GateNotUpdated { id: CampaignId, fault: Fault },
+}
+
+impl From<StoreError> for CampaignError {
+    fn from(error: StoreError) -> Self {
+        Self::Fault(error.into())
+    }
+}

@@ -1,0 +1,8 @@
+//! The verbs on one campaign. MySQL is changed before Redis, always.
+
+pub mod create;
+pub mod error;
+pub mod list;
+pub mod publish;
+pub mod show;
+pub mod state;

@@ -1,0 +1,76 @@
+//! `campaign publish`: Redis is rebuilt from MySQL.
+
+use super::create::described;
+use super::error::CampaignError;
+use crate::kafka::ports::Backlog;
+use crate::operator::servers::Servers;
+use crate::redis::confirm::{PAIRS, confirm};
+use crate::store::ports::{Session, Store};
+use crate::store::rows::Holder;
+use dropgate_shared::http::Http;
+use dropgate_shared::ids::CampaignId;
+use dropgate_shared::names::{CAMPAIGNS_KEY, CampaignKeys};
+use dropgate_shared::redis_rest::text_of;
+use dropgate_shared::scripts;
+use serde_json::Value;
+use std::fmt::Write as _;
+
+/// Makes a campaign known to the gate, or rebuilds what Redis holds of it. Returns what to print.
+///
+/// # Errors
+/// [`CampaignError`]; to publish again is always right.
+pub async fn publish<S: Store, H: Http, B: Backlog>(
+    servers: &Servers<S, H, B>,
+    id: &CampaignId,
+) -> Result<String, CampaignError> {
+    let redis = &servers.redis;
+    let mut session = servers.store.connect().await?;
+    let campaign = session.campaign(id).await?.ok_or_else(|| CampaignError::Unknown(id.clone()))?;
+    // Looked at first: what is under way now has no row yet, and is not among the holders below.
+    let lag = match &servers.kafka {
+        None => "not looked at (KAFKA_BOOTSTRAP is not set)".to_owned(),
+        Some(backlog) => match backlog.lag().await {
+            Ok(0) => "0".to_owned(),
+            Ok(lag) => format!("{lag} records, whose rows are still to come"),
+            Err(fault) => format!("unknown ({fault})"),
+        },
+    };
+
+    let (mut issued, mut after) = (0_u64, None);
+    loop {
+        let page = session.coupons_after(id, after, PAIRS as u32).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.slot);
+        issued += page.len() as u64;
+        confirm(redis, id, &pairs(page.into_iter().filter_map(|row| row.holder()))).await?;
+    }
+    let (mut refused, mut after) = (0_u64, String::new());
+    loop {
+        let page = session.refused_after(id, &after, PAIRS as u32).await?;
+        let Some((last, _)) = page.last() else { break };
+        after.clone_from(last);
+        refused += page.len() as u64;
+        confirm(redis, id, &pairs(page)).await?;
+    }
+
+    let keys = CampaignKeys::of(id);
+    let [state, capacity, opens_ms, closes_ms] = campaign.settings().script_args();
+    let args = [state, capacity, opens_ms, closes_ms, refused.to_string()];
+    let reply = redis.eval(&scripts::PUBLISH, &[&keys.meta, &keys.claims], &args).await?;
+    redis.command(&["SADD", CAMPAIGNS_KEY, id.as_str()]).await?;
+    let waiting = redis.command(&["ZCARD", &keys.outbox]).await?;
+
+    let shown = |value: Option<&Value>, absent: &str| value.and_then(text_of).unwrap_or_else(|| absent.to_owned());
+    let (count, before) = (shown(reply.get(0), "?"), shown(reply.get(1), "not published"));
+    let mut text = String::new();
+    let _ = writeln!(text, "campaign {id} published: {}", described(&campaign));
+    let _ = writeln!(text, "  rows in MySQL         {issued} issued, {refused} refused");
+    let _ = writeln!(text, "  slots handed out      {before} before, {count} now");
+    let _ = writeln!(text, "  waiting in the outbox {}", shown(Some(&waiting), "?"));
+    let _ = write!(text, "  consumer lag          {lag}");
+    Ok(text)
+}
+
+fn pairs(holders: impl IntoIterator<Item = Holder>) -> Vec<String> {
+    holders.into_iter().flat_map(|(user, entry)| [user, entry.to_string()]).collect()
+}

@@ -1,0 +1,200 @@
+//! From the command line to a verb.
+
+use super::campaign::create::create;
+use super::campaign::error::CampaignError;
+use super::campaign::list::{list_json, list_table};
+use super::campaign::publish::publish;
+use super::campaign::show::show;
+use super::campaign::state::{Transition, raise, set};
+use super::dlq::{self, DlqError};
+use super::exit::Exit;
+use super::export::export;
+use super::output::{json, say};
+use super::servers::Servers;
+use super::verify::compare::verify;
+use super::verify::findings::Verdict;
+use super::verify::reconcile::reconcile;
+use super::{check_config, migrate, probe};
+use crate::cli::args::{CampaignCommand, CreateArgs, DlqCommand, ReconcileArgs, SourceArgs, VerifyArgs};
+use crate::config::{Cli, Command, DatabaseSettings};
+use crate::kafka::dead_letter_reader::KafkaDeadLetterReader;
+use crate::kafka::dead_letters::KafkaReplayer;
+use crate::kafka::settings::KafkaSettings;
+use crate::redis::client::{ReqwestHttp, client};
+use crate::store::mysql::database::MySqlStore;
+use crate::store::ports::{Session, Store};
+use crate::timestamp::{self, Clock};
+use clap::CommandFactory;
+use dropgate_shared::code::CodeSecret;
+
+/// Connections of a verb.
+const CONNECTIONS: u32 = 2;
+
+/// The servers that the settings name, and the address of MySQL for messages.
+type Opened = (Servers<MySqlStore, ReqwestHttp, KafkaSettings>, String);
+
+/// Does what the command line asks for.
+///
+/// # Errors
+/// [`Exit`].
+pub async fn dispatch(command: Command) -> Result<(), Exit> {
+    match command {
+        // The service is not the operator's; `app` runs it.
+        Command::Run(_) => Ok(()),
+        Command::Migrate(args) => {
+            let settings = args.database.settings()?;
+            migrate::migrate(&open(&settings), &args).await.map_err(|error| match error {
+                migrate::MigrateError::Fault(fault) => Exit::at(&settings.shown, fault.into()),
+                other => Exit::failed(other.to_string()),
+            })
+        }
+        Command::Campaign(command) => on_campaign(command).await,
+        Command::Verify(args) => on_verify(args).await,
+        Command::Reconcile(args) => on_reconcile(args).await,
+        Command::Dlq(command) => on_dead_letters(command).await,
+        Command::Export(args) => {
+            let settings = args.database.settings()?;
+            export(&open(&settings), &settings.shown, &args).await
+        }
+        Command::CheckConfig(args) => check_config::check(&args).await,
+        Command::Probe(args) => probe::probe(&args).await,
+        Command::Completions(args) => {
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "issuer", &mut script);
+            say!("{}", String::from_utf8_lossy(&script).trim_end());
+            Ok(())
+        }
+    }
+}
+
+fn open(settings: &DatabaseSettings) -> MySqlStore {
+    MySqlStore::new(settings.options.clone(), CONNECTIONS)
+}
+
+fn open_all(args: &SourceArgs) -> Result<Opened, Exit> {
+    let (database, redis, kafka) = args.settings()?;
+    let redis = client(&redis).map_err(Exit::failed)?;
+    let servers = Servers { store: open(&database), redis, kafka, clock: Clock::system(), progress: true };
+    Ok((servers, database.shown))
+}
+
+async fn on_campaign(command: CampaignCommand) -> Result<(), Exit> {
+    let change = async |args: SourceArgs, id, transition| {
+        let (servers, shown) = open_all(&args)?;
+        print(&shown, set(&servers, &id, transition).await)
+    };
+    match command {
+        CampaignCommand::Create(args) => on_create(args).await,
+        CampaignCommand::Publish(args) => {
+            let (servers, shown) = open_all(&args.sources)?;
+            print(&shown, publish(&servers, &args.id).await)
+        }
+        CampaignCommand::Show(args) => {
+            let (database, redis, kafka) = args.sources.at_least_database()?;
+            let redis = redis.as_ref().map(client).transpose().map_err(Exit::failed)?;
+            let report = show(&open(&database), redis.as_ref(), kafka.as_ref(), &args.id).await;
+            let report = report.map_err(|error| Exit::at(&database.shown, error))?;
+            print(&database.shown, if args.json { Ok(json(&report)) } else { Ok(report.to_string()) })
+        }
+        CampaignCommand::List(args) => {
+            let settings = args.database.settings()?;
+            let list = async { Ok::<_, CampaignError>(open(&settings).connect().await?.campaigns().await?) };
+            let all = list.await.map_err(|error| Exit::at(&settings.shown, error))?;
+            say!("{}", if args.json { list_json(&all) } else { list_table(&all) });
+            Ok(())
+        }
+        CampaignCommand::Pause(args) => change(args.sources, args.id, Transition::Pause).await,
+        CampaignCommand::Resume(args) => {
+            change(args.sources, args.id, Transition::Resume { reopen: args.reopen }).await
+        }
+        CampaignCommand::Close(args) => change(args.sources, args.id, Transition::Close).await,
+        CampaignCommand::Raise(args) => {
+            let (servers, shown) = open_all(&args.sources)?;
+            print(&shown, raise(&servers, &args.id, args.capacity).await)
+        }
+    }
+}
+
+fn print(shown: &str, result: Result<String, CampaignError>) -> Result<(), Exit> {
+    say!("{}", result.map_err(|error| Exit::at(shown, error))?);
+    Ok(())
+}
+
+async fn on_create(args: CreateArgs) -> Result<(), Exit> {
+    let time =
+        |name: &str, text: &str| timestamp::parse(text).map_err(|problem| Exit::usage(format!("{name}: {problem}")));
+    let now = Clock::system().now();
+    let opens_at = if args.opens_at == "now" { None } else { Some(time("--opens-at", &args.opens_at)?) };
+    let closes_at = args.closes_at.as_deref().map(|text| time("--closes-at", text)).transpose()?;
+    if closes_at.is_some_and(|closes_at| closes_at <= opens_at.unwrap_or(now)) {
+        return Err(Exit::usage("--closes-at must be after --opens-at"));
+    }
+    let settings = args.database.settings()?;
+    print(&settings.shown, create(&open(&settings), now, &args.id, args.capacity, opens_at, closes_at).await)
+}
+
+fn secret(text: Option<&str>) -> Result<Option<CodeSecret>, Exit> {
+    let text = text.map(str::trim).filter(|text| !text.is_empty());
+    text.map(|text| CodeSecret::parse(text).map_err(|error| Exit::usage(format!("COUPON_CODE_SECRET: {error}"))))
+        .transpose()
+}
+
+async fn on_verify(args: VerifyArgs) -> Result<(), Exit> {
+    let secret = secret(args.coupon_code_secret.as_deref())?;
+    let (servers, shown) = open_all(&args.sources)?;
+    let report = verify(&servers, &args.id, secret.as_ref()).await;
+    let report = report.map_err(|error| Exit::at(&shown, error).unless_violated())?;
+    say!("{}", if args.json { report.json(args.show_users) } else { report.human(args.show_users) });
+    end_with(report.verdict())
+}
+
+async fn on_reconcile(ReconcileArgs { apply, verify, .. }: ReconcileArgs) -> Result<(), Exit> {
+    let secret = secret(verify.coupon_code_secret.as_deref())?;
+    let (servers, shown) = open_all(&verify.sources)?;
+    let report = reconcile(&servers, &verify.id, secret.as_ref(), apply, |text| {
+        if !verify.json {
+            say!("{text}");
+        }
+    });
+    let report = report.await.map_err(|error| Exit::at(&shown, error).unless_violated())?;
+    say!("{}", if verify.json { report.json(verify.show_users) } else { report.human(verify.show_users) });
+    if !apply && report.needs_repair() && !verify.json {
+        say!("\nnothing was changed: `issuer reconcile {} --apply` does it", verify.id);
+    }
+    end_with(report.verdict())
+}
+
+fn end_with(verdict: Verdict) -> Result<(), Exit> {
+    match verdict.status() {
+        0 => Ok(()),
+        status => Err(Exit { status, text: String::new() }),
+    }
+}
+
+async fn on_dead_letters(command: DlqCommand) -> Result<(), Exit> {
+    let sources = match &command {
+        DlqCommand::List(args) => &args.sources,
+        DlqCommand::Show(args) => &args.sources,
+        DlqCommand::Replay(args) => &args.sources,
+    };
+    let (settings, kafka) = sources.settings()?;
+    let store = open(&settings);
+    let reader = async |only| KafkaDeadLetterReader::open(&kafka, only).await.map_err(DlqError::from);
+    let done = async {
+        match command {
+            DlqCommand::List(args) => dlq::list(&store, reader(None).await?, &args).await,
+            DlqCommand::Show(args) => dlq::show(&store, reader(Some(args.place)).await?, args.place).await,
+            DlqCommand::Replay(args) => {
+                let reader = reader(None).await?;
+                let replayer = KafkaReplayer::new(&kafka)?;
+                dlq::replay(&store, reader, &replayer, &Clock::system(), &args.filter, &args.options).await
+            }
+        }
+    };
+    let text = done.await.map_err(|error| match error {
+        DlqError::Fault(fault) => Exit::at(&settings.shown, fault.into()),
+        other => Exit::failed(other.to_string()),
+    })?;
+    say!("{text}");
+    Ok(())
+}

@@ -1,0 +1,6 @@
+//! `verify` and `reconcile`.
+
+pub mod compare;
+pub mod findings;
+pub mod reconcile;
+pub mod report;

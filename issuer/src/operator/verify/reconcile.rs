@@ -1,0 +1,38 @@
+//! `reconcile`: repairs what `verify` finds, and verifies again.
+
+use super::compare::{repair, verify};
+use super::report::VerifyReport;
+use crate::kafka::ports::Backlog;
+use crate::operator::campaign::error::CampaignError;
+use crate::operator::servers::Servers;
+use crate::store::ports::Store;
+use dropgate_shared::code::CodeSecret;
+use dropgate_shared::http::Http;
+use dropgate_shared::ids::CampaignId;
+
+/// How often it repairs and looks again: a publish may bring to light what could not be compared before.
+const ROUNDS: u32 = 3;
+
+/// Verifies, and with `apply` repairs what it finds. `print` receives the plan of each round and what was done.
+/// Returns the last report.
+///
+/// # Errors
+/// [`CampaignError`]; what was repaired until then stays so.
+pub async fn reconcile<S: Store, H: Http, B: Backlog>(
+    servers: &Servers<S, H, B>,
+    id: &CampaignId,
+    secret: Option<&CodeSecret>,
+    apply: bool,
+    mut print: impl FnMut(String),
+) -> Result<VerifyReport, CampaignError> {
+    let mut report = verify(servers, id, secret).await?;
+    for _ in 0..ROUNDS {
+        print(report.plan());
+        if !apply || !report.needs_repair() {
+            break;
+        }
+        print(format!("{}\n", repair(servers, id, &report).await?));
+        report = verify(servers, id, secret).await?;
+    }
+    Ok(report)
+}

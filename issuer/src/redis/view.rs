@@ -1,0 +1,211 @@
+//! What Redis holds of a campaign, read page by page. Reading is repeatable, so a read that failed for
+//! want of an answer is tried again.
+
+use crate::timestamp;
+use dropgate_shared::campaign::CampaignMeta;
+use dropgate_shared::claim::ClaimEntry;
+use dropgate_shared::fault::{Fault, Source};
+use dropgate_shared::http::Http;
+use dropgate_shared::ids::CampaignId;
+use dropgate_shared::names::CampaignKeys;
+use dropgate_shared::redis_rest::{RedisRest, number_of, text_of, time_ms};
+use serde_json::Value;
+use std::time::Duration;
+
+/// Claims in one page.
+pub const PAGE: usize = 1_000;
+const TRIES: u32 = 3;
+const BETWEEN_TRIES: Duration = Duration::from_millis(300);
+/// From this age on an obligation is not just on its way: the sweeper has tried it several times.
+pub const OLD_MS: u64 = 300_000;
+/// Obligations looked at one by one by `show`.
+const SHOWN: usize = 10_000;
+
+/// A campaign in Redis.
+pub struct View<'a, H> {
+    redis: &'a RedisRest<H>,
+    keys: CampaignKeys,
+}
+
+/// The outbox in figures.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outbox {
+    /// Obligations.
+    pub waiting: u64,
+    /// Those whose lease has ended: the sweeper would take them now.
+    pub due: u64,
+    /// Those admitted more than [`OLD_MS`] ago, among the first that were looked at.
+    pub old: u64,
+    /// How many were looked at for the ages; all of them unless there are very many.
+    pub looked_at: u64,
+    /// Admission of the oldest of them, in ms since the epoch.
+    pub oldest_ms: Option<u64>,
+    /// Redis's clock.
+    pub now_ms: u64,
+}
+
+/// A page: where to go on (`"0"`: that was all), and user with value.
+pub type Page = (String, Vec<(String, String)>);
+
+impl<'a, H: Http> View<'a, H> {
+    /// The campaign `id` in `redis`.
+    #[must_use]
+    pub fn new(redis: &'a RedisRest<H>, id: &CampaignId) -> Self {
+        Self { redis, keys: CampaignKeys::of(id) }
+    }
+
+    async fn ask<S: AsRef<str>>(&self, command: &[S]) -> Result<Value, Fault> {
+        let mut tried = 1;
+        loop {
+            match self.redis.command(command).await {
+                Err(fault) if fault.retry && tried < TRIES => {
+                    tried += 1;
+                    tokio::time::sleep(BETWEEN_TRIES).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// The meta; `None` if the campaign is not published, or its meta is damaged.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn meta(&self) -> Result<Option<CampaignMeta>, Fault> {
+        let reply = self.ask(&CampaignMeta::command(&self.keys.meta)).await?;
+        Ok(CampaignMeta::read(&reply).unwrap_or_default())
+    }
+
+    /// How many claims there are.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn claims(&self) -> Result<u64, Fault> {
+        number(&self.ask(&["HLEN", &self.keys.claims]).await?)
+    }
+
+    /// How many obligations there are.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn waiting(&self) -> Result<u64, Fault> {
+        number(&self.ask(&["ZCARD", &self.keys.outbox]).await?)
+    }
+
+    /// A page of claims: user and entry. A user may come twice.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn claims_page(&self, cursor: &str) -> Result<Page, Fault> {
+        page(&self.ask(&["HSCAN", &self.keys.claims, cursor, "COUNT", &PAGE.to_string()]).await?)
+    }
+
+    /// A page of the outbox: user and due time.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn outbox_page(&self, cursor: &str) -> Result<Page, Fault> {
+        page(&self.ask(&["ZSCAN", &self.keys.outbox, cursor, "COUNT", &PAGE.to_string()]).await?)
+    }
+
+    /// The entries of `users`, in their order, as they are stored.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn entries<S: AsRef<str>>(&self, users: &[S]) -> Result<Vec<Option<String>>, Fault> {
+        self.of_each("HMGET", &self.keys.claims, users).await
+    }
+
+    /// Whether each of `users` stands in the outbox.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn in_outbox<S: AsRef<str>>(&self, users: &[S]) -> Result<Vec<bool>, Fault> {
+        let scores = self.of_each("ZMSCORE", &self.keys.outbox, users).await?;
+        Ok(scores.iter().map(Option::is_some).collect())
+    }
+
+    async fn of_each<S: AsRef<str>>(&self, verb: &str, key: &str, users: &[S]) -> Result<Vec<Option<String>>, Fault> {
+        if users.is_empty() {
+            return Ok(Vec::new());
+        }
+        let command: Vec<&str> = [verb, key].into_iter().chain(users.iter().map(AsRef::as_ref)).collect();
+        let reply = self.ask(&command).await?;
+        let values = reply.as_array().filter(|values| values.len() == users.len()).ok_or_else(garbled)?;
+        Ok(values.iter().map(text_of).collect())
+    }
+
+    /// The outbox in figures.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn outbox(&self) -> Result<Outbox, Fault> {
+        let time = self.ask(&["TIME"]).await?;
+        let now_ms = time_ms(&time).ok_or_else(garbled)?;
+        let waiting = self.waiting().await?;
+        let due = number(&self.ask(&["ZCOUNT", &self.keys.outbox, "-inf", &now_ms.to_string()]).await?)?;
+        let mut outbox = Outbox { waiting, due, now_ms, ..Outbox::default() };
+        let mut from = 0;
+        while from < SHOWN {
+            let range = ["ZRANGE", &self.keys.outbox, &from.to_string(), &(from + PAGE - 1).to_string()];
+            let users: Vec<String> =
+                self.ask(&range).await?.as_array().into_iter().flatten().filter_map(text_of).collect();
+            for entry in self.entries(&users).await?.into_iter().flatten() {
+                let Ok(entry) = entry.parse::<ClaimEntry>() else { continue };
+                outbox.looked_at += 1;
+                outbox.old += u64::from(now_ms.saturating_sub(entry.admitted_ms) > OLD_MS);
+                outbox.oldest_ms = Some(outbox.oldest_ms.unwrap_or(u64::MAX).min(entry.admitted_ms));
+            }
+            if users.len() < PAGE {
+                break;
+            }
+            from += PAGE;
+        }
+        Ok(outbox)
+    }
+}
+
+impl Outbox {
+    /// When the oldest was admitted, RFC 3339.
+    #[must_use]
+    pub fn oldest_admitted_at(&self) -> Option<String> {
+        self.oldest_ms.and_then(timestamp::from_ms).map(timestamp::format)
+    }
+
+    /// How old the oldest is, in ms.
+    #[must_use]
+    pub fn oldest_age_ms(&self) -> Option<u64> {
+        self.oldest_ms.map(|oldest| self.now_ms.saturating_sub(oldest))
+    }
+}
+
+fn page(reply: &Value) -> Result<Page, Fault> {
+    let cursor = reply.get(0).and_then(text_of).ok_or_else(garbled)?;
+    let flat = reply.get(1).and_then(Value::as_array).ok_or_else(garbled)?;
+    let pairs = flat.chunks(2).map(|pair| Some((text_of(pair.first()?)?, text_of(pair.get(1)?)?)));
+    Ok((cursor, pairs.collect::<Option<_>>().ok_or_else(garbled)?))
+}
+
+fn number(value: &Value) -> Result<u64, Fault> {
+    number_of(value).ok_or_else(garbled)
+}
+
+fn garbled() -> Fault {
+    Fault::unknown(Source::Redis, "garbled", "an answer that does not fit the command")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn pages_are_read_and_garbage_is_no_page() {
+        let (cursor, pairs) = page(&json!(["17", ["u1", "1:2:a", "u2", 5]])).unwrap();
+        assert_eq!((cursor.as_str(), pairs.len()), ("17", 2));
+        assert_eq!(pairs[1], ("u2".to_owned(), "5".to_owned()));
+        for garbage in [json!(null), json!(["0"]), json!(["0", ["odd"]]), json!(["0", [null, "x"]])] {
+            assert_eq!(page(&garbage).unwrap_err().label, "garbled");
+        }
+    }
+}

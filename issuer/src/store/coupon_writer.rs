@@ -1,0 +1,316 @@
+//! A batch of admissions becomes coupons, or refusals, in one transaction.
+//!
+//! Optimistic: one plain multi-row INSERT. If it succeeds, every row is new. If a constraint rejects it,
+//! `resolve` reads which rows exist and chooses slots for the rest. Never INSERT IGNORE or ON DUPLICATE: they would
+//! hide what we must know.
+
+use super::ports::{Session, Store, StoreError};
+use super::rows::NewCoupon;
+use crate::backoff::Jitter;
+use crate::consume::decode::Admission;
+use crate::consume::ports::{ClaimOutcome, CouponStore, RejectReason};
+use crate::timestamp::Clock;
+use dropgate_shared::code::CodeSecret;
+use dropgate_shared::fault::{Fault, Source};
+use dropgate_shared::ids::{CampaignId, UserId};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a transaction may take before the connection counts as dead. Far below `max.poll.interval.ms`.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// How often a batch is tried again at once when others write the same rows.
+const TRIES: u32 = 12;
+/// After this time a batch goes back to the loop, whatever is still to be tried: what is written until then is found
+/// when it comes again (I6), and the loop can log, wait, or stop.
+const ALL_TRIES: Duration = Duration::from_secs(60);
+/// Rows of one INSERT. 7 binds a row: well below 65,535 a statement, and the statement well below
+/// `max_allowed_packet`.
+const MAX_ROWS: usize = 2_000;
+
+/// Writes coupons to a [`Store`].
+pub struct CouponWriter<S> {
+    store: S,
+    secret: CodeSecret,
+    /// Rows of a full batch: the one statement worth keeping prepared.
+    full_batch: usize,
+    clock: Clock,
+    jitter: Jitter,
+    known: Mutex<HashMap<CampaignId, Known>>,
+}
+
+/// What is remembered of a campaign. Only ever behind the truth in ways that a constraint shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Known {
+    /// The newest allotment: the greatest capacity that was granted.
+    pub(super) allotment: u32,
+    /// All slots above this one were taken. The service deletes no row; for the case that somebody else
+    /// does, everything is read again before a claim is refused.
+    pub(super) full_above: u32,
+}
+
+/// An admission of the batch, the first one of its user.
+pub(super) struct Row<'a> {
+    /// Place in the batch.
+    pub(super) index: usize,
+    pub(super) admission: &'a Admission,
+    code: String,
+}
+
+/// Outcomes with their places in the batch.
+pub(super) type Placed = Vec<(usize, ClaimOutcome)>;
+
+impl Row<'_> {
+    pub(super) fn campaign(&self) -> &CampaignId {
+        &self.admission.record.campaign
+    }
+
+    pub(super) fn user(&self) -> &UserId {
+        &self.admission.record.user
+    }
+
+    /// The slot that Redis proposed.
+    pub(super) fn slot(&self) -> u32 {
+        self.admission.record.slot.get()
+    }
+}
+
+impl<S: Store> CouponWriter<S> {
+    /// Writes to `store`. Batches of `full_batch` rows are the usual ones.
+    #[must_use]
+    pub fn new(store: S, secret: CodeSecret, full_batch: usize, clock: Clock, jitter: Jitter) -> Self {
+        Self { store, secret, full_batch, clock, jitter, known: Mutex::default() }
+    }
+
+    /// Writes rows in one transaction, again and again while others are in the way.
+    async fn write(&self, rows: &[Row<'_>], deadline: Instant) -> Result<Placed, StoreError> {
+        let mut resolving = false;
+        for attempt in 1..=TRIES {
+            if Instant::now() >= deadline {
+                return Err(timeout(ALL_TRIES));
+            }
+            let mut session = self.store.session().await?;
+            let write = async {
+                let written = if resolving {
+                    self.resolve(&mut session, rows).await
+                } else {
+                    self.insert_new(&mut session, rows).await
+                };
+                match written {
+                    // With the transaction go its locks: nobody waits for them while this one waits for its next try.
+                    Err(error) if !matches!(error, StoreError::Away(_)) => session.rollback().await.and(Err(error)),
+                    other => other,
+                }
+            };
+            match tokio::time::timeout(DEADLINE, write).await {
+                Err(_) => {
+                    // Nobody knows its state: the pool must not hand it out again.
+                    session.discard();
+                    return Err(timeout(DEADLINE));
+                }
+                Ok(Err(StoreError::Constraint)) => resolving = true,
+                Ok(Err(StoreError::Contention)) => {}
+                Ok(Err(StoreError::Away(fault))) => {
+                    // After a failover this may be a connection to a server that is read-only for good:
+                    // the next try opens one to whatever the name stands for by then.
+                    session.discard();
+                    return Err(StoreError::Away(fault));
+                }
+                Ok(other) => return other,
+            }
+            drop(session);
+            if attempt > 1 {
+                let spread_ms = 10 * u64::from(attempt);
+                tokio::time::sleep(Duration::from_millis(self.jitter.next() % spread_ms)).await;
+            }
+        }
+        Err(StoreError::Away(Fault::unknown(Source::MySql, "contention", "others write the same rows all the time")))
+    }
+
+    /// The optimistic way. `Constraint` if not every row is new.
+    async fn insert_new(&self, session: &mut S::Session, rows: &[Row<'_>]) -> Result<Placed, StoreError> {
+        let allotments = self.allotments(session, rows).await?;
+        let issued_at = self.clock.now();
+        let mut placed = Placed::with_capacity(rows.len());
+        let mut coupons = Vec::with_capacity(rows.len());
+        for row in rows {
+            match allotments.get(row.campaign()) {
+                None => placed.push((row.index, unknown_campaign())),
+                // Beyond the newest allotment: another slot must be found, if there is one.
+                Some(allotment) if row.slot() > *allotment => return Err(StoreError::Constraint),
+                Some(allotment) => {
+                    coupons.push(row.coupon(row.slot(), *allotment, issued_at));
+                    placed.push((row.index, ClaimOutcome::Issued { slot: row.admission.record.slot }));
+                }
+            }
+        }
+        // In the order of the primary key: pages are written in order, and two issuers with the same
+        // rows wait for one another instead of deadlocking.
+        coupons.sort_unstable_by(|a, b| (a.campaign, a.slot).cmp(&(b.campaign, b.slot)));
+        // One statement is a transaction by itself, which saves two round trips.
+        if coupons.len() <= MAX_ROWS {
+            self.insert(session, &coupons).await?;
+        } else {
+            session.begin().await?;
+            self.insert(session, &coupons).await?;
+            session.commit().await?;
+        }
+        Ok(placed)
+    }
+
+    /// Inserts coupons, plainly.
+    pub(super) async fn insert(&self, session: &mut S::Session, coupons: &[NewCoupon<'_>]) -> Result<(), StoreError> {
+        for some in coupons.chunks(MAX_ROWS) {
+            let recurs = some.len() == self.full_batch || some.len() == MAX_ROWS;
+            session.insert_coupons(some, recurs).await?;
+        }
+        Ok(())
+    }
+
+    /// The newest allotments of the rows' campaigns. Asks the database for those it does not know and
+    /// for those that a row's slot exceeds; a campaign that is missing in the answer does not exist.
+    async fn allotments(
+        &self,
+        session: &mut S::Session,
+        rows: &[Row<'_>],
+    ) -> Result<HashMap<CampaignId, u32>, StoreError> {
+        let mut allotments = HashMap::new();
+        let mut ask = BTreeSet::new();
+        {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            for row in rows {
+                match known.get(row.campaign()) {
+                    Some(campaign) if row.slot() <= campaign.allotment => {
+                        if !allotments.contains_key(row.campaign()) {
+                            allotments.insert(row.campaign().clone(), campaign.allotment);
+                        }
+                    }
+                    _ => {
+                        ask.insert(row.campaign());
+                    }
+                }
+            }
+        }
+        for campaign in ask {
+            match session.newest_allotment(campaign).await? {
+                Some(allotment) => {
+                    self.learn(campaign, allotment, None);
+                    allotments.insert(campaign.clone(), allotment);
+                }
+                None => {
+                    allotments.remove(campaign);
+                }
+            }
+        }
+        Ok(allotments)
+    }
+
+    /// Remembers what was read of a campaign, and returns what is known of it now.
+    pub(super) fn learn(&self, campaign: &CampaignId, allotment: u32, full_above: Option<u32>) -> Known {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = Known { allotment, full_above: allotment };
+        let entry = known.entry(campaign.clone()).or_insert(fresh);
+        if entry.allotment != allotment {
+            *entry = fresh;
+        }
+        if let Some(full_above) = full_above {
+            entry.full_above = entry.full_above.min(full_above);
+        }
+        *entry
+    }
+
+    /// Replaces what is remembered of a campaign.
+    pub(super) fn relearn(&self, campaign: &CampaignId, allotment: u32, full_above: u32) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(campaign.clone(), Known { allotment, full_above });
+    }
+
+    /// The clock by which rows are dated.
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+}
+
+impl<'a> Row<'a> {
+    /// The row to be written.
+    pub(super) fn coupon(&'a self, slot: u32, allotment: u32, issued_at: time::PrimitiveDateTime) -> NewCoupon<'a> {
+        NewCoupon {
+            campaign: self.campaign(),
+            slot,
+            allotment,
+            user: self.user(),
+            code: &self.code,
+            admitted_at: self.admission.admitted_at,
+            issued_at,
+        }
+    }
+}
+
+impl<S: Store> CouponStore for CouponWriter<S> {
+    async fn persist(&self, admissions: &[&Admission]) -> Result<Vec<ClaimOutcome>, Fault> {
+        // A user's second record in a batch takes the outcome of their first.
+        let mut first_of = HashMap::with_capacity(admissions.len());
+        let mut rows = Vec::with_capacity(admissions.len());
+        let mut twins = Vec::new();
+        for (index, admission) in admissions.iter().copied().enumerate() {
+            let record = &admission.record;
+            match first_of.entry((&record.campaign, &record.user)) {
+                Entry::Occupied(first) => twins.push((index, *first.get())),
+                Entry::Vacant(place) => {
+                    place.insert(index);
+                    rows.push(Row { index, admission, code: self.secret.code(&record.campaign, &record.user) });
+                }
+            }
+        }
+
+        let mut placed = HashMap::with_capacity(admissions.len());
+        // A value that the database will never take is found by halving, so that it alone is blamed.
+        let mut work = vec![rows];
+        let deadline = Instant::now() + ALL_TRIES;
+        while let Some(mut rows) = work.pop() {
+            match self.write(&rows, deadline).await {
+                Ok(outcomes) => placed.extend(outcomes),
+                Err(StoreError::Data(text)) => match rows.as_slice() {
+                    [row] => {
+                        let reason = RejectReason { label: RejectReason::DATA, text };
+                        placed.insert(row.index, ClaimOutcome::Rejected(reason));
+                    }
+                    _ => {
+                        let half = rows.split_off(rows.len() / 2);
+                        work.extend([half, rows]);
+                    }
+                },
+                Err(StoreError::Away(fault)) => return Err(fault),
+                // `write` ends only with the two above; to wait is right for anything else.
+                Err(StoreError::Constraint | StoreError::Contention) => return Err(incomplete()),
+            }
+        }
+        for (index, first) in twins {
+            let outcome = match placed.get(&first) {
+                Some(ClaimOutcome::Issued { slot }) => ClaimOutcome::Already { slot: *slot },
+                Some(other) => other.clone(),
+                None => return Err(incomplete()),
+            };
+            placed.insert(index, outcome);
+        }
+        (0..admissions.len()).map(|index| placed.remove(&index).ok_or_else(incomplete)).collect()
+    }
+}
+
+pub(super) fn unknown_campaign() -> ClaimOutcome {
+    ClaimOutcome::Rejected(RejectReason {
+        label: RejectReason::UNKNOWN_CAMPAIGN,
+        text: "MySQL has no such campaign: create it; the outbox sends the claim again".to_owned(),
+    })
+}
+
+fn timeout(after: Duration) -> StoreError {
+    let detail = format!("a batch took longer than {} s", after.as_secs());
+    StoreError::Away(Fault::unknown(Source::MySql, "timeout", detail))
+}
+
+fn incomplete() -> Fault {
+    Fault::unknown(Source::MySql, "incomplete", "a batch came back without an outcome for each record")
+}

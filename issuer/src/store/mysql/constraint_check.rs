@@ -1,0 +1,121 @@
+//! Tests a database in a transaction that is rolled back: may this user write, and do the constraints hold?
+
+use super::database::MySqlStore;
+use super::error::fault_of;
+use crate::store::ports::{Session, Store, StoreError};
+use crate::store::rows::{Campaign, NewCoupon, NewRefusal};
+use dropgate_shared::campaign::CampaignState;
+use dropgate_shared::fault::{Fault, Source};
+use dropgate_shared::ids::{CampaignId, UserId};
+use time::PrimitiveDateTime;
+
+/// What a server says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// `VERSION()`.
+    pub version: String,
+    /// Whether it is a MariaDB.
+    pub is_mariadb: bool,
+    /// Connections it takes.
+    pub max_connections: u64,
+}
+
+impl Server {
+    /// Whether constraints are known to hold there: MySQL 8.0.16, MariaDB 10.6.
+    #[must_use]
+    pub fn is_supported(&self) -> bool {
+        let mut numbers = self.version.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+        let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        found >= if self.is_mariadb { (10, 6, 0) } else { (8, 0, 16) }
+    }
+}
+
+impl MySqlStore {
+    /// Asks the server what it is.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn server(&self) -> Result<Server, Fault> {
+        let (version, max_connections): (String, u64) =
+            sqlx::query_as("SELECT VERSION(), CAST(@@max_connections AS UNSIGNED)")
+                .fetch_one(&mut self.reach().await?)
+                .await
+                .map_err(|error| fault_of(&error))?;
+        let is_mariadb = version.to_ascii_lowercase().contains("mariadb");
+        Ok(Server { version, is_mariadb, max_connections })
+    }
+
+    /// Writes a campaign of one coupon named after `random`, and another coupon beyond that; leaves nothing behind.
+    ///
+    /// # Errors
+    /// [`Fault`] if it may not write, or if the server accepts a coupon too many.
+    pub async fn check_constraints(&self, now: PrimitiveDateTime, random: u64) -> Result<(), Fault> {
+        let mut session = self.connect().await?;
+        session.begin().await?;
+        let checked = check_in(&mut session, now, random).await;
+        session.rollback().await?;
+        checked
+    }
+}
+
+async fn check_in(session: &mut impl Session, now: PrimitiveDateTime, random: u64) -> Result<(), Fault> {
+    let invalid = |error: dropgate_shared::ids::IdError| failed(error.to_string());
+    let id = CampaignId::parse(&format!("check-config-{random:016x}")).map_err(invalid)?;
+    let campaign = Campaign { state: CampaignState::Open, capacity: 1, opens_at: now, closes_at: None };
+    session.insert_campaign(&id, &campaign, now).await?;
+    session.insert_allotment(&id, campaign.capacity, now).await?;
+    session.set_state(&id, &[CampaignState::Open], CampaignState::Paused).await?;
+    let user = UserId::parse("r").map_err(invalid)?;
+    let refusal =
+        NewRefusal { campaign: &id, user: &user, proposed_slot: 1, reason: "trial", admitted_at: now, refused_at: now };
+    session.insert_refusals(&[refusal]).await?;
+    session.newest_allotment(&id).await?;
+    for (slot, allotment, user, is_allowed) in
+        [(1, 1, "a", true), (2, 1, "b", false), (2, 2, "c", false), (1, 1, "d", false), (0, 1, "e", false)]
+    {
+        let user = UserId::parse(user).map_err(invalid)?;
+        let coupon =
+            NewCoupon { campaign: &id, slot, allotment, user: &user, code: "trial", admitted_at: now, issued_at: now };
+        match (session.insert_coupons(&[coupon], false).await, is_allowed) {
+            (Ok(()), true) | (Err(StoreError::Constraint), false) => {}
+            (Ok(()), false) => {
+                return Err(Fault::none(
+                    Source::MySql,
+                    "no_constraints",
+                    false,
+                    format!(
+                        "the server accepted slot {slot} under allotment {allotment} of a campaign of one coupon: \
+                         its constraints are switched off or missing"
+                    ),
+                ));
+            }
+            (Err(StoreError::Away(fault)), _) => return Err(fault),
+            (Err(other), _) => return Err(failed(format!("{other:?}"))),
+        }
+    }
+    Ok(())
+}
+
+fn failed(detail: String) -> Fault {
+    Fault::none(Source::MySql, "trial", false, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_without_constraints_are_refused() {
+        let server = |version: &str| Server {
+            version: version.to_owned(),
+            is_mariadb: version.contains("MariaDB"),
+            max_connections: 1,
+        };
+        for version in ["8.0.16", "9.7.0", "8.4.3-debug", "10.6.1-MariaDB", "11.4.2-MariaDB-ubu2404"] {
+            assert!(server(version).is_supported(), "{version}");
+        }
+        for version in ["8.0.15", "5.7.44-log", "10.5.9-MariaDB", "what?"] {
+            assert!(!server(version).is_supported(), "{version}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! MySQL and MariaDB: one pool, the schema, and every SQL statement of the program.
+
+pub mod constraint_check;
+pub mod database;
+mod error;
+pub mod schema;
+mod session;

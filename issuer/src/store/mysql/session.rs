@@ -1,0 +1,419 @@
+//! The statements.
+
+use crate::store::ports::{Session, StoreError};
+use crate::store::rows::{
+    Campaign, CampaignCounts, CampaignSummary, CouponRow, DeadLetterKey, Holder, NewCoupon, NewRefusal, RefusalRow,
+    Tally, entry,
+};
+use dropgate_shared::campaign::CampaignState;
+use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
+use dropgate_shared::fault::{Fault, Source};
+use dropgate_shared::ids::{CampaignId, Slot};
+use sqlx::mysql::MySqlConnection;
+use sqlx::pool::PoolConnection;
+use sqlx::{Executor, MySql, QueryBuilder};
+use std::collections::{HashMap, HashSet};
+use time::PrimitiveDateTime;
+
+/// A connection, of the pool or of its own.
+pub struct MySqlSession {
+    link: Link,
+    in_transaction: bool,
+}
+
+enum Link {
+    Pooled(PoolConnection<MySql>),
+    Own(Box<MySqlConnection>),
+}
+
+impl From<PoolConnection<MySql>> for MySqlSession {
+    fn from(connection: PoolConnection<MySql>) -> Self {
+        Self { link: Link::Pooled(connection), in_transaction: false }
+    }
+}
+
+impl From<MySqlConnection> for MySqlSession {
+    fn from(connection: MySqlConnection) -> Self {
+        Self { link: Link::Own(Box::new(connection)), in_transaction: false }
+    }
+}
+
+impl Drop for MySqlSession {
+    fn drop(&mut self) {
+        // The server rolls back when the connection ends. One of its own ends here anyway.
+        if let (true, Link::Pooled(connection)) = (self.in_transaction, &mut self.link) {
+            connection.close_on_drop();
+        }
+    }
+}
+
+impl MySqlSession {
+    fn raw(&mut self) -> &mut MySqlConnection {
+        match &mut self.link {
+            Link::Pooled(connection) => connection,
+            Link::Own(connection) => connection,
+        }
+    }
+
+    async fn slots_of(
+        &mut self,
+        (table, column): (&str, &str),
+        id: &CampaignId,
+        users: &[&str],
+    ) -> Result<Vec<(String, Slot)>, StoreError> {
+        let mut sql = QueryBuilder::<MySql>::new("SELECT user_id, ");
+        sql.push(column).push(" FROM ").push(table).push(" WHERE campaign_id = ");
+        sql.push_bind(id.as_str()).push(" AND user_id IN ");
+        list(&mut sql, users);
+        let found: Vec<(String, u32)> = sql.build_query_as().persistent(false).fetch_all(self.raw()).await?;
+        Ok(found.into_iter().filter_map(|(user, slot)| Some((user, Slot::new(slot).ok()?))).collect())
+    }
+}
+
+/// `(?, ?, ..)`
+fn list<'a, T>(sql: &mut QueryBuilder<MySql>, values: &'a [T])
+where
+    &'a T: sqlx::Encode<'a, MySql> + sqlx::Type<MySql>,
+{
+    sql.push("(");
+    let mut list = sql.separated(", ");
+    for value in values {
+        list.push_bind(value);
+    }
+    sql.push(")");
+}
+
+impl Session for MySqlSession {
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        // Whether the server has begun one is not known until it answers.
+        self.in_transaction = true;
+        self.raw().execute("BEGIN").await?;
+        Ok(())
+    }
+
+    async fn commit(&mut self) -> Result<(), StoreError> {
+        self.raw().execute("COMMIT").await?;
+        self.in_transaction = false;
+        Ok(())
+    }
+
+    async fn rollback(&mut self) -> Result<(), StoreError> {
+        if self.in_transaction {
+            self.raw().execute("ROLLBACK").await?;
+            self.in_transaction = false;
+        }
+        Ok(())
+    }
+
+    fn discard(mut self) {
+        self.in_transaction = true;
+    }
+
+    async fn newest_allotment(&mut self, id: &CampaignId) -> Result<Option<u32>, StoreError> {
+        Ok(sqlx::query_scalar("SELECT MAX(capacity) FROM allotments WHERE campaign_id = ?")
+            .bind(id.as_str())
+            .fetch_one(self.raw())
+            .await?)
+    }
+
+    async fn lock_campaign(&mut self, id: &CampaignId) -> Result<bool, StoreError> {
+        let locked: Option<String> = sqlx::query_scalar("SELECT id FROM campaigns WHERE id = ? FOR UPDATE")
+            .bind(id.as_str())
+            .fetch_optional(self.raw())
+            .await?;
+        Ok(locked.is_some())
+    }
+
+    async fn coupon_slots_of(&mut self, id: &CampaignId, users: &[&str]) -> Result<Vec<(String, Slot)>, StoreError> {
+        self.slots_of(("coupons", "slot"), id, users).await
+    }
+
+    async fn refusal_slots_of(&mut self, id: &CampaignId, users: &[&str]) -> Result<Vec<(String, Slot)>, StoreError> {
+        self.slots_of(("refusals", "proposed_slot"), id, users).await
+    }
+
+    async fn slots_taken_among(&mut self, id: &CampaignId, slots: &[u32]) -> Result<Vec<u32>, StoreError> {
+        let mut sql = QueryBuilder::<MySql>::new("SELECT slot FROM coupons WHERE campaign_id = ");
+        sql.push_bind(id.as_str()).push(" AND slot IN ");
+        list(&mut sql, slots);
+        Ok(sql.build_query_scalar().persistent(false).fetch_all(self.raw()).await?)
+    }
+
+    async fn taken_slots_up_to(&mut self, id: &CampaignId, top: u32, limit: u32) -> Result<Vec<u32>, StoreError> {
+        Ok(sqlx::query_scalar(
+            "SELECT slot FROM coupons WHERE campaign_id = ? AND slot <= ? ORDER BY slot DESC LIMIT ?",
+        )
+        .bind(id.as_str())
+        .bind(top)
+        .bind(limit)
+        .fetch_all(self.raw())
+        .await?)
+    }
+
+    async fn insert_coupons(&mut self, coupons: &[NewCoupon<'_>], recurs: bool) -> Result<(), StoreError> {
+        let mut sql = QueryBuilder::<MySql>::new(
+            "INSERT INTO coupons (campaign_id, slot, allotment, user_id, code, admitted_at, issued_at) ",
+        );
+        sql.push_values(coupons, |mut tuple, coupon| {
+            tuple
+                .push_bind(coupon.campaign.as_str())
+                .push_bind(coupon.slot)
+                .push_bind(coupon.allotment)
+                .push_bind(coupon.user.as_str())
+                .push_bind(coupon.code)
+                .push_bind(coupon.admitted_at)
+                .push_bind(coupon.issued_at);
+        });
+        // Every other length would push a useful statement out of the server's memory.
+        sql.build().persistent(recurs).execute(self.raw()).await?;
+        Ok(())
+    }
+
+    async fn insert_refusals(&mut self, refusals: &[NewRefusal<'_>]) -> Result<(), StoreError> {
+        let mut sql = QueryBuilder::<MySql>::new(
+            "INSERT INTO refusals (campaign_id, user_id, proposed_slot, reason, admitted_at, refused_at) ",
+        );
+        sql.push_values(refusals, |mut tuple, refusal| {
+            tuple
+                .push_bind(refusal.campaign.as_str())
+                .push_bind(refusal.user.as_str())
+                .push_bind(refusal.proposed_slot)
+                .push_bind(refusal.reason)
+                .push_bind(refusal.admitted_at)
+                .push_bind(refusal.refused_at);
+        });
+        sql.build().persistent(false).execute(self.raw()).await?;
+        Ok(())
+    }
+
+    async fn insert_campaign(
+        &mut self,
+        id: &CampaignId,
+        campaign: &Campaign,
+        created_at: PrimitiveDateTime,
+    ) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO campaigns (id, state, opens_at, closes_at, created_at) VALUES (?, ?, ?, ?, ?)")
+            .bind(id.as_str())
+            .bind(campaign.state.as_str())
+            .bind(campaign.opens_at)
+            .bind(campaign.closes_at)
+            .bind(created_at)
+            .execute(self.raw())
+            .await?;
+        Ok(())
+    }
+
+    async fn insert_allotment(
+        &mut self,
+        id: &CampaignId,
+        capacity: u32,
+        granted_at: PrimitiveDateTime,
+    ) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO allotments (campaign_id, capacity, granted_at) VALUES (?, ?, ?)")
+            .bind(id.as_str())
+            .bind(capacity)
+            .bind(granted_at)
+            .execute(self.raw())
+            .await?;
+        Ok(())
+    }
+
+    async fn set_state(
+        &mut self,
+        id: &CampaignId,
+        from: &[CampaignState],
+        to: CampaignState,
+    ) -> Result<bool, StoreError> {
+        let mut sql = QueryBuilder::<MySql>::new("UPDATE campaigns SET state = ");
+        sql.push_bind(to.as_str()).push(" WHERE id = ").push_bind(id.as_str()).push(" AND state IN ");
+        let from: Vec<&str> = from.iter().map(|state| state.as_str()).collect();
+        list(&mut sql, &from);
+        let done = sql.build().persistent(false).execute(self.raw()).await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    async fn campaign(&mut self, id: &CampaignId) -> Result<Option<Campaign>, StoreError> {
+        let row: Option<(String, PrimitiveDateTime, Option<PrimitiveDateTime>, u32)> = sqlx::query_as(
+            "SELECT c.state, c.opens_at, c.closes_at, a.capacity FROM campaigns c \
+             JOIN allotments a ON a.campaign_id = c.id WHERE c.id = ? ORDER BY a.capacity DESC LIMIT 1",
+        )
+        .bind(id.as_str())
+        .fetch_optional(self.raw())
+        .await?;
+        row.map(|(state, opens_at, closes_at, capacity)| {
+            Ok(Campaign { state: parse_state(&state)?, capacity, opens_at, closes_at })
+        })
+        .transpose()
+    }
+
+    async fn campaigns(&mut self) -> Result<Vec<CampaignSummary>, StoreError> {
+        type Row = (String, String, u32, PrimitiveDateTime, Option<PrimitiveDateTime>, i64, i64);
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT c.id, c.state, MAX(a.capacity) AS capacity, c.opens_at, c.closes_at, \
+             (SELECT COUNT(*) FROM coupons WHERE campaign_id = c.id) AS issued, \
+             (SELECT COUNT(*) FROM refusals WHERE campaign_id = c.id) AS refused \
+             FROM campaigns c JOIN allotments a ON a.campaign_id = c.id \
+             GROUP BY c.id, c.state, c.opens_at, c.closes_at ORDER BY c.opens_at DESC, c.id",
+        )
+        .fetch_all(self.raw())
+        .await?;
+        rows.into_iter()
+            .map(|(id, state, capacity, opens_at, closes_at, issued, refused)| {
+                let campaign = Campaign { state: parse_state(&state)?, capacity, opens_at, closes_at };
+                let rows = Tally { issued: issued.unsigned_abs(), refused: refused.unsigned_abs() };
+                Ok(CampaignSummary { id, campaign, rows })
+            })
+            .collect()
+    }
+
+    async fn tally(&mut self, id: &CampaignId) -> Result<Tally, StoreError> {
+        let (issued, refused): (i64, i64) = sqlx::query_as(
+            "SELECT (SELECT COUNT(*) FROM coupons WHERE campaign_id = ?), \
+             (SELECT COUNT(*) FROM refusals WHERE campaign_id = ?)",
+        )
+        .bind(id.as_str())
+        .bind(id.as_str())
+        .fetch_one(self.raw())
+        .await?;
+        Ok(Tally { issued: issued.unsigned_abs(), refused: refused.unsigned_abs() })
+    }
+
+    async fn counts(&mut self, id: &CampaignId) -> Result<CampaignCounts, StoreError> {
+        let (capacity, coupons, users, beyond, refusals, both): (u32, i64, i64, i64, i64, i64) = sqlx::query_as(
+            "SELECT a.capacity, \
+             (SELECT COUNT(*) FROM coupons WHERE campaign_id = a.campaign_id) AS coupons, \
+             (SELECT COUNT(DISTINCT user_id) FROM coupons WHERE campaign_id = a.campaign_id) AS users, \
+             (SELECT COUNT(*) FROM coupons WHERE campaign_id = a.campaign_id \
+                 AND (slot < 1 OR slot > a.capacity)) AS beyond, \
+             (SELECT COUNT(*) FROM refusals WHERE campaign_id = a.campaign_id) AS refusals, \
+             (SELECT COUNT(*) FROM refusals r JOIN coupons c \
+                 ON c.campaign_id = r.campaign_id AND c.user_id = r.user_id \
+                 WHERE r.campaign_id = a.campaign_id) AS `both` \
+             FROM allotments a WHERE a.campaign_id = ? ORDER BY a.capacity DESC LIMIT 1",
+        )
+        .bind(id.as_str())
+        .fetch_one(self.raw())
+        .await?;
+        let [coupons, users, beyond, refusals, both] = [coupons, users, beyond, refusals, both].map(i64::unsigned_abs);
+        Ok(CampaignCounts { capacity, coupons, users, beyond, refusals, both })
+    }
+
+    async fn coupons_after(
+        &mut self,
+        id: &CampaignId,
+        after: Option<u32>,
+        limit: u32,
+    ) -> Result<Vec<CouponRow>, StoreError> {
+        let rows: Vec<(u32, String, String, PrimitiveDateTime, PrimitiveDateTime)> = sqlx::query_as(
+            "SELECT slot, user_id, code, admitted_at, issued_at FROM coupons \
+             WHERE campaign_id = ? AND slot >= ? ORDER BY slot LIMIT ?",
+        )
+        .bind(id.as_str())
+        .bind(after.map_or(0, |after| u64::from(after) + 1))
+        .bind(limit)
+        .fetch_all(self.raw())
+        .await?;
+        let row =
+            |(slot, user_id, code, admitted_at, issued_at)| CouponRow { slot, user_id, code, admitted_at, issued_at };
+        Ok(rows.into_iter().map(row).collect())
+    }
+
+    async fn refusals_after(
+        &mut self,
+        id: &CampaignId,
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<RefusalRow>, StoreError> {
+        let rows: Vec<(String, u32, String, PrimitiveDateTime, PrimitiveDateTime)> = sqlx::query_as(
+            "SELECT user_id, proposed_slot, reason, admitted_at, refused_at FROM refusals \
+             WHERE campaign_id = ? AND user_id > ? ORDER BY user_id LIMIT ?",
+        )
+        .bind(id.as_str())
+        .bind(after)
+        .bind(limit)
+        .fetch_all(self.raw())
+        .await?;
+        let row = |(user_id, proposed_slot, reason, admitted_at, refused_at)| RefusalRow {
+            user_id,
+            proposed_slot,
+            reason,
+            admitted_at,
+            refused_at,
+        };
+        Ok(rows.into_iter().map(row).collect())
+    }
+
+    async fn refused_after(&mut self, id: &CampaignId, after: &str, limit: u32) -> Result<Vec<Holder>, StoreError> {
+        let rows: Vec<(String, u32, PrimitiveDateTime)> = sqlx::query_as(
+            "SELECT user_id, proposed_slot, admitted_at FROM refusals r WHERE campaign_id = ? AND user_id > ? \
+             AND NOT EXISTS (SELECT 1 FROM coupons c WHERE c.campaign_id = r.campaign_id AND c.user_id = r.user_id) \
+             ORDER BY user_id LIMIT ?",
+        )
+        .bind(id.as_str())
+        .bind(after)
+        .bind(limit)
+        .fetch_all(self.raw())
+        .await?;
+        Ok(holders(rows, ClaimStatus::Refused).collect())
+    }
+
+    async fn settled(&mut self, id: &CampaignId, users: &[String]) -> Result<HashMap<String, ClaimEntry>, StoreError> {
+        let mut settled = HashMap::new();
+        if users.is_empty() {
+            return Ok(settled);
+        }
+        for (table, slot, status) in
+            [("refusals", "proposed_slot", ClaimStatus::Refused), ("coupons", "slot", ClaimStatus::Issued)]
+        {
+            let mut sql = QueryBuilder::<MySql>::new("SELECT user_id, ");
+            sql.push(slot).push(", admitted_at FROM ").push(table).push(" WHERE campaign_id = ");
+            sql.push_bind(id.as_str()).push(" AND user_id IN ");
+            list(&mut sql, users);
+            let rows: Vec<(String, u32, PrimitiveDateTime)> =
+                sql.build_query_as().persistent(false).fetch_all(self.raw()).await?;
+            settled.extend(holders(rows, status));
+        }
+        Ok(settled)
+    }
+
+    async fn replayed(&mut self, keys: &[DeadLetterKey]) -> Result<HashSet<DeadLetterKey>, StoreError> {
+        if keys.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let mut sql = QueryBuilder::<MySql>::new(
+            "SELECT partition_id, record_offset, dead_at FROM dead_letter_replays \
+             WHERE (partition_id, record_offset, dead_at) IN ",
+        );
+        sql.push_tuples(keys, |mut tuple, (partition, offset, dead_at)| {
+            tuple.push_bind(*partition).push_bind(*offset).push_bind(*dead_at);
+        });
+        let found: Vec<DeadLetterKey> = sql.build_query_as().persistent(false).fetch_all(self.raw()).await?;
+        Ok(found.into_iter().collect())
+    }
+
+    async fn remember_replayed(&mut self, keys: &[DeadLetterKey], at: PrimitiveDateTime) -> Result<(), StoreError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let mut sql = QueryBuilder::<MySql>::new(
+            "INSERT INTO dead_letter_replays (partition_id, record_offset, dead_at, replayed_at) ",
+        );
+        sql.push_values(keys, |mut tuple, (partition, offset, dead_at)| {
+            tuple.push_bind(*partition).push_bind(*offset).push_bind(*dead_at).push_bind(at);
+        });
+        sql.push(" ON DUPLICATE KEY UPDATE dead_letter_replays.replayed_at = dead_letter_replays.replayed_at");
+        sql.build().persistent(false).execute(self.raw()).await?;
+        Ok(())
+    }
+}
+
+fn holders(rows: Vec<(String, u32, PrimitiveDateTime)>, status: ClaimStatus) -> impl Iterator<Item = Holder> {
+    rows.into_iter().filter_map(move |(user, slot, admitted_at)| Some((user, entry(slot, admitted_at, status)?)))
+}
+
+/// The schema allows no other state.
+fn parse_state(text: &str) -> Result<CampaignState, StoreError> {
+    text.parse().map_err(|error| {
+        StoreError::Away(Fault::none(Source::MySql, "state", false, format!("campaigns.state is {text:?}: {error}")))
+    })
+}
