@@ -1,9 +1,9 @@
 //! What the gate is told by `wrangler.toml` and its secrets. Every problem is reported at once.
 
-use crate::challenge::Challenge;
 use crate::identity::Auth;
 use crate::identity::jwt::{Algorithm, Rules, Secret};
-use crate::kafka_rest::{Dialect, basic_authorization};
+use crate::upstream::kafka_rest::{Dialect, basic_authorization};
+use crate::upstream::turnstile::Challenge;
 use dropgate_shared::code::CodeSecret;
 use std::cell::RefCell;
 use std::fmt;

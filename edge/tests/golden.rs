@@ -1,7 +1,7 @@
 //! The Kafka REST dialects against their golden vectors.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use dropgate_edge::kafka_rest::{v2, v3};
+use dropgate_edge::upstream::kafka_rest::{v2, v3};
 use dropgate_shared::fault::{Effect, Fault};
 use dropgate_shared::http::HttpResponse;
 use dropgate_shared::ids::{CampaignId, Slot, UserId};

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use common::*;
 use dropgate_edge::gate::{Gate, Step};
-use dropgate_edge::reply::Reply;
+use dropgate_edge::http::response::Reply;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;

@@ -1,9 +1,9 @@
 //! Who the visitor is.
 
+pub mod jwks;
 pub mod jwt;
-pub mod keys;
 
-use crate::reply::Problem;
+use crate::http::response::Problem;
 use dropgate_shared::ids::UserId;
 use jwt::{Algorithm, Rules, Secret, Signed, Token};
 

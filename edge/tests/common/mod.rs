@@ -2,12 +2,12 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
 
 use dropgate_edge::counters::Point;
-use dropgate_edge::errand::{Errand, Limiter};
 use dropgate_edge::gate::{Gate, Step};
-use dropgate_edge::identity::keys::{PublicKey, PublicKeys};
-use dropgate_edge::reply::Reply;
+use dropgate_edge::http::request::Visit;
+use dropgate_edge::http::response::Reply;
+use dropgate_edge::identity::jwks::{PublicKey, PublicKeys};
+use dropgate_edge::platform::{Errand, Limiter};
 use dropgate_edge::settings::Settings;
-use dropgate_edge::visit::Visit;
 use dropgate_shared::http::{Http, HttpRequest, HttpResponse, SendFault};
 use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};

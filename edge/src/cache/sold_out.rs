@@ -8,7 +8,7 @@
 //! What was told is believed for less than two seconds. That is the window in which a raised capacity
 //! is not yet seen here, and whoever was admitted by another isolate after such a raise is a stranger.
 
-use crate::admission::Held;
+use crate::upstream::admission::Held;
 use dropgate_shared::ids::{CampaignId, UserId};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};

@@ -4,8 +4,8 @@
 //! Nobody awaits another request's I/O. A claim leaves a ticket, and its request looks now and then
 //! whether there is a decision for it: plain values in memory.
 
-use crate::admission::Decision;
-use crate::lane::{Lane, OfCampaign};
+use crate::batching::batch_queue::{Lane, OfCampaign};
+use crate::upstream::admission::Decision;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::ids::{CampaignId, UserId};
 use std::cell::{Cell, RefCell};

@@ -1,14 +1,14 @@
 //! The way of a claim that needs Redis: into the queue, to Redis in company, back to its visitor, and
 //! on to Kafka.
 
-use crate::admission::{self, Admission, Decision, Held};
-use crate::errand::Errand;
+use crate::batching::admission_queue::{Queue, Ticket, Waiting};
+use crate::batching::permits::Place;
 use crate::gate::{Gate, Network};
-use crate::places::Place;
-use crate::queue::{Queue, Ticket, Waiting};
-use crate::relay::{self, Outgoing};
-use crate::reply::{Problem, Reply};
+use crate::http::response::{Problem, Reply};
+use crate::outbox::sweeper::{self, Outgoing};
+use crate::platform::Errand;
 use crate::settings::AdmitAck;
+use crate::upstream::admission::{self, Admission, Decision, Held};
 use dropgate_shared::claim::ClaimStatus;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::ids::{CampaignId, UserId};
@@ -118,7 +118,7 @@ impl<H: Network> Gate<H> {
                 continue;
             }
             let users: Vec<&UserId> = batch.iter().map(|claim| &claim.user).collect();
-            let result = admission::admit(&self.redis, &campaign, &users, relay::FIRST_LEASE_MS).await;
+            let result = admission::admit(&self.redis, &campaign, &users, sweeper::FIRST_LEASE_MS).await;
             let now_ms = errand.now_ms();
             let took_ms = now_ms.saturating_sub(asked_ms);
             match result {
@@ -217,7 +217,7 @@ impl<H: Network> Gate<H> {
             self.settle(owed.into_iter().flatten(), &produced, errand.now_ms());
             let result = async {
                 produced?;
-                relay::acknowledged(&self.redis, &campaign, &records).await?;
+                sweeper::acknowledged(&self.redis, &campaign, &records).await?;
                 self.sweep_now_and_then(&campaign, errand.now_ms()).await
             };
             if let Err(fault) = result.await {

@@ -1,6 +1,6 @@
 //! Answers, and the one table from each problem to its status, type, and Retry-After.
 
-use crate::visit::Dress;
+use crate::http::request::Dress;
 use serde_json::{Value, json};
 
 /// An answer to a visitor, ready to be put into the platform's own type.

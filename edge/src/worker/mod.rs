@@ -2,14 +2,14 @@
 //! gate.
 
 mod fetch;
-mod signature;
+mod web_crypto;
 
 use crate::counters::Point;
-use crate::errand::{Errand, Limiter};
 use crate::gate::{Gate, Step};
-use crate::reply::{Problem, Reply};
+use crate::http::request::Visit;
+use crate::http::response::{Problem, Reply};
+use crate::platform::{Errand, Limiter};
 use crate::settings::Settings;
-use crate::visit::Visit;
 use fetch::Fetch;
 use js_sys::{Array, Date, Math, Object, Promise, Reflect};
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, future_to_promise};
 use web_sys::{Headers, Request, Response, ResponseInit};
 // Linked for its start-up hooks: worker-build's entry point asks for `__worker_init_state`.
-use worker as _;
+use ::worker as _;
 
 type Shared = Result<Rc<Door>, String>;
 

@@ -1,6 +1,6 @@
 //! A request as the gate sees it, and what its answer carries whatever it says.
 
-use crate::reply::Reply;
+use crate::http::response::Reply;
 
 /// A longer address is refused before anything looks at it.
 pub const URL_LIMIT_BYTES: usize = 2_048;

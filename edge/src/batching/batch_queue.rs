@@ -1,7 +1,7 @@
 //! A lane of an isolate: things wait in arrival order, and whoever finds a free place takes many of
 //! one campaign at once.
 
-use crate::places::{Place, Places};
+use crate::batching::permits::{Place, Places};
 use dropgate_shared::ids::CampaignId;
 use std::cell::RefCell;
 use std::collections::VecDeque;

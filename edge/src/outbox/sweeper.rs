@@ -3,9 +3,9 @@
 //! An outbox entry leaves only when the issuer confirms the row. Kafka's acknowledgement merely moves
 //! the time from which the sweeper may send the claim again.
 
-use crate::claims::Owed;
-use crate::kafka_rest::KafkaRest;
-use crate::lane::OfCampaign;
+use crate::batching::batch_queue::OfCampaign;
+use crate::gate::claims::Owed;
+use crate::upstream::kafka_rest::KafkaRest;
 use dropgate_shared::claim::ClaimEntry;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::Http;

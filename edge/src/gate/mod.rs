@@ -1,24 +1,27 @@
 //! One request through the gate: what can be answered at once, what needs I/O, what follows after the
 //! answer.
 
-use crate::admission::{self, StoredClaim};
-use crate::authenticate::Keys;
-use crate::campaigns::{self, Campaigns};
-use crate::challenge::{self, Challenge};
+mod authenticate;
+pub(crate) mod claims;
+
+use crate::batching::admission_queue::Queue;
+use crate::batching::batch_queue::Lane;
+use crate::cache::campaigns::{self, Campaigns};
+use crate::cache::single_flight::Memo;
+use crate::cache::sold_out::SoldOut;
 use crate::counters::{Counters, What};
-use crate::errand::{Errand, Limiter};
-use crate::identity::keys::PublicKeys;
+use crate::gate::authenticate::Keys;
+use crate::http::request::{Dress, URL_LIMIT_BYTES, Visit};
+use crate::http::response::{Problem, Reply};
+use crate::http::route::{Route, route};
+use crate::identity::jwks::PublicKeys;
 use crate::identity::{Auth, Visitor};
-use crate::kafka_rest::KafkaRest;
-use crate::lane::Lane;
-use crate::memo::Memo;
-use crate::queue::Queue;
-use crate::relay::{self, Outgoing, SWEEP_BATCH, Swept};
-use crate::reply::{Problem, Reply};
-use crate::route::{Route, route};
+use crate::outbox::sweeper::{self, Outgoing, SWEEP_BATCH, Swept};
+use crate::platform::{Errand, Limiter};
 use crate::settings::{AdmitAck, Environment, Settings};
-use crate::sold_out::SoldOut;
-use crate::visit::{Dress, URL_LIMIT_BYTES, Visit};
+use crate::upstream::admission::{self, StoredClaim};
+use crate::upstream::kafka_rest::KafkaRest;
+use crate::upstream::turnstile::{self, Challenge};
 use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
 use dropgate_shared::code::CodeSecret;
 use dropgate_shared::fault::{Fault, Source};
@@ -214,7 +217,7 @@ impl<H: Network> Gate<H> {
                     begun_ms: now_ms,
                     trace: visit.trace(),
                     address: header("cf-connecting-ip"),
-                    challenge: self.challenge.as_ref().and_then(|_| header(challenge::HEADER)),
+                    challenge: self.challenge.as_ref().and_then(|_| header(turnstile::HEADER)),
                 }));
             }
             Ok(Next::Answer(reply)) => Rc::new(reply),
@@ -479,13 +482,13 @@ impl<H: Network> Gate<H> {
         }
         self.swept_ms.set(now_ms);
         // One step: the rest is the cron's, or comes with the next visits.
-        relay::sweep(&self.redis, &self.kafka, campaign).await.map(drop)
+        sweeper::sweep(&self.redis, &self.kafka, campaign).await.map(drop)
     }
 
     /// Sweeps every campaign: what the cron does. One that fails does not stop the others, and what
     /// waits is told.
     pub async fn sweep<E: Errand>(&self, errand: &E) {
-        let campaigns = match relay::campaigns(&self.redis).await {
+        let campaigns = match sweeper::campaigns(&self.redis).await {
             Ok(campaigns) => campaigns,
             Err(fault) => return self.report("sweep", &fault, errand),
         };
@@ -507,7 +510,7 @@ impl<H: Network> Gate<H> {
     async fn sweep_campaign(&self, campaign: &CampaignId) -> Result<Swept, Fault> {
         let mut total = Swept::default();
         loop {
-            let swept = relay::sweep(&self.redis, &self.kafka, campaign).await?;
+            let swept = sweeper::sweep(&self.redis, &self.kafka, campaign).await?;
             total.forwarded = total.forwarded.saturating_add(swept.forwarded);
             total.oldest_ms = total.oldest_ms.max(swept.oldest_ms);
             total.waiting = swept.waiting;

@@ -1,10 +1,10 @@
 //! The part of an identity that needs I/O: the public keys, and what they say about a signature.
 
-use crate::errand::Errand;
 use crate::gate::{Gate, Network, Stop};
+use crate::identity::jwks::{PublicKey, candidates, read_keys};
 use crate::identity::jwt::{Algorithm, Signed};
-use crate::identity::keys::{PublicKey, candidates, read_keys};
 use crate::identity::{Auth, BAD_TOKEN, Visitor};
+use crate::platform::Errand;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::ids::UserId;
 use std::rc::Rc;

@@ -1,9 +1,9 @@
 //! What an isolate remembers of campaigns that visitors look at: fetched once a second for all of
 //! them.
 
-use crate::admission::CampaignMeta;
-use crate::memo::Memo;
-use crate::reply::Reply;
+use crate::cache::single_flight::Memo;
+use crate::http::response::Reply;
+use crate::upstream::admission::CampaignMeta;
 use dropgate_shared::ids::CampaignId;
 use serde_json::{Value, json};
 use std::cell::RefCell;
