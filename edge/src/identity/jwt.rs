@@ -81,7 +81,7 @@ impl fmt::Debug for Secret {
 
 /// What a token must say beside its signature.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Rules {
+pub struct Validation {
     /// `iss` must be this.
     pub issuer: Option<String>,
     /// `aud` must be this or hold it.
@@ -157,10 +157,10 @@ impl<'a> Token<'a> {
 
     /// Whether the token is for this gate and for this moment.
     #[must_use]
-    pub fn obeys(&self, rules: &Rules, now_ms: u64) -> bool {
+    pub fn validate(&self, validation: &Validation, now_ms: u64) -> bool {
         #[expect(clippy::cast_precision_loss, reason = "ms since the epoch are far below 2^53")]
         let now_s = now_ms as f64 / 1000.0;
-        let skew_s = f64::from(rules.skew_s);
+        let skew_s = f64::from(validation.skew_s);
         let Ok(Claims { exp, nbf, iss, aud }) = serde_json::from_slice(&self.payload) else { return false };
         let for_us = |audience: &String| match &aud {
             Some(Value::String(one)) => one == audience,
@@ -169,8 +169,8 @@ impl<'a> Token<'a> {
         };
         now_s < exp + skew_s
             && nbf.is_none_or(|nbf| now_s >= nbf - skew_s)
-            && rules.issuer.as_ref().is_none_or(|issuer| iss.as_ref() == Some(issuer))
-            && rules.audience.as_ref().is_none_or(for_us)
+            && validation.issuer.as_ref().is_none_or(|issuer| iss.as_ref() == Some(issuer))
+            && validation.audience.as_ref().is_none_or(for_us)
     }
 
     /// Whether one of `secrets` has signed it with HS256.
@@ -221,14 +221,14 @@ mod tests {
         json!({ "sub": "u1", "exp": NOW_S + 60, "nbf": NOW_S - 60, "iss": "shop", "aud": "dropgate", "extra": [1] })
     }
 
-    fn rules() -> Rules {
-        Rules { issuer: Some("shop".to_owned()), audience: Some("dropgate".to_owned()), skew_s: 5 }
+    fn validation() -> Validation {
+        Validation { issuer: Some("shop".to_owned()), audience: Some("dropgate".to_owned()), skew_s: 5 }
     }
 
     fn believed(authorization: &str) -> bool {
         let secrets = [Secret::parse(SECRET).unwrap(), Secret::parse(&"previous".repeat(4)).unwrap()];
         Token::of(authorization).is_some_and(|token| {
-            token.obeys(&rules(), NOW_MS) && token.signed_with(&secrets) && token.subject().is_some()
+            token.validate(&validation(), NOW_MS) && token.signed_with(&secrets) && token.subject().is_some()
         })
     }
 

@@ -57,15 +57,15 @@ impl Challenge {
             deadline_ms: DEADLINE_MS,
         };
         let fault = |label, detail: String| Fault::none(Source::Challenge, label, true, detail);
-        let reply = http.post(request).await.map_err(|e| fault(e.label, e.detail))?;
-        let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+        let response = http.post(request).await.map_err(|e| fault(e.label, e.detail))?;
+        let body: Value = serde_json::from_slice(&response.body).unwrap_or_default();
         let codes = body.get("error-codes").and_then(Value::as_array);
         let codes: Vec<&str> = codes.into_iter().flatten().filter_map(Value::as_str).collect();
         match body.get("success").and_then(Value::as_bool) {
             Some(true) => Ok(true),
             Some(false) if codes.iter().all(|code| VISITORS_FAULT.contains(code)) => Ok(false),
             Some(false) => Err(fault("refused", codes.join(", "))),
-            None => Err(fault("garbled", format!("status {}", reply.status))),
+            None => Err(fault("garbled", format!("status {}", response.status))),
         }
     }
 }

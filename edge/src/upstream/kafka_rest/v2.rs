@@ -36,10 +36,10 @@ pub fn encode(records: &[AdmissionRecord]) -> String {
 ///
 /// # Errors
 /// [`Fault`]; not worth a retry soon where the proxy's or the gate's configuration is wrong.
-pub fn acknowledged(reply: &HttpResponse) -> Result<(), Fault> {
-    refused(reply)?;
-    let body: Value = serde_json::from_slice(&reply.body)
-        .map_err(|_| fault("garbled", true, format!("status {} without a JSON body", reply.status)))?;
+pub fn acknowledged(response: &HttpResponse) -> Result<(), Fault> {
+    refused(response)?;
+    let body: Value = serde_json::from_slice(&response.body)
+        .map_err(|_| fault("garbled", true, format!("status {} without a JSON body", response.status)))?;
     let offsets = body.get("offsets").and_then(Value::as_array).filter(|offsets| !offsets.is_empty());
     let Some(offsets) = offsets else {
         return Err(fault("garbled", true, "an answer that names no record".to_owned()));

@@ -31,10 +31,10 @@ pub fn encode(records: &[AdmissionRecord]) -> String {
 ///
 /// # Errors
 /// [`Fault`] with an unknown outcome otherwise.
-pub fn acknowledged(reply: &HttpResponse, records: usize) -> Result<(), Fault> {
-    refused(reply)?;
+pub fn acknowledged(response: &HttpResponse, records: usize) -> Result<(), Fault> {
+    refused(response)?;
     let mut answered = 0_usize;
-    for answer in serde_json::Deserializer::from_slice(&reply.body).into_iter::<Value>() {
+    for answer in serde_json::Deserializer::from_slice(&response.body).into_iter::<Value>() {
         let answer = answer.map_err(|_| fault("garbled", true, "an answer that is no JSON".to_owned()))?;
         match answer.get("error_code").and_then(Value::as_u64) {
             Some(200) => answered = answered.saturating_add(1),
