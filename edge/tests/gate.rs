@@ -4,9 +4,8 @@
 
 mod common;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use common::*;
+use data_encoding::BASE64;
 use dropgate_edge::gate::{BODY_LIMIT_BYTES, Begun};
 use dropgate_edge::platform::Limiter;
 use futures_util::FutureExt as _;
@@ -280,7 +279,7 @@ async fn traceparent_goes_on_in_the_record() {
     local.await;
     let asked = script.asked.borrow();
     let value = asked[1].1["records"][0]["value"].as_str().unwrap();
-    let record: Value = serde_json::from_slice(&STANDARD.decode(value).unwrap()).unwrap();
+    let record: Value = serde_json::from_slice(&BASE64.decode(value.as_bytes()).unwrap()).unwrap();
     assert_eq!(record["trace"], trace);
 }
 

@@ -4,9 +4,8 @@
 
 mod common;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use common::*;
+use data_encoding::BASE64URL_NOPAD;
 use dropgate_edge::gate::{Begun, Gate};
 use dropgate_edge::http::response::Response;
 use hmac::{Hmac, KeyInit, Mac};
@@ -26,7 +25,7 @@ const CLAIMS: &str = "/v1/campaigns/spring/claims";
 const NOW_S: u64 = 1_000;
 
 fn unsigned(header: &Value, claims: &Value) -> String {
-    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let part = |value: &Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
     format!("{}.{}", part(header), part(claims))
 }
 
@@ -34,7 +33,7 @@ fn hs256(secret: &str, header: &Value, claims: &Value) -> String {
     let message = unsigned(header, claims);
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
     mac.update(message.as_bytes());
-    format!("Bearer {message}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
+    format!("Bearer {message}.{}", BASE64URL_NOPAD.encode(&mac.finalize().into_bytes()))
 }
 
 fn claims_of(user: &str) -> Value {
@@ -48,12 +47,12 @@ fn token(user: &str) -> String {
 /// A token of the key `kid` whose signature the scripted network takes for `mark`'s.
 fn public(kid: Option<&str>, mark: &str) -> String {
     let message = unsigned(&json!({ "alg": "ES256", "kid": kid }), &claims_of("u1"));
-    format!("Bearer {message}.{}", URL_SAFE_NO_PAD.encode(mark))
+    format!("Bearer {message}.{}", BASE64URL_NOPAD.encode(mark.as_bytes()))
 }
 
 /// A coordinate of a key that starts with `mark`.
 fn coordinate(mark: &str) -> String {
-    format!("{mark}{}", &URL_SAFE_NO_PAD.encode([0; 32])[mark.len()..])
+    format!("{mark}{}", &BASE64URL_NOPAD.encode(&[0; 32])[mark.len()..])
 }
 
 fn key_set(keys: &[(&str, &str)]) -> Value {

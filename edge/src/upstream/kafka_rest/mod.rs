@@ -6,8 +6,7 @@
 pub mod v2;
 pub mod v3;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use dropgate_shared::fault::{Effect, Fault, Source};
 use dropgate_shared::http::{Http, HttpRequest, HttpResponse};
 use dropgate_shared::record::AdmissionRecord;
@@ -38,7 +37,7 @@ pub struct KafkaRest<H> {
 /// `Authorization` for HTTP Basic.
 #[must_use]
 pub fn basic_authorization(user: &str, password: &str) -> String {
-    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+    format!("Basic {}", BASE64.encode(format!("{user}:{password}").as_bytes()))
 }
 
 impl<H: Http> KafkaRest<H> {

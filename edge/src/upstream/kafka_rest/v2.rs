@@ -2,8 +2,7 @@
 //! embedded format, so that key and value reach Kafka byte for byte.
 
 use super::{fault, refused};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::http::HttpResponse;
 use dropgate_shared::names::record_key;
@@ -22,8 +21,8 @@ pub fn encode(records: &[AdmissionRecord]) -> String {
         .iter()
         .map(|record| {
             json!({
-                "key": STANDARD.encode(record_key(&record.campaign, &record.user)),
-                "value": STANDARD.encode(record.encode()),
+                "key": BASE64.encode(record_key(&record.campaign, &record.user).as_bytes()),
+                "value": BASE64.encode(record.encode().as_bytes()),
             })
         })
         .collect();

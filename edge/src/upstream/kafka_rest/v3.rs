@@ -2,8 +2,7 @@
 //! record, many of them one after the other in one call, and one answer each in the same order.
 
 use super::{fault, refused};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::http::HttpResponse;
 use dropgate_shared::names::record_key;
@@ -16,7 +15,7 @@ pub const CONTENT_TYPE: &str = "application/json";
 /// The body of a produce call.
 #[must_use]
 pub fn encode(records: &[AdmissionRecord]) -> String {
-    let binary = |data: &str| json!({ "type": "BINARY", "data": STANDARD.encode(data) });
+    let binary = |data: &str| json!({ "type": "BINARY", "data": BASE64.encode(data.as_bytes()) });
     let mut body = String::new();
     for record in records {
         let key = binary(&record_key(&record.campaign, &record.user));
