@@ -12,7 +12,7 @@ const FLUSH_MS: u64 = 1_000;
 
 /// What is counted; each field has few values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct What {
+pub struct MetricKey {
     /// `request` or `fault`
     pub kind: &'static str,
     /// The route's pattern, or the upstream.
@@ -25,7 +25,7 @@ pub struct What {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Point {
     /// What was counted.
-    pub what: What,
+    pub what: MetricKey,
     /// How often, since the last writing.
     pub count: u64,
     /// Time it took in all, ms.
@@ -35,13 +35,13 @@ pub struct Point {
 /// The counters of an isolate.
 #[derive(Debug, Default)]
 pub struct Counters {
-    counts: RefCell<BTreeMap<What, (u64, u64)>>,
+    counts: RefCell<BTreeMap<MetricKey, (u64, u64)>>,
     written_ms: Cell<u64>,
 }
 
 impl Counters {
     /// Counts one more.
-    pub fn count(&self, what: What, took_ms: u64) {
+    pub fn count(&self, what: MetricKey, took_ms: u64) {
         let mut counts = self.counts.borrow_mut();
         let (count, total_ms) = counts.entry(what).or_default();
         *count = count.saturating_add(1);
@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn counts_are_told_once_a_second_and_once() {
         let counters = Counters::default();
-        let what = What { kind: "request", place: "/healthz", label: "ok" };
+        let what = MetricKey { kind: "request", place: "/healthz", label: "ok" };
         counters.count(what, 3);
         counters.count(what, 4);
         assert_eq!(counters.due(5_000).unwrap(), [Point { what, count: 2, total_ms: 7 }]);

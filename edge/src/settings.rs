@@ -1,9 +1,9 @@
 //! What the gate is told by `wrangler.toml` and its secrets. Every problem is reported at once.
 
-use crate::challenge::Challenge;
 use crate::identity::Auth;
-use crate::identity::jwt::{Algorithm, Rules, Secret};
-use crate::kafka_rest::{Dialect, basic_authorization};
+use crate::identity::jwt::{Algorithm, Secret, Validation};
+use crate::upstream::kafka_rest::{Dialect, basic_authorization};
+use crate::upstream::turnstile::Challenge;
 use dropgate_shared::code::CodeSecret;
 use std::cell::RefCell;
 use std::fmt;
@@ -211,8 +211,8 @@ impl Reader<'_> {
         Dialect::V3 { cluster_id }
     }
 
-    fn rules(&self) -> Rules {
-        Rules {
+    fn validation(&self) -> Validation {
+        Validation {
             issuer: self.find("JWT_ISSUER"),
             audience: self.find("JWT_AUDIENCE"),
             skew_s: self.number("JWT_SKEW_S", 30, (0, 300), "seconds"),
@@ -237,18 +237,18 @@ impl Reader<'_> {
                 let first = (!secret.is_empty()).then(|| self.secret("JWT_SECRET", &secret)).flatten();
                 let previous = self.find("JWT_SECRET_PREVIOUS");
                 let second = previous.and_then(|secret| self.secret("JWT_SECRET_PREVIOUS", &secret));
-                Some(Auth::Secret { secrets: first.into_iter().chain(second).collect(), rules: self.rules() })
+                Some(Auth::Secret { secrets: first.into_iter().chain(second).collect(), validation: self.validation() })
             }
             "jwt-jwks" => {
                 let url = self.needed_url("JWT_JWKS_URL", environment);
-                let rules = self.rules();
-                if rules.issuer.is_none() && rules.audience.is_none() {
+                let validation = self.validation();
+                if validation.issuer.is_none() && validation.audience.is_none() {
                     self.problem(
                         "JWT_ISSUER or JWT_AUDIENCE is missing: a key set signs tokens for others too, and one of \
                          them must tell which are for this gate",
                     );
                 }
-                Some(Auth::KeySet { url, accepted: self.algorithms(), rules })
+                Some(Auth::KeySet { url, accepted: self.algorithms(), validation })
             }
             _ => {
                 self.problem(format!("AUTH must be {WORDS}"));

@@ -4,11 +4,10 @@
 
 mod common;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use common::*;
-use dropgate_edge::errand::Limiter;
-use dropgate_edge::gate::{BODY_LIMIT_BYTES, Step};
+use data_encoding::BASE64;
+use dropgate_edge::gate::{BODY_LIMIT_BYTES, Begun};
+use dropgate_edge::platform::Limiter;
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -22,9 +21,9 @@ async fn an_admission_is_one_call_then_its_record_goes_to_kafka_and_the_lease_mo
     let gate = gate(&script);
     script.answer(200, &admitted("+7:900:a"));
     forwarded(&script);
-    let (reply, errand) = claim(&gate).await;
-    assert_eq!((reply.status, body(&reply)["slot"].as_u64()), (202, Some(7)));
-    assert_eq!(*errand.faults.borrow(), []);
+    let (response, platform) = claim(&gate).await;
+    assert_eq!((response.status, body(&response)["slot"].as_u64()), (202, Some(7)));
+    assert_eq!(*platform.faults.borrow(), []);
     let asked = script.asked.borrow();
     assert_eq!(asked.len(), 4);
     assert_eq!(asked[0].1[0], "EVALSHA");
@@ -38,13 +37,13 @@ async fn an_admission_is_one_call_then_its_record_goes_to_kafka_and_the_lease_mo
 async fn a_queue_full_of_abandoned_claims_is_emptied_by_whoever_comes() {
     let script = Script::default();
     let gate = gate(&script);
-    let errand = Test::new();
+    let platform = Test::new();
     let local = LocalSet::new();
     let abandon = |count: u32| {
         for n in 0..count {
             let user = format!("gone-{n}");
-            let mut visit = Box::pin(claim_of(&gate, &errand, &user));
-            assert!(visit.as_mut().now_or_never().is_none_or(|reply| reply.status == 503));
+            let mut visit = Box::pin(claim_of(&gate, &platform, &user));
+            assert!(visit.as_mut().now_or_never().is_none_or(|response| response.status == 503));
         }
     };
     let at_once = local.run_until(async {
@@ -57,7 +56,7 @@ async fn a_queue_full_of_abandoned_claims_is_emptied_by_whoever_comes() {
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert_eq!(script.asked.borrow().len(), 3, "nobody was on his way to Redis: nothing is tested");
         script.takes_ms.set(1);
-        claim_of(&gate, &errand, "first").await
+        claim_of(&gate, &platform, "first").await
     });
     assert_eq!(at_once.await.status, 503, "the queue was not full: nothing is tested");
     local
@@ -66,7 +65,7 @@ async fn a_queue_full_of_abandoned_claims_is_emptied_by_whoever_comes() {
             assert_eq!(script.asked.borrow().len(), 3, "claims of people who are gone went to Redis");
             script.answer(200, &admitted("+7:900:a"));
             forwarded(&script);
-            assert_eq!(claim_of(&gate, &errand, "second").await.status, 202);
+            assert_eq!(claim_of(&gate, &platform, "second").await.status, 202);
         })
         .await;
 }
@@ -78,9 +77,9 @@ async fn a_forward_that_is_not_acknowledged_moves_no_lease() {
     let gate = gate(&script);
     script.answer(200, &admitted("+7:900:a"));
     script.answer(200, &json!({ "offsets": [{ "error_code": 50003, "error": "retriable" }] }));
-    let (reply, errand) = claim(&gate).await;
-    assert_eq!(reply.status, 202);
-    assert_eq!(*errand.faults.borrow(), [("forward".to_owned(), "record_failed".to_owned())]);
+    let (response, platform) = claim(&gate).await;
+    assert_eq!(response.status, 202);
+    assert_eq!(*platform.faults.borrow(), [("forward".to_owned(), "record_failed".to_owned())]);
     assert_eq!(script.asked.borrow().len(), 2);
 }
 
@@ -116,10 +115,10 @@ async fn an_unknown_outcome_is_never_told_as_a_refusal() {
         } else {
             script.answer(status, &answer);
         }
-        let (reply, errand) = claim(&gate).await;
-        assert_eq!((reply.status, header(&reply, "retry-after")), (503, Some("1")));
-        assert_eq!(body(&reply)["type"], "urn:dropgate:problem:unavailable");
-        assert!(!errand.faults.borrow().is_empty());
+        let (response, platform) = claim(&gate).await;
+        assert_eq!((response.status, header(&response, "retry-after")), (503, Some("1")));
+        assert_eq!(body(&response)["type"], "urn:dropgate:problem:unavailable");
+        assert!(!platform.faults.borrow().is_empty());
     }
 }
 
@@ -153,8 +152,11 @@ async fn every_decision_has_its_answer() {
         let script = Script::default();
         let gate = gate(&script);
         script.answer(200, &admitted(answer)).answer(200, &json!({ "result": ["holder"] }));
-        let reply = claim(&gate).await.0;
-        assert_eq!((reply.status, &body(&reply)["type"]), (status, &json!(format!("urn:dropgate:problem:{kind}"))));
+        let response = claim(&gate).await.0;
+        assert_eq!(
+            (response.status, &body(&response)["type"]),
+            (status, &json!(format!("urn:dropgate:problem:{kind}")))
+        );
     }
 }
 
@@ -162,8 +164,8 @@ async fn every_decision_has_its_answer() {
 async fn a_refused_claim_shows_no_code() {
     let script = Script::default();
     let gate = gate(&script);
-    let reply = answered(&script, &gate, 200, &admitted("=3:900:r")).await;
-    assert_eq!((body(&reply)["status"].as_str(), body(&reply)["code"].as_str()), (Some("refused"), None));
+    let response = answered(&script, &gate, 200, &admitted("=3:900:r")).await;
+    assert_eq!((body(&response)["status"].as_str(), body(&response)["code"].as_str()), (Some("refused"), None));
 }
 
 /// Many claims, few calls: those that come while a call is under way go together in the next.
@@ -173,14 +175,14 @@ async fn claims_that_wait_go_to_redis_together_and_each_hears_its_own() {
     script.takes_ms.set(10);
     let gate = gate(&script);
     script.knows_everyone.set(true);
-    let errand = Test::new();
+    let platform = Test::new();
     let local = LocalSet::new();
     let slots = Rc::new(RefCell::new(Vec::new()));
     for n in 1..=100_u64 {
-        let (gate, errand, slots) = (Rc::clone(&gate), errand.clone(), Rc::clone(&slots));
+        let (gate, platform, slots) = (Rc::clone(&gate), platform.clone(), Rc::clone(&slots));
         local.spawn_local(async move {
-            let reply = claim_of(&gate, &errand, &format!("user-{n}")).await;
-            slots.borrow_mut().push((n, body(&reply)["slot"].as_u64().unwrap()));
+            let response = claim_of(&gate, &platform, &format!("user-{n}")).await;
+            slots.borrow_mut().push((n, body(&response)["slot"].as_u64().unwrap()));
         });
     }
     local.await;
@@ -200,14 +202,14 @@ async fn a_leader_whose_visitor_hangs_up_still_decides_for_the_others() {
     let local = LocalSet::new();
     local
         .run_until(async {
-            let errand = Test::new();
+            let platform = Test::new();
             let leader = tokio::task::spawn_local({
-                let (gate, errand) = (Rc::clone(&gate), errand.clone());
-                async move { claim_of(&gate, &errand, "impatient").await }
+                let (gate, platform) = (Rc::clone(&gate), platform.clone());
+                async move { claim_of(&gate, &platform, "impatient").await }
             });
             tokio::time::sleep(Duration::from_millis(10)).await;
             leader.abort();
-            assert_eq!(body(&claim_of(&gate, &errand, "patient").await)["slot"], 2);
+            assert_eq!(body(&claim_of(&gate, &platform, "patient").await)["slot"], 2);
         })
         .await;
 }
@@ -219,21 +221,21 @@ async fn sold_out_is_remembered_with_everyone_who_holds_a_slot() {
     let gate = gate(&script);
     script.answer(200, &json!({ "result": ["0", "900", "2:900", "full"] }));
     script.answer(200, &json!({ "result": ["holder-1", "holder-2"] }));
-    let errand = Test::new();
+    let platform = Test::new();
     let local = LocalSet::new();
-    assert_eq!(local.run_until(claim_of(&gate, &errand, "first-to-hear")).await.status, 410);
+    assert_eq!(local.run_until(claim_of(&gate, &platform, "first-to-hear")).await.status, 410);
     local.await;
     let calls = script.asked.borrow().len();
     for n in 0..1000 {
         let headers = [("x-user-id", &*format!("stranger-{n}"))];
-        let step = begin(&gate, "POST", "/v1/campaigns/spring/claims", &headers, &errand);
-        assert!(matches!(step, Step::Answer(reply) if reply.status == 410));
+        let step = begin(&gate, "POST", "/v1/campaigns/spring/claims", &headers, &platform);
+        assert!(matches!(step, Begun::Done(response) if response.status == 410));
     }
     assert_eq!(script.asked.borrow().len(), calls);
 
     script.answer(200, &json!({ "result": ["0", "900", "", "=2:900:i"] }));
     let local = LocalSet::new();
-    let holder = local.run_until(claim_of(&gate, &errand, "holder-2")).await;
+    let holder = local.run_until(claim_of(&gate, &platform, "holder-2")).await;
     assert_eq!((holder.status, body(&holder)["slot"].as_u64()), (200, Some(2)));
 }
 
@@ -241,7 +243,7 @@ async fn sold_out_is_remembered_with_everyone_who_holds_a_slot() {
 async fn bad_requests_cost_no_call_and_say_what_would_be_right() {
     let script = Script::default();
     let gate = gate(&script);
-    let errand = Test::new();
+    let platform = Test::new();
     let address = format!("/v1/{}", "x".repeat(2_048));
     let big = (BODY_LIMIT_BYTES + 1).to_string();
     let long = "x".repeat(129);
@@ -255,9 +257,11 @@ async fn bad_requests_cost_no_call_and_say_what_would_be_right() {
         ("GET", &address, vec![], 414, "2048 bytes"),
         ("GET", "/v1/nothing", vec![], 404, "nothing"),
     ] {
-        let Step::Answer(reply) = begin(&gate, method, path, &headers, &errand) else { panic!("{path} made a call") };
-        assert_eq!(reply.status, status, "{path}");
-        assert!(reply.body.contains(says), "{} does not say {says}", reply.body);
+        let Begun::Done(response) = begin(&gate, method, path, &headers, &platform) else {
+            panic!("{path} made a call")
+        };
+        assert_eq!(response.status, status, "{path}");
+        assert!(response.body.contains(says), "{} does not say {says}", response.body);
     }
     assert!(script.asked.borrow().is_empty());
 }
@@ -275,7 +279,7 @@ async fn traceparent_goes_on_in_the_record() {
     local.await;
     let asked = script.asked.borrow();
     let value = asked[1].1["records"][0]["value"].as_str().unwrap();
-    let record: Value = serde_json::from_slice(&STANDARD.decode(value).unwrap()).unwrap();
+    let record: Value = serde_json::from_slice(&BASE64.decode(value.as_bytes()).unwrap()).unwrap();
     assert_eq!(record["trace"], trace);
 }
 
@@ -287,14 +291,14 @@ async fn looks_at_a_campaign_cost_one_call_a_second() {
     let gate = gate(&script);
     let meta = |count: u32| json!([{ "result": ["open", "100", count.to_string(), "5", "0"] }, { "result": ["12", "345678"] }]);
     script.answer(200, &meta(7)).answer(200, &meta(9));
-    let errand = Test::new();
+    let platform = Test::new();
     let local = LocalSet::new();
     for _ in 0..50 {
-        let (gate, errand) = (Rc::clone(&gate), errand.clone());
+        let (gate, platform) = (Rc::clone(&gate), platform.clone());
         local.spawn_local(async move {
-            let reply = ask(&gate, &errand, "GET", "/v1/campaigns/spring", &[]).await;
-            assert_eq!((reply.status, body(&reply)["remaining"].as_u64()), (200, Some(93)));
-            assert_eq!(header(&reply, "cache-control"), Some("public, max-age=1"));
+            let response = ask(&gate, &platform, "GET", "/v1/campaigns/spring", &[]).await;
+            assert_eq!((response.status, body(&response)["remaining"].as_u64()), (200, Some(93)));
+            assert_eq!(header(&response, "cache-control"), Some("public, max-age=1"));
         });
     }
     local.await;
@@ -303,9 +307,9 @@ async fn looks_at_a_campaign_cost_one_call_a_second() {
     local
         .run_until(async {
             tokio::time::sleep(Duration::from_millis(500)).await;
-            assert_eq!(body(&ask(&gate, &errand, "GET", "/v1/campaigns/spring", &[]).await)["remaining"], 93);
+            assert_eq!(body(&ask(&gate, &platform, "GET", "/v1/campaigns/spring", &[]).await)["remaining"], 93);
             tokio::time::sleep(Duration::from_millis(600)).await;
-            assert_eq!(body(&ask(&gate, &errand, "GET", "/v1/campaigns/spring", &[]).await)["remaining"], 91);
+            assert_eq!(body(&ask(&gate, &platform, "GET", "/v1/campaigns/spring", &[]).await)["remaining"], 91);
         })
         .await;
     assert_eq!(script.asked.borrow().len(), 2);
@@ -319,14 +323,14 @@ async fn kafka_may_have_the_last_word() {
     let gate = gate_with(&script, &[("ADMIT_ACK", "kafka")]);
     script.answer(200, &admitted("+7:900:a"));
     script.answer(200, &json!({ "offsets": [{ "error_code": 50003, "error": "retriable" }] }));
-    let (reply, _) = claim(&gate).await;
-    assert_eq!((reply.status, header(&reply, "retry-after")), (503, Some("1")));
+    let (response, _) = claim(&gate).await;
+    assert_eq!((response.status, header(&response, "retry-after")), (503, Some("1")));
 
     script.answer(200, &admitted("=7:900:a"));
     forwarded(&script);
-    let (reply, errand) = claim(&gate).await;
-    assert_eq!((reply.status, body(&reply)["slot"].as_u64()), (200, Some(7)));
-    assert_eq!(*errand.faults.borrow(), []);
+    let (response, platform) = claim(&gate).await;
+    assert_eq!((response.status, body(&response)["slot"].as_u64()), (200, Some(7)));
+    assert_eq!(*platform.faults.borrow(), []);
 
     // The row exists: Kafka need not be asked.
     script.answer(200, &admitted("=7:900:i"));
@@ -341,21 +345,21 @@ async fn whoever_asks_too_often_hears_so_and_a_limit_that_fails_refuses_nobody()
     {
         let script = Script::default();
         let gate = gate(&script);
-        let errand = Test { within, ..Test::new() };
+        let platform = Test { within, ..Test::new() };
         let headers = [("x-user-id", "u1"), ("cf-connecting-ip", "192.0.2.1")];
-        let reply = ask(&gate, &errand, "POST", "/v1/campaigns/spring/claims", &headers).await;
-        assert_eq!((reply.status, reply.outcome), (status, outcome));
-        assert!(header(&reply, "retry-after").is_some());
-        assert_eq!(*errand.limited.borrow(), [(Limiter::Address, "192.0.2.1".to_owned())]);
+        let response = ask(&gate, &platform, "POST", "/v1/campaigns/spring/claims", &headers).await;
+        assert_eq!((response.status, response.outcome), (status, outcome));
+        assert!(header(&response, "retry-after").is_some());
+        assert_eq!(*platform.limited.borrow(), [(Limiter::Address, "192.0.2.1".to_owned())]);
         assert!(script.asked.borrow().is_empty());
     }
     let script = Script::default();
     let gate = gate(&script);
-    let (_, errand) = {
+    let (_, platform) = {
         script.answer(200, &admitted("paused"));
         claim(&gate).await
     };
-    assert_eq!(*errand.limited.borrow(), [(Limiter::User, "u1".to_owned())]);
+    assert_eq!(*platform.limited.borrow(), [(Limiter::User, "u1".to_owned())]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -372,9 +376,9 @@ async fn a_challenge_is_passed_failed_or_unknown() {
         script.answer(200, &answer).answer(200, &admitted("paused"));
         let headers = [("x-user-id", "u1"), ("x-challenge", "token")];
         let local = LocalSet::new();
-        let errand = Test::new();
-        let reply = local.run_until(ask(&gate, &errand, "POST", "/v1/campaigns/spring/claims", &headers)).await;
-        assert_eq!((reply.status, reply.outcome), (status, outcome), "{answer}");
+        let platform = Test::new();
+        let response = local.run_until(ask(&gate, &platform, "POST", "/v1/campaigns/spring/claims", &headers)).await;
+        assert_eq!((response.status, response.outcome), (status, outcome), "{answer}");
     }
     let script = Script::default();
     let gate = gate_with(&script, &[("TURNSTILE_SECRET", "s")]);
@@ -385,16 +389,16 @@ async fn a_challenge_is_passed_failed_or_unknown() {
 #[tokio::test(start_paused = true)]
 async fn every_answer_carries_what_the_page_that_asked_needs() {
     let gate = gate_with(&Script::default(), &[("CORS_ORIGINS", "https://shop.example")]);
-    let errand = Test::new();
+    let platform = Test::new();
     let headers = [("origin", "https://shop.example"), ("x-request-id", "r-1")];
     for (method, path, status) in
         [("OPTIONS", "/v1/campaigns/a/claims", 204), ("POST", "/v1/campaigns/a/claims", 401), ("GET", "/healthz", 200)]
     {
-        let reply = ask(&gate, &errand, method, path, &headers).await;
-        assert_eq!(reply.status, status);
-        assert_eq!(header(&reply, "access-control-allow-origin"), Some("https://shop.example"));
-        assert_eq!((header(&reply, "vary"), header(&reply, "x-request-id")), (Some("origin"), Some("r-1")));
+        let response = ask(&gate, &platform, method, path, &headers).await;
+        assert_eq!(response.status, status);
+        assert_eq!(header(&response, "access-control-allow-origin"), Some("https://shop.example"));
+        assert_eq!((header(&response, "vary"), header(&response, "x-request-id")), (Some("origin"), Some("r-1")));
     }
-    let stranger = ask(&gate, &errand, "GET", "/healthz", &[("origin", "https://evil.example")]).await;
+    let stranger = ask(&gate, &platform, "GET", "/healthz", &[("origin", "https://evil.example")]).await;
     assert_eq!(header(&stranger, "access-control-allow-origin"), None);
 }

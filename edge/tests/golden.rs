@@ -1,7 +1,7 @@
 //! The Kafka REST dialects against their golden vectors.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use dropgate_edge::kafka_rest::{v2, v3};
+use dropgate_edge::upstream::kafka_rest::{v2, v3};
 use dropgate_shared::fault::{Effect, Fault};
 use dropgate_shared::http::HttpResponse;
 use dropgate_shared::ids::{CampaignId, Slot, UserId};
@@ -46,11 +46,11 @@ fn told_apart(answers: &Value, least: usize, acknowledged: impl Fn(&HttpResponse
     let answers = answers.as_array().unwrap();
     assert!(answers.len() >= least);
     for answer in answers {
-        let reply = HttpResponse {
+        let response = HttpResponse {
             status: u16::try_from(answer["status"].as_u64().unwrap()).unwrap(),
             body: answer["body"].as_str().unwrap().into(),
         };
-        match acknowledged(&reply, answer) {
+        match acknowledged(&response, answer) {
             Ok(()) => assert_eq!(answer["acknowledged"], true, "{answer}"),
             Err(fault) => {
                 assert_eq!(answer["acknowledged"], false, "{answer}");
@@ -63,8 +63,8 @@ fn told_apart(answers: &Value, least: usize, acknowledged: impl Fn(&HttpResponse
 
 #[test]
 fn every_dialects_answers_are_told_apart() {
-    told_apart(&vectors()["answers"], 16, |reply, _| v2::acknowledged(reply));
-    told_apart(&vectors()["v3"]["answers"], 11, |reply, answer| {
-        v3::acknowledged(reply, usize::try_from(answer["records"].as_u64().unwrap()).unwrap())
+    told_apart(&vectors()["answers"], 16, |response, _| v2::acknowledged(response));
+    told_apart(&vectors()["v3"]["answers"], 11, |response, answer| {
+        v3::acknowledged(response, usize::try_from(answer["records"].as_u64().unwrap()).unwrap())
     });
 }

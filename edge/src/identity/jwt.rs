@@ -4,8 +4,7 @@
 //! The accepted algorithms are fixed by configuration and each key belongs to one of them, so a token
 //! cannot choose how it is checked (`alg=none`, an HMAC over a public key).
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use data_encoding::BASE64URL_NOPAD;
 use dropgate_shared::ids::UserId;
 use hmac::{Hmac, KeyInit, Mac};
 use serde::Deserialize;
@@ -81,7 +80,7 @@ impl fmt::Debug for Secret {
 
 /// What a token must say beside its signature.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Rules {
+pub struct Validation {
     /// `iss` must be this.
     pub issuer: Option<String>,
     /// `aud` must be this or hold it.
@@ -145,7 +144,7 @@ impl<'a> Token<'a> {
         }
         let (signed, signature) = text.rsplit_once('.')?;
         let (header, payload) = signed.split_once('.')?;
-        Some(Self { signed, header, signature, payload: URL_SAFE_NO_PAD.decode(payload).ok()? })
+        Some(Self { signed, header, signature, payload: BASE64URL_NOPAD.decode(payload.as_bytes()).ok()? })
     }
 
     /// Whom the token speaks of. Nothing vouches for it before the signature is checked.
@@ -157,10 +156,10 @@ impl<'a> Token<'a> {
 
     /// Whether the token is for this gate and for this moment.
     #[must_use]
-    pub fn obeys(&self, rules: &Rules, now_ms: u64) -> bool {
+    pub fn validate(&self, validation: &Validation, now_ms: u64) -> bool {
         #[expect(clippy::cast_precision_loss, reason = "ms since the epoch are far below 2^53")]
         let now_s = now_ms as f64 / 1000.0;
-        let skew_s = f64::from(rules.skew_s);
+        let skew_s = f64::from(validation.skew_s);
         let Ok(Claims { exp, nbf, iss, aud }) = serde_json::from_slice(&self.payload) else { return false };
         let for_us = |audience: &String| match &aud {
             Some(Value::String(one)) => one == audience,
@@ -169,8 +168,8 @@ impl<'a> Token<'a> {
         };
         now_s < exp + skew_s
             && nbf.is_none_or(|nbf| now_s >= nbf - skew_s)
-            && rules.issuer.as_ref().is_none_or(|issuer| iss.as_ref() == Some(issuer))
-            && rules.audience.as_ref().is_none_or(for_us)
+            && validation.issuer.as_ref().is_none_or(|issuer| iss.as_ref() == Some(issuer))
+            && validation.audience.as_ref().is_none_or(for_us)
     }
 
     /// Whether one of `secrets` has signed it with HS256.
@@ -186,13 +185,13 @@ impl<'a> Token<'a> {
     /// extensions (`crit`) that nobody here understands.
     #[must_use]
     pub fn signed(&self) -> Option<Signed> {
-        let header: Header = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(self.header).ok()?).ok()?;
+        let header: Header = serde_json::from_slice(&BASE64URL_NOPAD.decode(self.header.as_bytes()).ok()?).ok()?;
         header.crit.is_none().then_some(())?;
         Some(Signed {
             algorithm: header.alg,
             key_id: header.kid,
             message: self.signed.to_owned(),
-            signature: URL_SAFE_NO_PAD.decode(self.signature).ok()?,
+            signature: BASE64URL_NOPAD.decode(self.signature.as_bytes()).ok()?,
         })
     }
 }
@@ -207,41 +206,41 @@ mod tests {
     const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
     fn part(value: &Value) -> String {
-        URL_SAFE_NO_PAD.encode(value.to_string())
+        BASE64URL_NOPAD.encode(value.to_string().as_bytes())
     }
 
     fn signed_by(secret: &str, header: &Value, claims: &Value) -> String {
         let message = format!("{}.{}", part(header), part(claims));
         let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
         mac.update(message.as_bytes());
-        format!("Bearer {message}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
+        format!("Bearer {message}.{}", BASE64URL_NOPAD.encode(&mac.finalize().into_bytes()))
     }
 
     fn claims() -> Value {
         json!({ "sub": "u1", "exp": NOW_S + 60, "nbf": NOW_S - 60, "iss": "shop", "aud": "dropgate", "extra": [1] })
     }
 
-    fn rules() -> Rules {
-        Rules { issuer: Some("shop".to_owned()), audience: Some("dropgate".to_owned()), skew_s: 5 }
+    fn validation() -> Validation {
+        Validation { issuer: Some("shop".to_owned()), audience: Some("dropgate".to_owned()), skew_s: 5 }
     }
 
     fn believed(authorization: &str) -> bool {
         let secrets = [Secret::parse(SECRET).unwrap(), Secret::parse(&"previous".repeat(4)).unwrap()];
         Token::of(authorization).is_some_and(|token| {
-            token.obeys(&rules(), NOW_MS) && token.signed_with(&secrets) && token.subject().is_some()
+            token.validate(&validation(), NOW_MS) && token.signed_with(&secrets) && token.subject().is_some()
         })
     }
 
     /// The example of RFC 7515, appendix A.1, with its key: another's implementation of the same.
     #[test]
     fn checks_the_signature_of_the_standards_example() {
-        let key = URL_SAFE_NO_PAD
-            .decode("AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow")
+        let key = BASE64URL_NOPAD
+            .decode(b"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow")
             .unwrap();
         let secret = Secret(Hmac::new_from_slice(&key).unwrap());
         let message = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.\
              eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
-        let signature = URL_SAFE_NO_PAD.decode("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk").unwrap();
+        let signature = BASE64URL_NOPAD.decode(b"dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk").unwrap();
         assert!(secret.signed(message, &signature));
         assert!(!secret.signed(message, &signature[1..]));
     }
@@ -306,8 +305,28 @@ mod tests {
         long["extra"] = json!("x".repeat(TOKEN_LIMIT_BYTES));
         assert!(!believed(&signed_by(SECRET, &json!({ "alg": "HS256" }), &long)));
         let twice = r#"{"sub":"u1","sub":"u2","exp":9999999999,"iss":"shop","aud":"dropgate"}"#;
-        let message = format!("{}.{}", part(&json!({ "alg": "HS256" })), URL_SAFE_NO_PAD.encode(twice));
+        let message = format!("{}.{}", part(&json!({ "alg": "HS256" })), BASE64URL_NOPAD.encode(twice.as_bytes()));
         assert!(Token::of(&format!("Bearer {message}.AA")).unwrap().subject().is_none(), "one token, two subjects");
+    }
+
+    /// RFC 7515, 2: base64url without padding, and one text for each value.
+    #[test]
+    fn an_encoding_that_is_not_canonical_is_rejected() {
+        let good = signed_by(SECRET, &json!({ "alg": "HS256" }), &claims());
+        let (message, signature) = good.rsplit_once('.').unwrap();
+        assert_eq!(signature.len(), 43, "the last character holds two bits of nothing");
+        let (body, last) = signature.split_at(42);
+        let at = BASE64URL_NOPAD.specification().symbols.find(last).unwrap();
+        let neighbour = &BASE64URL_NOPAD.specification().symbols[at + 1..at + 2];
+        for bent in
+            [format!("{body}{neighbour}"), format!("{signature}="), format!("{signature}\n"), format!("{signature} ")]
+        {
+            assert!(!believed(&format!("{message}.{bent}")), "{bent}");
+        }
+        for bent in ["e30=", "e30\n", "e31", "e3+0", "e3/0", "e", "e3 0"] {
+            assert!(Token::of(&format!("Bearer e30.{bent}.AA")).is_none(), "{bent}");
+        }
+        assert!(Token::of("Bearer e30.e30.AA").is_some());
     }
 
     #[test]

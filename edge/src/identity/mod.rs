@@ -1,11 +1,11 @@
 //! Who the visitor is.
 
+pub mod jwks;
 pub mod jwt;
-pub mod keys;
 
-use crate::reply::Problem;
+use crate::http::response::Problem;
 use dropgate_shared::ids::UserId;
-use jwt::{Algorithm, Rules, Secret, Signed, Token};
+use jwt::{Algorithm, Secret, Signed, Token, Validation};
 
 /// How a visitor says who he is.
 #[derive(Debug, Clone)]
@@ -17,7 +17,7 @@ pub enum Auth {
         /// The secret, and the one before it.
         secrets: Vec<Secret>,
         /// What else must be true of a token.
-        rules: Rules,
+        validation: Validation,
     },
     /// A token signed with a private key, whose public half is in a key set on the network.
     KeySet {
@@ -26,13 +26,13 @@ pub enum Auth {
         /// The algorithms that are accepted.
         accepted: Vec<Algorithm>,
         /// What else must be true of a token.
-        rules: Rules,
+        validation: Validation,
     },
 }
 
 /// A visitor, as far as he can be known without any I/O.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Visitor {
+pub enum Identity {
     /// It is he.
     Known(UserId),
     /// It is he if a public key says so.
@@ -41,7 +41,7 @@ pub enum Visitor {
 
 /// Who a visitor says he is. Nobody vouches for it yet.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Introduction<'a> {
+pub struct Credentials<'a> {
     /// The name he gives.
     pub user: UserId,
     token: Option<Token<'a>>,
@@ -65,16 +65,16 @@ impl Auth {
     /// # Errors
     /// [`Problem::Unauthenticated`] if there is no introduction, [`Problem::BadRequest`] if it cannot
     /// be a user id.
-    pub fn introduction<'a>(&self, header: Option<&'a str>) -> Result<Introduction<'a>, Problem> {
+    pub fn credentials<'a>(&self, header: Option<&'a str>) -> Result<Credentials<'a>, Problem> {
         match self {
             Self::InsecureHeader => {
                 let text = header.ok_or(Problem::Unauthenticated("say who you are in the header X-User-Id"))?;
                 let user = UserId::parse(&utf8(text)).map_err(|e| Problem::BadRequest(format!("X-User-Id: {e}")))?;
-                Ok(Introduction { user, token: None })
+                Ok(Credentials { user, token: None })
             }
             Self::Secret { .. } | Self::KeySet { .. } => {
                 let token = header.and_then(Token::of).ok_or(BAD_TOKEN)?;
-                Ok(Introduction { user: token.subject().ok_or(BAD_TOKEN)?, token: Some(token) })
+                Ok(Credentials { user: token.subject().ok_or(BAD_TOKEN)?, token: Some(token) })
             }
         }
     }
@@ -83,19 +83,19 @@ impl Auth {
     ///
     /// # Errors
     /// [`BAD_TOKEN`]
-    pub fn check(&self, introduction: Introduction<'_>, now_ms: u64) -> Result<Visitor, Problem> {
-        let Introduction { user, token } = introduction;
-        let visitor = match (self, token) {
-            (Self::InsecureHeader, None) => Some(Visitor::Known(user)),
-            (Self::Secret { secrets, rules }, Some(token)) => {
-                (token.obeys(rules, now_ms) && token.signed_with(secrets)).then_some(Visitor::Known(user))
+    pub fn check(&self, credentials: Credentials<'_>, now_ms: u64) -> Result<Identity, Problem> {
+        let Credentials { user, token } = credentials;
+        let identity = match (self, token) {
+            (Self::InsecureHeader, None) => Some(Identity::Known(user)),
+            (Self::Secret { secrets, validation }, Some(token)) => {
+                (token.validate(validation, now_ms) && token.signed_with(secrets)).then_some(Identity::Known(user))
             }
-            (Self::KeySet { rules, .. }, Some(token)) if token.obeys(rules, now_ms) => {
-                token.signed().map(|signed| Visitor::Signed(user, signed))
+            (Self::KeySet { validation, .. }, Some(token)) if token.validate(validation, now_ms) => {
+                token.signed().map(|signed| Identity::Signed(user, signed))
             }
             _ => None,
         };
-        visitor.ok_or(BAD_TOKEN)
+        identity.ok_or(BAD_TOKEN)
     }
 }
 
@@ -110,13 +110,13 @@ fn utf8(header: &str) -> String {
 mod tests {
     use super::*;
 
-    fn with(value: Option<&str>) -> Result<Visitor, Problem> {
+    fn with(value: Option<&str>) -> Result<Identity, Problem> {
         let auth = Auth::InsecureHeader;
-        auth.check(auth.introduction(value)?, 0)
+        auth.check(auth.credentials(value)?, 0)
     }
 
-    fn known(user: &str) -> Result<Visitor, Problem> {
-        Ok(Visitor::Known(UserId::parse(user).unwrap()))
+    fn known(user: &str) -> Result<Identity, Problem> {
+        Ok(Identity::Known(UserId::parse(user).unwrap()))
     }
 
     #[test]
@@ -139,9 +139,9 @@ mod tests {
 
     #[test]
     fn a_header_is_nobodys_token_and_a_token_nobodys_header() {
-        let auth = Auth::Secret { secrets: vec![], rules: Rules::default() };
-        let introduced = Auth::InsecureHeader.introduction(Some("u1")).unwrap();
+        let auth = Auth::Secret { secrets: vec![], validation: Validation::default() };
+        let introduced = Auth::InsecureHeader.credentials(Some("u1")).unwrap();
         assert_eq!(auth.check(introduced, 0), Err(BAD_TOKEN));
-        assert_eq!(auth.introduction(Some("u1")), Err(BAD_TOKEN));
+        assert_eq!(auth.credentials(Some("u1")), Err(BAD_TOKEN));
     }
 }

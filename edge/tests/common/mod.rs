@@ -2,12 +2,12 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
 
 use dropgate_edge::counters::Point;
-use dropgate_edge::errand::{Errand, Limiter};
-use dropgate_edge::gate::{Gate, Step};
-use dropgate_edge::identity::keys::{PublicKey, PublicKeys};
-use dropgate_edge::reply::Reply;
+use dropgate_edge::gate::{Begun, Gate};
+use dropgate_edge::http::request::Request;
+use dropgate_edge::http::response::Response;
+use dropgate_edge::identity::jwks::{PublicKey, PublicKeys};
+use dropgate_edge::platform::{Limiter, Platform};
 use dropgate_edge::settings::Settings;
-use dropgate_edge::visit::Visit;
 use dropgate_shared::http::{Http, HttpRequest, HttpResponse, SendFault};
 use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};
@@ -46,7 +46,7 @@ impl Test {
     }
 }
 
-impl Errand for Test {
+impl Platform for Test {
     fn now_ms(&self) -> u64 {
         1_000_000 + u64::try_from(self.begun.elapsed().as_millis()).unwrap()
     }
@@ -70,7 +70,7 @@ impl Errand for Test {
 
     fn log(&self, _line: &Value) {}
 
-    fn alarm(&self, line: &Value) {
+    fn log_error(&self, line: &Value) {
         if line["event"] == "fault" {
             let word = |name: &str| line[name].as_str().unwrap().to_owned();
             self.faults.borrow_mut().push((word("during"), word("label")));
@@ -114,8 +114,8 @@ impl Http for Script {
         if self.knows_everyone.get() {
             let users = self.asked.borrow().last().unwrap().1.as_array().unwrap()[7..].to_vec();
             let slots = users.iter().map(|user| format!("={}:900:a", &user.as_str().unwrap()["user-".len()..]));
-            let reply: Vec<String> = ["0", "900", ""].map(str::to_owned).into_iter().chain(slots).collect();
-            return Ok(HttpResponse { status: 200, body: json!({ "result": reply }).to_string().into() });
+            let response: Vec<String> = ["0", "900", ""].map(str::to_owned).into_iter().chain(slots).collect();
+            return Ok(HttpResponse { status: 200, body: json!({ "result": response }).to_string().into() });
         }
         self.answers.borrow_mut().pop_front().expect("the test has scripted every call")
     }
@@ -145,35 +145,41 @@ pub fn gate_with(script: &Script, more: &[(&str, &str)]) -> Rc<Gate<Script>> {
     Rc::new(Gate::new(settings.unwrap(), script.clone()))
 }
 
-pub fn begin(gate: &Gate<Script>, method: &str, path: &str, headers: &[(&str, &str)], errand: &Test) -> Step {
+pub fn begin(gate: &Gate<Script>, method: &str, path: &str, headers: &[(&str, &str)], platform: &Test) -> Begun {
     let header = |name: &str| headers.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
-    gate.begin(&Visit { method, url: &format!("https://gate{path}"), header: &header }, errand)
+    gate.begin(&Request { method, url: &format!("https://gate{path}"), header: &header }, platform)
 }
 
 /// A request, to its answer.
-pub async fn ask(gate: &Rc<Gate<Script>>, errand: &Test, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
-    match begin(gate, method, path, headers, errand) {
-        Step::Call(call) => Rc::clone(gate).finish(call, errand.clone()).await,
-        Step::Answer(reply) => Reply::clone(&reply),
+pub async fn ask(
+    gate: &Rc<Gate<Script>>,
+    platform: &Test,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Response {
+    match begin(gate, method, path, headers, platform) {
+        Begun::Pending(call) => Rc::clone(gate).finish(call, platform.clone()).await,
+        Begun::Done(response) => Response::clone(&response),
     }
 }
 
 /// Claims for `user`, from his request to his answer.
-pub async fn claim_of(gate: &Rc<Gate<Script>>, errand: &Test, user: &str) -> Reply {
-    ask(gate, errand, "POST", "/v1/campaigns/spring/claims", &[("x-user-id", user)]).await
+pub async fn claim_of(gate: &Rc<Gate<Script>>, platform: &Test, user: &str) -> Response {
+    ask(gate, platform, "POST", "/v1/campaigns/spring/claims", &[("x-user-id", user)]).await
 }
 
 /// A claim of a fresh visitor, with all that follows after his answer.
-pub async fn claim(gate: &Rc<Gate<Script>>) -> (Reply, Test) {
-    let errand = Test::new();
+pub async fn claim(gate: &Rc<Gate<Script>>) -> (Response, Test) {
+    let platform = Test::new();
     let local = LocalSet::new();
-    let reply = local.run_until(claim_of(gate, &errand, "u1")).await;
+    let response = local.run_until(claim_of(gate, &platform, "u1")).await;
     local.await;
-    (reply, errand)
+    (response, platform)
 }
 
 /// A claim to which Redis answers like this.
-pub async fn answered(script: &Script, gate: &Rc<Gate<Script>>, status: u16, body: &Value) -> Reply {
+pub async fn answered(script: &Script, gate: &Rc<Gate<Script>>, status: u16, body: &Value) -> Response {
     script.answer(status, body);
     claim(gate).await.0
 }
@@ -183,12 +189,12 @@ pub fn admitted(answer: &str) -> Value {
     json!({ "result": ["0", "900", held, answer] })
 }
 
-pub fn body(reply: &Reply) -> Value {
-    serde_json::from_str(&reply.body).unwrap()
+pub fn body(response: &Response) -> Value {
+    serde_json::from_str(&response.body).unwrap()
 }
 
-pub fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
-    reply.headers.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str())
+pub fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
+    response.headers.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str())
 }
 
 pub fn acknowledged() -> Value {

@@ -3,9 +3,9 @@
 //! An outbox entry leaves only when the issuer confirms the row. Kafka's acknowledgement merely moves
 //! the time from which the sweeper may send the claim again.
 
-use crate::claims::Owed;
-use crate::kafka_rest::KafkaRest;
-use crate::lane::OfCampaign;
+use crate::batching::batch_queue::OfCampaign;
+use crate::gate::claims::PendingResponse;
+use crate::upstream::kafka_rest::KafkaRest;
 use dropgate_shared::claim::ClaimEntry;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::Http;
@@ -28,14 +28,14 @@ pub const SWEEP_BATCH: usize = 200;
 
 /// An admitted claim on its way to Kafka.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outgoing {
+pub struct OutgoingRecord {
     /// What is produced.
     pub record: AdmissionRecord,
     /// The visitor who hears of his admission only when Kafka has it.
-    pub owed: Option<Owed>,
+    pub owed: Option<PendingResponse>,
 }
 
-impl OfCampaign for Outgoing {
+impl OfCampaign for OutgoingRecord {
     fn campaign(&self) -> &CampaignId {
         &self.record.campaign
     }

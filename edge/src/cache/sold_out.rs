@@ -8,7 +8,7 @@
 //! What was told is believed for less than two seconds. That is the window in which a raised capacity
 //! is not yet seen here, and whoever was admitted by another isolate after such a raise is a stranger.
 
-use crate::admission::Held;
+use crate::upstream::admission::HoldersVersion;
 use dropgate_shared::ids::{CampaignId, UserId};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
@@ -27,14 +27,14 @@ const MOST_HOLDERS: u64 = 100_000;
 
 #[derive(Debug)]
 struct Campaign {
-    until_ms: u64,
+    deadline_ms: u64,
     /// Somebody asks Redis again; until then the memory is good for the others.
     asked_until_ms: u64,
     /// The mark that Redis told last.
-    held: Held,
+    held: HoldersVersion,
     holders: HashSet<u64>,
     /// The mark at which the holders were fetched.
-    fetched: Option<Held>,
+    fetched: Option<HoldersVersion>,
     fetching_until_ms: u64,
 }
 
@@ -57,22 +57,22 @@ fn fingerprint(user: &str) -> u64 {
 impl SoldOut {
     /// Whether `user` surely holds nothing of this campaign, and it is sold out. False: ask Redis.
     #[must_use]
-    pub fn stranger(&self, campaign: &CampaignId, user: &UserId, now_ms: u64) -> bool {
+    pub fn is_sold_out_for(&self, campaign: &CampaignId, user: &UserId, now_ms: u64) -> bool {
         self.0.borrow().get(campaign).is_some_and(|known| {
             known.complete()
-                && (now_ms < known.until_ms || now_ms < known.asked_until_ms)
+                && (now_ms < known.deadline_ms || now_ms < known.asked_until_ms)
                 && !known.holders.contains(&fingerprint(user.as_str()))
         })
     }
 
     /// A claim of `user` goes to Redis, his token is good as far as can be told without I/O: where the memory is just
     /// out of date and he is a stranger, those who come meanwhile need not ask too.
-    pub fn asking(&self, campaign: &CampaignId, user: &UserId, now_ms: u64) {
+    pub fn begin_refresh(&self, campaign: &CampaignId, user: &UserId, now_ms: u64) {
         if let Some(known) = self.0.borrow_mut().get_mut(campaign)
             && known.complete()
             && !known.holders.contains(&fingerprint(user.as_str()))
             && known.asked_until_ms <= now_ms
-            && (known.until_ms..known.until_ms.saturating_add(STALE_MS)).contains(&now_ms)
+            && (known.deadline_ms..known.deadline_ms.saturating_add(STALE_MS)).contains(&now_ms)
         {
             known.asked_until_ms = now_ms.saturating_add(GRACE_MS);
         }
@@ -81,17 +81,17 @@ impl SoldOut {
     /// Redis, asked at `asked_ms`, said "full" and told the mark of the holders. True if the caller
     /// shall fetch them.
     #[must_use]
-    pub fn full(&self, campaign: &CampaignId, held: Held, asked_ms: u64) -> bool {
+    pub fn record_full(&self, campaign: &CampaignId, held: HoldersVersion, asked_ms: u64) -> bool {
         let mut campaigns = self.0.borrow_mut();
         let known = campaigns.entry(campaign.clone()).or_insert_with(|| Campaign {
-            until_ms: 0,
+            deadline_ms: 0,
             asked_until_ms: 0,
             held,
             holders: HashSet::new(),
             fetched: None,
             fetching_until_ms: 0,
         });
-        known.until_ms = known.until_ms.max(asked_ms.saturating_add(HOLDS_MS));
+        known.deadline_ms = known.deadline_ms.max(asked_ms.saturating_add(HOLDS_MS));
         known.held = held;
         let fetch = !known.complete() && held.claims <= MOST_HOLDERS && known.fetching_until_ms <= asked_ms;
         if fetch {
@@ -101,13 +101,13 @@ impl SoldOut {
     }
 
     /// Redis admitted somebody: not sold out, or no longer.
-    pub fn open(&self, campaign: &CampaignId) {
+    pub fn clear(&self, campaign: &CampaignId) {
         self.0.borrow_mut().remove(campaign);
     }
 
     /// The holders, fetched after Redis told the mark `held`. Used only if there are as many as that
     /// says: two users of one fingerprint, or a claim more or less, leave the set incomplete.
-    pub fn fetched<'a>(&self, campaign: &CampaignId, held: Held, users: impl Iterator<Item = &'a str>) {
+    pub fn set_holders<'a>(&self, campaign: &CampaignId, held: HoldersVersion, users: impl Iterator<Item = &'a str>) {
         if let Some(known) = self.0.borrow_mut().get_mut(campaign) {
             known.holders = users.map(fingerprint).collect();
             let count = u64::try_from(known.holders.len()).ok();
@@ -120,7 +120,7 @@ impl SoldOut {
 mod tests {
     use super::*;
 
-    const TWO: Held = Held { claims: 2, last_ms: 7 };
+    const TWO: HoldersVersion = HoldersVersion { claims: 2, last_ms: 7 };
 
     fn id() -> CampaignId {
         CampaignId::parse("a").unwrap()
@@ -128,17 +128,17 @@ mod tests {
 
     fn stranger(memory: &SoldOut, user: &str, now_ms: u64) -> bool {
         let user = UserId::parse(user).unwrap();
-        let stranger = memory.stranger(&id(), &user, now_ms);
+        let stranger = memory.is_sold_out_for(&id(), &user, now_ms);
         if !stranger {
-            memory.asking(&id(), &user, now_ms);
+            memory.begin_refresh(&id(), &user, now_ms);
         }
         stranger
     }
 
     fn sold_out() -> SoldOut {
         let memory = SoldOut::default();
-        assert!(memory.full(&id(), TWO, 0));
-        memory.fetched(&id(), TWO, ["h1", "h2"].into_iter());
+        assert!(memory.record_full(&id(), TWO, 0));
+        memory.set_holders(&id(), TWO, ["h1", "h2"].into_iter());
         memory
     }
 
@@ -146,14 +146,14 @@ mod tests {
     fn strangers_are_known_only_with_the_whole_set_of_holders() {
         let memory = SoldOut::default();
         assert!(!stranger(&memory, "s", 0));
-        assert!(memory.full(&id(), TWO, 0));
-        assert!(!memory.full(&id(), TWO, 0), "fetched twice at once");
+        assert!(memory.record_full(&id(), TWO, 0));
+        assert!(!memory.record_full(&id(), TWO, 0), "fetched twice at once");
         assert!(!stranger(&memory, "s", 0));
-        memory.fetched(&id(), TWO, ["h1"].into_iter());
+        memory.set_holders(&id(), TWO, ["h1"].into_iter());
         assert!(!stranger(&memory, "s", 0), "an incomplete set was used");
-        assert!(!memory.full(&id(), TWO, 999), "fetched again at once");
-        assert!(memory.full(&id(), TWO, 1_000));
-        memory.fetched(&id(), TWO, ["h1", "h2"].into_iter());
+        assert!(!memory.record_full(&id(), TWO, 999), "fetched again at once");
+        assert!(memory.record_full(&id(), TWO, 1_000));
+        memory.set_holders(&id(), TWO, ["h1", "h2"].into_iter());
         assert!(stranger(&memory, "s", 1_000));
     }
 
@@ -165,10 +165,10 @@ mod tests {
 
     #[test]
     fn a_change_among_the_holders_ends_the_memory() {
-        for changed in [Held { claims: 3, ..TWO }, Held { last_ms: 8, ..TWO }] {
+        for changed in [HoldersVersion { claims: 3, ..TWO }, HoldersVersion { last_ms: 8, ..TWO }] {
             let memory = sold_out();
             assert!(stranger(&memory, "s", 10));
-            let _ = memory.full(&id(), changed, 10);
+            let _ = memory.record_full(&id(), changed, 10);
             assert!(!stranger(&memory, "s", 10), "{changed:?}");
         }
     }
@@ -191,14 +191,14 @@ mod tests {
     #[test]
     fn an_answer_that_nothing_changed_prolongs_it_without_fetching() {
         let memory = sold_out();
-        assert!(!memory.full(&id(), TWO, 900), "the same holders were fetched again");
+        assert!(!memory.record_full(&id(), TWO, 900), "the same holders were fetched again");
         assert!(stranger(&memory, "s", 1_699));
     }
 
     #[test]
     fn an_admission_ends_it() {
         let memory = sold_out();
-        memory.open(&id());
+        memory.clear(&id());
         assert!(!stranger(&memory, "s", 1));
     }
 }

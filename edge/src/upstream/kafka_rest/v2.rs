@@ -2,8 +2,7 @@
 //! embedded format, so that key and value reach Kafka byte for byte.
 
 use super::{fault, refused};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::http::HttpResponse;
 use dropgate_shared::names::record_key;
@@ -22,8 +21,8 @@ pub fn encode(records: &[AdmissionRecord]) -> String {
         .iter()
         .map(|record| {
             json!({
-                "key": STANDARD.encode(record_key(&record.campaign, &record.user)),
-                "value": STANDARD.encode(record.encode()),
+                "key": BASE64.encode(record_key(&record.campaign, &record.user).as_bytes()),
+                "value": BASE64.encode(record.encode().as_bytes()),
             })
         })
         .collect();
@@ -36,10 +35,10 @@ pub fn encode(records: &[AdmissionRecord]) -> String {
 ///
 /// # Errors
 /// [`Fault`]; not worth a retry soon where the proxy's or the gate's configuration is wrong.
-pub fn acknowledged(reply: &HttpResponse) -> Result<(), Fault> {
-    refused(reply)?;
-    let body: Value = serde_json::from_slice(&reply.body)
-        .map_err(|_| fault("garbled", true, format!("status {} without a JSON body", reply.status)))?;
+pub fn acknowledged(response: &HttpResponse) -> Result<(), Fault> {
+    refused(response)?;
+    let body: Value = serde_json::from_slice(&response.body)
+        .map_err(|_| fault("garbled", true, format!("status {} without a JSON body", response.status)))?;
     let offsets = body.get("offsets").and_then(Value::as_array).filter(|offsets| !offsets.is_empty());
     let Some(offsets) = offsets else {
         return Err(fault("garbled", true, "an answer that names no record".to_owned()));

@@ -8,14 +8,14 @@ use std::cell::{Cell, RefCell};
 
 /// A fetched value, and who fetches it anew.
 #[derive(Debug)]
-pub struct Memo<T> {
+pub struct SingleFlight<T> {
     value: RefCell<Option<(u64, T)>>,
     fault: RefCell<Option<(u64, Fault)>>,
     tried_ms: Cell<u64>,
     leased_until_ms: Cell<u64>,
 }
 
-impl<T> Default for Memo<T> {
+impl<T> Default for SingleFlight<T> {
     fn default() -> Self {
         Self {
             value: RefCell::default(),
@@ -26,10 +26,10 @@ impl<T> Default for Memo<T> {
     }
 }
 
-impl<T: Clone> Memo<T> {
+impl<T: Clone> SingleFlight<T> {
     /// The value, if it was asked for less than `age_ms` ago, and when.
     #[must_use]
-    pub fn young(&self, now_ms: u64, age_ms: u64) -> Option<(u64, T)> {
+    pub fn fresh(&self, now_ms: u64, age_ms: u64) -> Option<(u64, T)> {
         self.value.borrow().as_ref().filter(|(asked_ms, _)| now_ms.saturating_sub(*asked_ms) < age_ms).cloned()
     }
 
@@ -47,7 +47,7 @@ impl<T: Clone> Memo<T> {
 
     /// Takes the lease to fetch it, for `lease_ms`, unless another has it.
     #[must_use]
-    pub fn lead(&self, now_ms: u64, lease_ms: u64) -> bool {
+    pub fn try_lead(&self, now_ms: u64, lease_ms: u64) -> bool {
         let free = !self.fetching(now_ms);
         if free {
             self.leased_until_ms.set(now_ms.saturating_add(lease_ms));
@@ -63,7 +63,7 @@ impl<T: Clone> Memo<T> {
     }
 
     /// A fetch that began at `asked_ms` has ended at `now_ms`. A fault leaves the old value.
-    pub fn settle(&self, asked_ms: u64, now_ms: u64, result: Result<T, Fault>) {
+    pub fn complete(&self, asked_ms: u64, now_ms: u64, result: Result<T, Fault>) {
         self.leased_until_ms.set(0);
         match result {
             Ok(value) => {
@@ -87,27 +87,27 @@ mod tests {
 
     #[test]
     fn one_fetches_and_a_vanished_one_is_replaced() {
-        let memo = Memo::<u8>::default();
-        assert!(memo.lead(0, 100) && !memo.lead(99, 100) && memo.lead(100, 100));
-        memo.settle(100, 110, Ok(7));
-        assert!(!memo.fetching(110));
-        assert_eq!((memo.young(1_099, 1_000), memo.young(1_100, 1_000)), (Some((100, 7)), None));
+        let flight = SingleFlight::<u8>::default();
+        assert!(flight.try_lead(0, 100) && !flight.try_lead(99, 100) && flight.try_lead(100, 100));
+        flight.complete(100, 110, Ok(7));
+        assert!(!flight.fetching(110));
+        assert_eq!((flight.fresh(1_099, 1_000), flight.fresh(1_100, 1_000)), (Some((100, 7)), None));
     }
 
     #[test]
     fn a_fault_is_told_to_those_who_waited_and_leaves_the_old_value() {
-        let memo = Memo::<u8>::default();
-        memo.settle(0, 5, Ok(7));
-        memo.settle(10, 15, Err(Fault::unknown(Source::Redis, "timeout", "")));
-        assert!(memo.fault_since(12).is_some() && memo.fault_since(16).is_none());
-        assert_eq!(memo.young(20, 100), Some((0, 7)));
+        let flight = SingleFlight::<u8>::default();
+        flight.complete(0, 5, Ok(7));
+        flight.complete(10, 15, Err(Fault::unknown(Source::Redis, "timeout", "")));
+        assert!(flight.fault_since(12).is_some() && flight.fault_since(16).is_none());
+        assert_eq!(flight.fresh(20, 100), Some((0, 7)));
     }
 
     #[test]
     fn a_late_answer_does_not_replace_a_younger_one() {
-        let memo = Memo::<u8>::default();
-        memo.settle(100, 110, Ok(2));
-        memo.settle(0, 120, Ok(1));
-        assert_eq!(memo.young(120, 1_000), Some((100, 2)));
+        let flight = SingleFlight::<u8>::default();
+        flight.complete(100, 110, Ok(2));
+        flight.complete(0, 120, Ok(1));
+        assert_eq!(flight.fresh(120, 1_000), Some((100, 2)));
     }
 }

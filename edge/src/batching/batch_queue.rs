@@ -1,7 +1,7 @@
 //! A lane of an isolate: things wait in arrival order, and whoever finds a free place takes many of
 //! one campaign at once.
 
-use crate::places::{Place, Places};
+use crate::batching::permits::{Permit, Permits};
 use dropgate_shared::ids::CampaignId;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -14,19 +14,19 @@ pub trait OfCampaign {
 
 /// A bounded queue with `IN_FLIGHT` places to work at it.
 #[derive(Debug)]
-pub struct Lane<T, const IN_FLIGHT: usize> {
+pub struct BatchQueue<T, const IN_FLIGHT: usize> {
     waiting: RefCell<VecDeque<T>>,
-    places: Places<IN_FLIGHT>,
+    permits: Permits<IN_FLIGHT>,
     batch: usize,
     most: usize,
 }
 
-impl<T: OfCampaign, const IN_FLIGHT: usize> Lane<T, IN_FLIGHT> {
+impl<T: OfCampaign, const IN_FLIGHT: usize> BatchQueue<T, IN_FLIGHT> {
     /// A lane for `most` waiting things, taken by `batch` at most; a holder of a place has `step_ms`
     /// from one batch to the next.
     #[must_use]
     pub fn new(most: usize, batch: usize, step_ms: u64) -> Self {
-        Self { waiting: RefCell::default(), places: Places::new(step_ms), batch, most }
+        Self { waiting: RefCell::default(), permits: Permits::new(step_ms), batch, most }
     }
 
     /// Adds `thing`; false where too many wait already.
@@ -41,17 +41,17 @@ impl<T: OfCampaign, const IN_FLIGHT: usize> Lane<T, IN_FLIGHT> {
     }
 
     /// A place to work from, if something waits and one is free.
-    pub fn lead(&self, now_ms: u64) -> Option<Place> {
-        if self.waiting.borrow().is_empty() { None } else { self.places.take(now_ms) }
+    pub fn lead(&self, now_ms: u64) -> Option<Permit> {
+        if self.waiting.borrow().is_empty() { None } else { self.permits.take(now_ms) }
     }
 
     /// The next batch: all of the campaign that waits longest, in arrival order. The holder's lease
     /// begins anew. None where nothing waits or the place is lost; it is given back then.
-    pub fn next_batch(&self, place: Place, now_ms: u64) -> Option<(Place, CampaignId, Vec<T>)> {
-        let place = self.places.renew(place, now_ms)?;
+    pub fn next_batch(&self, permit: Permit, now_ms: u64) -> Option<(Permit, CampaignId, Vec<T>)> {
+        let permit = self.permits.renew(permit, now_ms)?;
         let mut waiting = self.waiting.borrow_mut();
         let Some(campaign) = waiting.front().map(|first| first.campaign().clone()) else {
-            self.places.release(place);
+            self.permits.release(permit);
             return None;
         };
         let mut batch = Vec::new();
@@ -67,12 +67,12 @@ impl<T: OfCampaign, const IN_FLIGHT: usize> Lane<T, IN_FLIGHT> {
         }
         others.append(&mut waiting);
         *waiting = others;
-        Some((place, campaign, batch))
+        Some((permit, campaign, batch))
     }
 
     /// Gives a place back before the lane is empty.
-    pub fn release(&self, place: Place) {
-        self.places.release(place);
+    pub fn release(&self, permit: Permit) {
+        self.permits.release(permit);
     }
 
     /// Takes out the first thing that `is` finds.
@@ -95,8 +95,8 @@ mod tests {
         }
     }
 
-    fn push(lane: &Lane<Thing, 2>, campaign: &str, n: usize) -> bool {
-        lane.push(Thing(CampaignId::parse(campaign).unwrap(), n))
+    fn push(batches: &BatchQueue<Thing, 2>, campaign: &str, n: usize) -> bool {
+        batches.push(Thing(CampaignId::parse(campaign).unwrap(), n))
     }
 
     fn numbers(batch: &[Thing]) -> Vec<usize> {
@@ -105,40 +105,40 @@ mod tests {
 
     #[test]
     fn a_batch_is_one_campaigns_in_arrival_order_and_others_keep_theirs() {
-        let lane = Lane::new(100, 3, 1000);
+        let batches = BatchQueue::new(100, 3, 1000);
         for (n, campaign) in ["a", "b", "a", "b", "a", "a"].into_iter().enumerate() {
-            assert!(push(&lane, campaign, n));
+            assert!(push(&batches, campaign, n));
         }
-        let place = lane.lead(0).unwrap();
-        let (place, _, batch) = lane.next_batch(place, 0).unwrap();
+        let permit = batches.lead(0).unwrap();
+        let (permit, _, batch) = batches.next_batch(permit, 0).unwrap();
         assert_eq!(numbers(&batch), [0, 2, 4]);
-        let (place, campaign, batch) = lane.next_batch(place, 0).unwrap();
+        let (permit, campaign, batch) = batches.next_batch(permit, 0).unwrap();
         assert_eq!((campaign.as_str(), numbers(&batch)), ("b", vec![1, 3]));
-        let (place, _, batch) = lane.next_batch(place, 0).unwrap();
+        let (permit, _, batch) = batches.next_batch(permit, 0).unwrap();
         assert_eq!(numbers(&batch), [5]);
-        assert!(lane.next_batch(place, 0).is_none());
-        assert!(lane.lead(0).is_none(), "nothing waits, yet somebody leads");
+        assert!(batches.next_batch(permit, 0).is_none());
+        assert!(batches.lead(0).is_none(), "nothing waits, yet somebody leads");
     }
 
     #[test]
     fn few_work_at_it_and_one_that_vanished_is_replaced() {
-        let lane = Lane::new(100, 3, 1000);
+        let batches = BatchQueue::new(100, 3, 1000);
         for n in 0..9 {
-            assert!(push(&lane, "a", n));
+            assert!(push(&batches, "a", n));
         }
         for _ in 0..2 {
-            let place = lane.lead(0).unwrap();
-            assert_eq!(lane.next_batch(place, 0).unwrap().2.len(), 3);
+            let permit = batches.lead(0).unwrap();
+            assert_eq!(batches.next_batch(permit, 0).unwrap().2.len(), 3);
         }
-        assert!(lane.lead(999).is_none(), "a third works at it");
-        assert!(lane.lead(1010).is_some(), "whoever vanished keeps his place");
+        assert!(batches.lead(999).is_none(), "a third works at it");
+        assert!(batches.lead(1010).is_some(), "whoever vanished keeps his permit");
     }
 
     #[test]
     fn a_full_lane_takes_no_more() {
-        let lane = Lane::new(2, 3, 1000);
-        assert!(push(&lane, "a", 0) && push(&lane, "a", 1) && !push(&lane, "a", 2));
-        assert_eq!(lane.remove(|thing| thing.1 == 0).map(|thing| thing.1), Some(0));
-        assert!(push(&lane, "a", 3));
+        let batches = BatchQueue::new(2, 3, 1000);
+        assert!(push(&batches, "a", 0) && push(&batches, "a", 1) && !push(&batches, "a", 2));
+        assert_eq!(batches.remove(|thing| thing.1 == 0).map(|thing| thing.1), Some(0));
+        assert!(push(&batches, "a", 3));
     }
 }

@@ -1,11 +1,11 @@
 //! Answers, and the one table from each problem to its status, type, and Retry-After.
 
-use crate::visit::Dress;
+use crate::http::request::CommonHeaders;
 use serde_json::{Value, json};
 
 /// An answer to a visitor, ready to be put into the platform's own type.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
+pub struct Response {
     /// Status code.
     pub status: u16,
     /// What it says in a word, for logs and counters; a problem's label.
@@ -16,7 +16,7 @@ pub struct Reply {
     pub body: String,
 }
 
-impl Reply {
+impl Response {
     /// A JSON answer that nobody may cache.
     #[must_use]
     pub fn json(status: u16, outcome: &'static str, body: &Value) -> Self {
@@ -36,10 +36,10 @@ impl Reply {
 
     /// The same with what this request's answer carries whatever it says.
     #[must_use]
-    pub fn dressed(&self, dress: &Dress) -> Self {
-        let mut reply = self.clone();
-        reply.headers.extend(dress.headers().map(|(name, value)| (name, value.to_owned())));
-        reply
+    pub fn dressed(&self, common_headers: &CommonHeaders) -> Self {
+        let mut response = self.clone();
+        response.headers.extend(common_headers.headers().map(|(name, value)| (name, value.to_owned())));
+        response
     }
 
     /// The same with one header more.
@@ -135,7 +135,7 @@ impl Problem {
 
     /// The answer: `application/problem+json` (RFC 9457).
     #[must_use]
-    pub fn reply(&self) -> Reply {
+    pub fn response(&self) -> Response {
         let (status, label, title, retry_after_s) = self.row();
         let mut body = json!({ "type": format!("urn:dropgate:problem:{label}"), "title": title, "status": status });
         let detail = match self {
@@ -158,17 +158,17 @@ impl Problem {
                 fields.insert("opens_at".to_owned(), (*opens_ms).into());
             }
         }
-        let mut reply = Reply::json(status, label, &body);
-        if let Some(kind) = reply.headers.first_mut() {
+        let mut response = Response::json(status, label, &body);
+        if let Some(kind) = response.headers.first_mut() {
             kind.1 = "application/problem+json".to_owned();
         }
         if let Some(seconds) = retry_after_s {
-            reply = reply.with("retry-after", seconds.to_string());
+            response = response.with("retry-after", seconds.to_string());
         }
         match self {
-            Self::Method { allowed } => reply.with("allow", *allowed),
-            Self::Unauthenticated(_) => reply.with("www-authenticate", "Bearer"),
-            _ => reply,
+            Self::Method { allowed } => response.with("allow", *allowed),
+            Self::Unauthenticated(_) => response.with("www-authenticate", "Bearer"),
+            _ => response,
         }
     }
 }
@@ -177,37 +177,37 @@ impl Problem {
 mod tests {
     use super::*;
 
-    fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
-        reply.headers.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str())
+    fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
+        response.headers.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str())
     }
 
     #[test]
     fn problems_are_problem_json_with_a_stable_type() {
-        let reply = Problem::SoldOut.reply();
-        assert_eq!(reply.status, 410);
-        assert_eq!(header(&reply, "content-type"), Some("application/problem+json"));
-        assert_eq!(header(&reply, "cache-control"), Some("no-store"));
-        let body: Value = serde_json::from_str(&reply.body).unwrap();
+        let response = Problem::SoldOut.response();
+        assert_eq!(response.status, 410);
+        assert_eq!(header(&response, "content-type"), Some("application/problem+json"));
+        assert_eq!(header(&response, "cache-control"), Some("no-store"));
+        let body: Value = serde_json::from_str(&response.body).unwrap();
         assert_eq!(body["type"], "urn:dropgate:problem:sold-out");
         assert_eq!(body["status"], 410);
     }
 
     #[test]
     fn early_visitors_hear_when_to_come_back() {
-        let reply = Problem::NotOpen { opens_ms: 10_500, now_ms: 8_000 }.reply();
-        assert_eq!((reply.status, header(&reply, "retry-after")), (403, Some("3")));
-        let body: Value = serde_json::from_str(&reply.body).unwrap();
+        let response = Problem::NotOpen { opens_ms: 10_500, now_ms: 8_000 }.response();
+        assert_eq!((response.status, header(&response, "retry-after")), (403, Some("3")));
+        let body: Value = serde_json::from_str(&response.body).unwrap();
         assert_eq!(body["opens_at"], 10_500);
     }
 
     #[test]
     fn an_unknown_outcome_asks_to_come_again_and_refuses_nothing() {
-        let reply = Problem::Unavailable.reply();
-        assert_eq!((reply.status, header(&reply, "retry-after")), (503, Some("1")));
+        let response = Problem::Unavailable.response();
+        assert_eq!((response.status, header(&response, "retry-after")), (503, Some("1")));
     }
 
     #[test]
     fn wrong_method_names_the_right_one() {
-        assert_eq!(header(&Problem::Method { allowed: "POST" }.reply(), "allow"), Some("POST"));
+        assert_eq!(header(&Problem::Method { allowed: "POST" }.response(), "allow"), Some("POST"));
     }
 }

@@ -26,7 +26,7 @@ impl Limiter {
 }
 
 /// The surroundings of one request, or of one run of the cron.
-pub trait Errand: Clone + 'static {
+pub trait Platform: Clone + 'static {
     /// Wall clock, ms since the epoch. On Workers it stands still between two I/O events.
     fn now_ms(&self) -> u64;
 
@@ -49,7 +49,7 @@ pub trait Errand: Clone + 'static {
     fn log(&self, line: &Value);
 
     /// Tells the operator that something is wrong.
-    fn alarm(&self, line: &Value);
+    fn log_error(&self, line: &Value);
 
     /// Writes figures, if there is a place for them.
     fn write(&self, points: &[Point]);

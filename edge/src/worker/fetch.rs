@@ -1,7 +1,7 @@
 //! The [`Http`] port by way of the runtime's `fetch`.
 
-use super::{signature, words};
-use crate::identity::keys::{PublicKey, PublicKeys};
+use super::{web_crypto, words};
+use crate::identity::jwks::{PublicKey, PublicKeys};
 use dropgate_shared::http::{Http, HttpRequest, HttpResponse, SendFault};
 use js_sys::Uint8Array;
 use wasm_bindgen::prelude::*;
@@ -31,7 +31,7 @@ impl PublicKeys for Fetch {
     }
 
     async fn verify(&self, key: &PublicKey, message: &[u8], signature: &[u8]) -> Result<bool, String> {
-        signature::verify(key, message, signature).await.map_err(words)
+        web_crypto::verify(key, message, signature).await.map_err(words)
     }
 }
 

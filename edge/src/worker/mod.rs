@@ -2,14 +2,14 @@
 //! gate.
 
 mod fetch;
-mod signature;
+mod web_crypto;
 
 use crate::counters::Point;
-use crate::errand::{Errand, Limiter};
-use crate::gate::{Gate, Step};
-use crate::reply::{Problem, Reply};
+use crate::gate::{Begun, Gate};
+use crate::http::request::Request;
+use crate::http::response::{Problem, Response};
+use crate::platform::{Limiter, Platform};
 use crate::settings::Settings;
-use crate::visit::Visit;
 use fetch::Fetch;
 use js_sys::{Array, Date, Math, Object, Promise, Reflect};
 use serde_json::{Value, json};
@@ -19,9 +19,9 @@ use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, future_to_promise};
-use web_sys::{Headers, Request, Response, ResponseInit};
+use web_sys::{Headers, ResponseInit};
 // Linked for its start-up hooks: worker-build's entry point asks for `__worker_init_state`.
-use worker as _;
+use ::worker as _;
 
 type Shared = Result<Rc<Door>, String>;
 
@@ -34,7 +34,7 @@ struct Door {
 
 /// An answer that is given to many, in the runtime's own terms.
 struct Ready {
-    reply: Rc<Reply>,
+    response: Rc<Response>,
     init: ResponseInit,
     body: JsValue,
 }
@@ -59,7 +59,7 @@ export function look(request, names) {
 extern "C" {
     /// Method, URL and the headers of these names, one a line; a header that is there begins with "=".
     /// None of them can hold the end of a line.
-    fn look(request: &Request, names: &Array) -> String;
+    fn look(request: &web_sys::Request, names: &Array) -> String;
 }
 
 #[wasm_bindgen]
@@ -108,7 +108,7 @@ impl Event {
     }
 }
 
-impl Errand for Event {
+impl Platform for Event {
     fn now_ms(&self) -> u64 {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "ms since the epoch")]
         let now = Date::now() as u64;
@@ -147,7 +147,7 @@ impl Errand for Event {
         console_log(&line.to_string());
     }
 
-    fn alarm(&self, line: &Value) {
+    fn log_error(&self, line: &Value) {
         console_error(&line.to_string());
     }
 
@@ -161,7 +161,7 @@ impl Errand for Event {
             let index = Array::of1(&what.kind.into());
             let point = object([("blobs", texts.into()), ("doubles", numbers.into()), ("indexes", index.into())]);
             if let Err(error) = dataset.write_data_point(&point) {
-                self.alarm(&json!({ "event": "metrics", "detail": words(error) }));
+                self.log_error(&json!({ "event": "metrics", "detail": words(error) }));
                 return;
             }
         }
@@ -205,10 +205,10 @@ fn door(env: &JsValue) -> Shared {
 
 /// A request. Returns a Response where the answer needs no I/O, else a Promise of one.
 #[wasm_bindgen]
-pub fn fetch(request: &Request, env: JsValue, context: Context) -> JsValue {
+pub fn fetch(request: &web_sys::Request, env: JsValue, context: Context) -> JsValue {
     let door = match door(&env) {
         Ok(door) => door,
-        Err(problems) => return response(&Problem::Misconfigured(problems).reply(), false),
+        Err(problems) => return to_js(&Problem::Misconfigured(problems).response(), false),
     };
     // Each text that crosses into or out of WebAssembly costs a microsecond or so: the ones that every
     // request needs come in one piece, the others when they are asked for.
@@ -232,13 +232,13 @@ pub fn fetch(request: &Request, env: JsValue, context: Context) -> JsValue {
         })
         .into();
     }
-    match door.gate.begin(&Visit { method, url, header: &header }, &event) {
+    match door.gate.begin(&Request { method, url, header: &header }, &event) {
         // Whoever holds it beside this request means to give it again.
-        Step::Answer(reply) if !head && Rc::strong_count(&reply) > 1 => ready(reply),
-        Step::Answer(reply) => response(&reply, head),
-        Step::Call(call) => {
+        Begun::Done(response) if !head && Rc::strong_count(&response) > 1 => ready(response),
+        Begun::Done(response) => to_js(&response, head),
+        Begun::Pending(call) => {
             let gate = Rc::clone(&door.gate);
-            promise(async move { Ok(response(&gate.finish(call, event).await, head)) }).into()
+            promise(async move { Ok(to_js(&gate.finish(call, event).await, head)) }).into()
         }
     }
 }
@@ -255,30 +255,30 @@ pub fn scheduled(_event: &JsValue, env: JsValue, context: Context) -> Promise {
 }
 
 /// The response to a shared answer; only the first is put together from its parts.
-fn ready(reply: Rc<Reply>) -> JsValue {
+fn ready(response: Rc<Response>) -> JsValue {
     READY.with_borrow_mut(|ready| {
-        let same = |ready: &&mut Ready| Rc::ptr_eq(&ready.reply, &reply);
+        let same = |ready: &&mut Ready| Rc::ptr_eq(&ready.response, &response);
         if ready.as_mut().filter(same).is_none() {
-            *ready = init(&reply).ok().map(|init| Ready { body: JsValue::from_str(&reply.body), init, reply });
+            *ready = init(&response).ok().map(|init| Ready { body: JsValue::from_str(&response.body), init, response });
         }
         let made = ready.as_ref().map(|ready| AnyResponse::new(&ready.body, &ready.init));
         made.map_or(JsValue::NULL, |made| made.map_or_else(|error| error, JsValue::from))
     })
 }
 
-fn init(reply: &Reply) -> Result<ResponseInit, JsValue> {
+fn init(response: &Response) -> Result<ResponseInit, JsValue> {
     let headers = Headers::new()?;
-    for (name, value) in &reply.headers {
+    for (name, value) in &response.headers {
         headers.set(name, value)?;
     }
     let init = ResponseInit::new();
-    init.set_status(reply.status);
+    init.set_status(response.status);
     init.set_headers_headers(&headers);
     Ok(init)
 }
 
-fn response(reply: &Reply, head: bool) -> JsValue {
-    let body = (!head && !reply.body.is_empty()).then_some(reply.body.as_str());
-    let made = init(reply).and_then(|init| Response::new_with_opt_str_and_init(body, &init));
+fn to_js(response: &Response, head: bool) -> JsValue {
+    let body = (!head && !response.body.is_empty()).then_some(response.body.as_str());
+    let made = init(response).and_then(|init| web_sys::Response::new_with_opt_str_and_init(body, &init));
     made.map_or_else(|error| error, JsValue::from)
 }

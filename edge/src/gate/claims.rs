@@ -1,14 +1,14 @@
 //! The way of a claim that needs Redis: into the queue, to Redis in company, back to its visitor, and
 //! on to Kafka.
 
-use crate::admission::{self, Admission, Decision, Held};
-use crate::errand::Errand;
+use crate::batching::admission_queue::{AdmissionQueue, Ticket, Waiting};
+use crate::batching::permits::Permit;
 use crate::gate::{Gate, Network};
-use crate::places::Place;
-use crate::queue::{Queue, Ticket, Waiting};
-use crate::relay::{self, Outgoing};
-use crate::reply::{Problem, Reply};
+use crate::http::response::{Problem, Response};
+use crate::outbox::sweeper::{self, OutgoingRecord};
+use crate::platform::Platform;
 use crate::settings::AdmitAck;
+use crate::upstream::admission::{self, Admission, Decision, HoldersVersion};
 use dropgate_shared::claim::ClaimStatus;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::ids::{CampaignId, UserId};
@@ -28,34 +28,34 @@ const COMPANY_MS: u32 = 5;
 
 /// Which queue a claim waits in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Line {
-    Alive,
-    Unseen,
+enum QueueKind {
+    Known,
+    Unknown,
 }
 
 /// A decision that its visitor hears only when Kafka has his record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Owed {
-    line: Line,
+pub struct PendingResponse {
+    kind: QueueKind,
     ticket: Ticket,
     decision: Decision,
 }
 
 impl<H: Network> Gate<H> {
     /// Gets a decision for one claim. Leads the queue itself where nobody does.
-    pub(crate) async fn claim<E: Errand>(
+    pub(crate) async fn claim<P: Platform>(
         self: &Rc<Self>,
         campaign: CampaignId,
         user: UserId,
         trace: Option<String>,
-        errand: &E,
-    ) -> Result<Reply, Fault> {
-        let line = self.line(&campaign);
-        let queue = self.queue(line);
-        let until_ms = errand.now_ms().saturating_add(self.patience_ms);
-        let Some(ticket) = queue.push(campaign.clone(), user.clone(), trace, until_ms) else {
+        platform: &P,
+    ) -> Result<Response, Fault> {
+        let kind = self.kind(&campaign);
+        let queue = self.queue(kind);
+        let deadline_ms = platform.now_ms().saturating_add(self.claim_timeout_ms);
+        let Some(ticket) = queue.push(campaign.clone(), user.clone(), trace, deadline_ms) else {
             // Of all who fill it nobody may be there any more to see to it that it is emptied.
-            self.lead_if_nobody_does(line, errand);
+            self.lead_if_nobody_does(kind, platform);
             return Err(Fault::none(Source::Redis, "queue_full", true, "too many claims wait in this isolate"));
         };
         let mut looks = 0;
@@ -63,114 +63,119 @@ impl<H: Network> Gate<H> {
             if let Some(outcome) = queue.collect(ticket) {
                 break outcome;
             }
-            let now_ms = errand.now_ms();
-            if now_ms >= until_ms {
+            let now_ms = platform.now_ms();
+            if now_ms >= deadline_ms {
                 queue.give_up(ticket);
                 break Err(Fault::unknown(Source::Redis, "patience", "no decision in time"));
             }
-            self.lead_if_nobody_does(line, errand);
-            errand.sleep(queue.pause_ms(looks)).await;
+            self.lead_if_nobody_does(kind, platform);
+            platform.sleep(queue.pause_ms(looks)).await;
             looks = looks.saturating_add(1);
         };
         // Whatever an earlier request has left in the buffer goes on with this one.
-        self.relay(errand);
+        self.relay(platform);
         let problem = match outcome? {
-            Decision::Admitted(entry) => return Ok(self.claim_reply(202, "admitted", &campaign, &user, &entry)),
-            Decision::Already(entry) => return Ok(self.claim_reply(200, "again", &campaign, &user, &entry)),
+            Decision::Admitted(entry) => return Ok(self.claim_response(202, "admitted", &campaign, &user, &entry)),
+            Decision::Already(entry) => return Ok(self.claim_response(200, "again", &campaign, &user, &entry)),
             Decision::SoldOut => Problem::SoldOut,
             Decision::NotOpen { opens_ms, now_ms } => Problem::NotOpen { opens_ms, now_ms },
             Decision::Closed => Problem::Closed,
             Decision::Paused => Problem::Paused,
             Decision::UnknownCampaign => self.unknown_campaign(&campaign),
         };
-        Ok(problem.reply())
+        Ok(problem.response())
     }
 
-    fn line(&self, campaign: &CampaignId) -> Line {
-        if self.is_alive(campaign) { Line::Alive } else { Line::Unseen }
+    fn kind(&self, campaign: &CampaignId) -> QueueKind {
+        if self.is_alive(campaign) { QueueKind::Known } else { QueueKind::Unknown }
     }
 
-    fn queue(&self, line: Line) -> &Queue {
-        match line {
-            Line::Alive => &self.alive,
-            Line::Unseen => &self.unseen,
+    fn queue(&self, kind: QueueKind) -> &AdmissionQueue {
+        match kind {
+            QueueKind::Known => &self.alive,
+            QueueKind::Unknown => &self.unseen,
         }
     }
 
-    fn lead_if_nobody_does<E: Errand>(self: &Rc<Self>, line: Line, errand: &E) {
-        if let Some(place) = self.queue(line).lane.lead(errand.now_ms()) {
+    fn lead_if_nobody_does<P: Platform>(self: &Rc<Self>, kind: QueueKind, platform: &P) {
+        if let Some(permit) = self.queue(kind).batches.lead(platform.now_ms()) {
             // Not as a part of this request: a visitor who hangs up must not strand the others.
-            errand.after_answer(Rc::clone(self).lead(line, place, errand.clone()));
+            platform.after_answer(Rc::clone(self).lead(kind, permit, platform.clone()));
         }
     }
 
     /// Takes batch after batch to Redis while somebody waits.
-    async fn lead<E: Errand>(self: Rc<Self>, line: Line, mut place: Place, errand: E) {
-        let queue = self.queue(line);
-        let begun_ms = errand.now_ms();
+    async fn lead<P: Platform>(self: Rc<Self>, kind: QueueKind, mut permit: Permit, platform: P) {
+        let queue = self.queue(kind);
+        let begun_ms = platform.now_ms();
         let mut batches = 0_u32;
-        while let Some((held, campaign, mut batch)) = queue.lane.next_batch(place, errand.now_ms()) {
-            place = held;
-            let asked_ms = errand.now_ms();
+        while let Some((held, campaign, mut batch)) = queue.batches.next_batch(permit, platform.now_ms()) {
+            permit = held;
+            let asked_ms = platform.now_ms();
             // Who hung up long ago, while Redis was away, is not let in before those who are there.
-            batch.retain(|claim| asked_ms < claim.until_ms);
+            batch.retain(|claim| asked_ms < claim.deadline_ms);
             if batch.is_empty() {
                 continue;
             }
             let users: Vec<&UserId> = batch.iter().map(|claim| &claim.user).collect();
-            let result = admission::admit(&self.redis, &campaign, &users, relay::FIRST_LEASE_MS).await;
-            let now_ms = errand.now_ms();
+            let result = admission::admit(&self.redis, &campaign, &users, sweeper::FIRST_LEASE_MS).await;
+            let now_ms = platform.now_ms();
             let took_ms = now_ms.saturating_sub(asked_ms);
             match result {
                 Ok(admission) => {
-                    self.note(&campaign, &admission, asked_ms, &errand);
-                    let decided: Vec<_> = self.send(line, batch, &admission.decisions);
+                    self.note(&campaign, &admission, asked_ms, &platform);
+                    let decided: Vec<_> = self.send(kind, batch, &admission.decisions);
                     queue.decide(decided.into_iter(), took_ms, now_ms);
-                    self.relay(&errand);
+                    self.relay(&platform);
                 }
                 Err(fault) => {
-                    self.report("admit", &fault, &errand);
+                    self.report("admit", &fault, &platform);
                     queue.decide(batch.iter().map(|claim| (claim.ticket, Err(fault.clone()))), took_ms, now_ms);
                     // It may be this request that can call no more: the next in line tries for himself.
-                    queue.lane.release(place);
+                    queue.batches.release(permit);
                     return;
                 }
             }
             batches = batches.saturating_add(1);
             if batches >= LEAD_BATCHES || now_ms.saturating_sub(begun_ms) > LEAD_MS {
-                queue.lane.release(place);
+                queue.batches.release(permit);
                 return;
             }
         }
     }
 
     /// Remembers what a call has told about its campaign.
-    fn note<E: Errand>(self: &Rc<Self>, campaign: &CampaignId, admission: &Admission, asked_ms: u64, errand: &E) {
+    fn note<P: Platform>(self: &Rc<Self>, campaign: &CampaignId, admission: &Admission, asked_ms: u64, platform: &P) {
         if admission.decisions.first().is_some_and(|first| *first != Decision::UnknownCampaign) {
             self.saw_alive(campaign);
         }
         if let Some(held) = admission.held {
-            if self.sold_out.full(campaign, held, asked_ms) {
-                errand.after_answer(Rc::clone(self).fetch_holders(campaign.clone(), held, errand.clone()));
+            if self.sold_out.record_full(campaign, held, asked_ms) {
+                platform.after_answer(Rc::clone(self).fetch_holders(campaign.clone(), held, platform.clone()));
             }
         } else if admission.decisions.iter().any(|decision| matches!(decision, Decision::Admitted(_))) {
-            self.sold_out.open(campaign);
+            self.sold_out.clear(campaign);
         }
     }
 
-    async fn fetch_holders<E: Errand>(self: Rc<Self>, campaign: CampaignId, held: Held, errand: E) {
+    async fn fetch_holders<P: Platform>(self: Rc<Self>, campaign: CampaignId, held: HoldersVersion, platform: P) {
         match admission::holders(&self.redis, &campaign).await {
             Ok(users) => {
                 let users = users.as_array().map(Vec::as_slice).unwrap_or_default();
-                self.sold_out.fetched(&campaign, held, users.iter().filter_map(Value::as_str));
+                self.sold_out.set_holders(&campaign, held, users.iter().filter_map(Value::as_str));
             }
-            Err(fault) => self.report("holders", &fault, &errand),
+            Err(fault) => self.report("holders", &fault, &platform),
         }
     }
 
     /// Puts the admitted into the forward buffer. Returns what can be told now: all of it, or where
     /// Kafka has the last word, all but what is on its way there.
-    fn send(&self, line: Line, batch: Vec<Waiting>, decisions: &[Decision]) -> Vec<(Ticket, Result<Decision, Fault>)> {
+    fn send(
+        &self,
+        kind: QueueKind,
+        batch: Vec<Waiting>,
+        decisions: &[Decision],
+    ) -> Vec<(Ticket, Result<Decision, Fault>)> {
         let kafka_has_the_word = self.admit_ack == AdmitAck::Kafka;
         let mut told = Vec::with_capacity(batch.len());
         for (claim, decision) in batch.into_iter().zip(decisions) {
@@ -185,9 +190,9 @@ impl<H: Network> Gate<H> {
                 told.push((ticket, Ok(*decision)));
                 continue;
             };
-            let owed = kafka_has_the_word.then_some(Owed { line, ticket, decision: *decision });
+            let owed = kafka_has_the_word.then_some(PendingResponse { kind, ticket, decision: *decision });
             let record = AdmissionRecord { campaign, user, slot: entry.slot, admitted_at: entry.admitted_ms, trace };
-            let fits = self.outgoing.push(Outgoing { record, owed });
+            let fits = self.outgoing.push(OutgoingRecord { record, owed });
             if !kafka_has_the_word {
                 told.push((ticket, Ok(*decision)));
             } else if !fits {
@@ -199,43 +204,43 @@ impl<H: Network> Gate<H> {
     }
 
     /// Sends the forward buffer where nobody does.
-    fn relay<E: Errand>(self: &Rc<Self>, errand: &E) {
-        if let Some(place) = self.outgoing.lead(errand.now_ms()) {
-            errand.after_answer(Rc::clone(self).forward(place, errand.clone()));
+    fn relay<P: Platform>(self: &Rc<Self>, platform: &P) {
+        if let Some(permit) = self.outgoing.lead(platform.now_ms()) {
+            platform.after_answer(Rc::clone(self).forward(permit, platform.clone()));
         }
     }
 
     /// Forwards what waits in the buffer.
-    async fn forward<E: Errand>(self: Rc<Self>, mut place: Place, errand: E) {
-        let begun_ms = errand.now_ms();
+    async fn forward<P: Platform>(self: Rc<Self>, mut permit: Permit, platform: P) {
+        let begun_ms = platform.now_ms();
         let mut batches = 0_u32;
-        errand.sleep(COMPANY_MS).await;
-        while let Some((held, campaign, batch)) = self.outgoing.next_batch(place, errand.now_ms()) {
-            place = held;
+        platform.sleep(COMPANY_MS).await;
+        while let Some((held, campaign, batch)) = self.outgoing.next_batch(permit, platform.now_ms()) {
+            permit = held;
             let (records, owed): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.record, one.owed)).unzip();
             let produced = self.kafka.produce(&records).await;
-            self.settle(owed.into_iter().flatten(), &produced, errand.now_ms());
+            self.settle(owed.into_iter().flatten(), &produced, platform.now_ms());
             let result = async {
                 produced?;
-                relay::acknowledged(&self.redis, &campaign, &records).await?;
-                self.sweep_now_and_then(&campaign, errand.now_ms()).await
+                sweeper::acknowledged(&self.redis, &campaign, &records).await?;
+                self.sweep_now_and_then(&campaign, platform.now_ms()).await
             };
             if let Err(fault) = result.await {
-                self.report("forward", &fault, &errand);
+                self.report("forward", &fault, &platform);
             }
             batches = batches.saturating_add(1);
-            if batches >= FORWARD_BATCHES || errand.now_ms().saturating_sub(begun_ms) > LEAD_MS {
-                self.outgoing.release(place);
+            if batches >= FORWARD_BATCHES || platform.now_ms().saturating_sub(begun_ms) > LEAD_MS {
+                self.outgoing.release(permit);
                 return;
             }
         }
     }
 
     /// Tells those who wait for Kafka's word.
-    fn settle(&self, owed: impl Iterator<Item = Owed>, produced: &Result<(), Fault>, now_ms: u64) {
-        for Owed { line, ticket, decision } in owed {
+    fn settle(&self, owed: impl Iterator<Item = PendingResponse>, produced: &Result<(), Fault>, now_ms: u64) {
+        for PendingResponse { kind, ticket, decision } in owed {
             let outcome = produced.clone().map(|()| decision);
-            self.queue(line).leave(ticket, outcome, now_ms);
+            self.queue(kind).leave(ticket, outcome, now_ms);
         }
     }
 }

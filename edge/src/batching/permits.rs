@@ -7,7 +7,7 @@ use std::cell::Cell;
 
 /// At most `N` pieces of work at a time.
 #[derive(Debug)]
-pub struct Places<const N: usize> {
+pub struct Permits<const N: usize> {
     /// When each lease ends, ms; 0: free.
     ends_ms: Cell<[u64; N]>,
     lease_ms: u64,
@@ -15,12 +15,12 @@ pub struct Places<const N: usize> {
 
 /// A held place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct Permit {
     at: usize,
     ends_ms: u64,
 }
 
-impl<const N: usize> Places<N> {
+impl<const N: usize> Permits<N> {
     /// Places whose holders have `lease_ms` for each step.
     #[must_use]
     pub fn new(lease_ms: u64) -> Self {
@@ -28,34 +28,34 @@ impl<const N: usize> Places<N> {
     }
 
     /// Takes a free place, if there is one.
-    pub fn take(&self, now_ms: u64) -> Option<Place> {
+    pub fn take(&self, now_ms: u64) -> Option<Permit> {
         let at = self.ends_ms.get().iter().position(|ends_ms| *ends_ms <= now_ms)?;
         Some(self.set(at, now_ms))
     }
 
     /// Prolongs the lease of `place` for one more step; none where it was lost.
     #[must_use]
-    pub fn renew(&self, place: Place, now_ms: u64) -> Option<Place> {
-        self.holds(place).then(|| self.set(place.at, now_ms))
+    pub fn renew(&self, permit: Permit, now_ms: u64) -> Option<Permit> {
+        self.holds(permit).then(|| self.set(permit.at, now_ms))
     }
 
     /// Gives `place` back.
-    pub fn release(&self, place: Place) {
-        if self.holds(place) {
-            self.store(place.at, 0);
+    pub fn release(&self, permit: Permit) {
+        if self.holds(permit) {
+            self.store(permit.at, 0);
         }
     }
 
-    fn holds(&self, place: Place) -> bool {
-        self.ends_ms.get().get(place.at) == Some(&place.ends_ms)
+    fn holds(&self, permit: Permit) -> bool {
+        self.ends_ms.get().get(permit.at) == Some(&permit.ends_ms)
     }
 
-    fn set(&self, at: usize, now_ms: u64) -> Place {
+    fn set(&self, at: usize, now_ms: u64) -> Permit {
         // The end of a lease is also its holder's mark, so no two of a place may be alike.
         let last = self.ends_ms.get().get(at).copied().unwrap_or(0);
         let ends_ms = now_ms.saturating_add(self.lease_ms).max(last.saturating_add(1));
         self.store(at, ends_ms);
-        Place { at, ends_ms }
+        Permit { at, ends_ms }
     }
 
     fn store(&self, at: usize, value_ms: u64) {
@@ -73,33 +73,33 @@ mod tests {
 
     #[test]
     fn there_are_no_more_than_there_are() {
-        let places = Places::<2>::new(100);
-        let first = places.take(0).unwrap();
-        assert!(places.take(0).is_some());
-        assert_eq!(places.take(0), None);
-        places.release(first);
-        assert!(places.take(0).is_some());
+        let permits = Permits::<2>::new(100);
+        let first = permits.take(0).unwrap();
+        assert!(permits.take(0).is_some());
+        assert_eq!(permits.take(0), None);
+        permits.release(first);
+        assert!(permits.take(0).is_some());
     }
 
     #[test]
     fn a_holder_that_vanished_loses_his_place_and_a_late_one_knows() {
-        let places = Places::<1>::new(100);
-        let vanished = places.take(0).unwrap();
-        assert_eq!(places.take(99), None);
-        let heir = places.take(100).unwrap();
-        assert_eq!(places.renew(vanished, 101), None);
-        places.release(vanished);
-        assert_eq!(places.take(101), None, "the heir's place was given away");
-        assert!(places.renew(heir, 150).is_some());
-        assert_eq!(places.take(201), None, "renewing did not prolong");
+        let permits = Permits::<1>::new(100);
+        let vanished = permits.take(0).unwrap();
+        assert_eq!(permits.take(99), None);
+        let heir = permits.take(100).unwrap();
+        assert_eq!(permits.renew(vanished, 101), None);
+        permits.release(vanished);
+        assert_eq!(permits.take(101), None, "the heir's permit was given away");
+        assert!(permits.renew(heir, 150).is_some());
+        assert_eq!(permits.take(201), None, "renewing did not prolong");
     }
 
     #[test]
     fn two_leases_of_one_moment_are_told_apart() {
-        let places = Places::<1>::new(100);
-        let first = places.take(0).unwrap();
-        let renewed = places.renew(first, 0).unwrap();
+        let permits = Permits::<1>::new(100);
+        let first = permits.take(0).unwrap();
+        let renewed = permits.renew(first, 0).unwrap();
         assert_ne!(first, renewed);
-        assert_eq!(places.renew(first, 0), None);
+        assert_eq!(permits.renew(first, 0), None);
     }
 }

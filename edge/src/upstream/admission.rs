@@ -35,7 +35,7 @@ pub enum Decision {
 
 /// A mark of the set of holders: two alike stand for the same set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
+pub struct HoldersVersion {
     /// How many claims there are.
     pub claims: u64,
     /// When the last one was admitted, ms since the epoch.
@@ -48,7 +48,7 @@ pub struct Admission {
     /// One a user, in the order asked.
     pub decisions: Vec<Decision>,
     /// Who holds claims, told with every [`Decision::SoldOut`].
-    pub held: Option<Held>,
+    pub held: Option<HoldersVersion>,
 }
 
 /// Decides for `users`, in their order, in one EVALSHA. Repeating the call is harmless (I5).
@@ -87,7 +87,9 @@ fn read(reply: &Value, users: usize) -> Option<Admission> {
     let ([opens_ms, now_ms, held], answers) = fields.split_first_chunk()?;
     let (opens_ms, now_ms) = (opens_ms.parse().ok()?, now_ms.parse().ok()?);
     let held = match held.split_once(':') {
-        Some((claims, last_ms)) => Some(Held { claims: claims.parse().ok()?, last_ms: last_ms.parse().ok()? }),
+        Some((claims, last_ms)) => {
+            Some(HoldersVersion { claims: claims.parse().ok()?, last_ms: last_ms.parse().ok()? })
+        }
         None if held.is_empty() => None,
         None => return None,
     };
@@ -223,7 +225,7 @@ mod tests {
         let expected = [Decision::Admitted(entry("2:900:a")), Decision::Already(entry("1:800:i")), Decision::SoldOut];
         assert_eq!(
             (admission.decisions.as_slice(), admission.held),
-            (expected.as_slice(), Some(Held { claims: 2, last_ms: 900 }))
+            (expected.as_slice(), Some(HoldersVersion { claims: 2, last_ms: 900 }))
         );
         let admission = read(&json!(["500", "400", "", "early", "late", "paused"]), 3).unwrap();
         let expected = [Decision::NotOpen { opens_ms: 500, now_ms: 400 }, Decision::Closed, Decision::Paused];

@@ -2,8 +2,7 @@
 //! kept as data.
 
 use crate::identity::jwt::{Algorithm, Signed};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use data_encoding::BASE64URL_NOPAD;
 use dropgate_shared::http::{HttpResponse, SendFault};
 use serde_json::{Value, json};
 use std::future::Future;
@@ -49,7 +48,7 @@ pub fn read_keys(document: &[u8]) -> Option<Vec<PublicKey>> {
 
 fn read_key(key: &Value) -> Option<PublicKey> {
     let text = |name: &str| key.get(name).and_then(Value::as_str);
-    let number = |name: &str| URL_SAFE_NO_PAD.decode(text(name)?).ok();
+    let number = |name: &str| BASE64URL_NOPAD.decode(text(name)?.as_bytes()).ok();
     if text("use").is_some_and(|purpose| purpose != "sig") {
         return None;
     }
@@ -93,7 +92,7 @@ mod tests {
     use super::*;
 
     fn bytes(n: usize) -> String {
-        URL_SAFE_NO_PAD.encode(vec![0xAB; n])
+        BASE64URL_NOPAD.encode(&vec![0xAB; n])
     }
 
     fn one(key: &Value) -> Option<PublicKey> {

@@ -6,8 +6,7 @@
 pub mod v2;
 pub mod v3;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use dropgate_shared::fault::{Effect, Fault, Source};
 use dropgate_shared::http::{Http, HttpRequest, HttpResponse};
 use dropgate_shared::record::AdmissionRecord;
@@ -38,7 +37,7 @@ pub struct KafkaRest<H> {
 /// `Authorization` for HTTP Basic.
 #[must_use]
 pub fn basic_authorization(user: &str, password: &str) -> String {
-    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+    format!("Basic {}", BASE64.encode(format!("{user}:{password}").as_bytes()))
 }
 
 impl<H: Http> KafkaRest<H> {
@@ -73,10 +72,10 @@ impl<H: Http> KafkaRest<H> {
             headers.push(("authorization", authorization));
         }
         let request = HttpRequest { url: &self.produce_url, headers, body, deadline_ms: self.deadline_ms };
-        let reply = self.http.post(request).await.map_err(|fault| fault.at(Source::KafkaRest))?;
+        let response = self.http.post(request).await.map_err(|fault| fault.at(Source::KafkaRest))?;
         match self.dialect {
-            Dialect::V2 => v2::acknowledged(&reply),
-            Dialect::V3 { .. } => v3::acknowledged(&reply, records.len()),
+            Dialect::V2 => v2::acknowledged(&response),
+            Dialect::V3 { .. } => v3::acknowledged(&response, records.len()),
         }
     }
 }
@@ -87,19 +86,19 @@ fn fault(label: &'static str, retry: bool, detail: String) -> Fault {
 
 /// An error where the call as a whole failed. Not worth a retry soon where the proxy's or the gate's
 /// configuration is wrong.
-fn refused(reply: &HttpResponse) -> Result<(), Fault> {
-    if (200..300).contains(&reply.status) {
+fn refused(response: &HttpResponse) -> Result<(), Fault> {
+    if (200..300).contains(&response.status) {
         return Ok(());
     }
-    let (label, retry) = match reply.status {
+    let (label, retry) = match response.status {
         401 | 403 => ("unauthorized", false),
         404 => ("unknown_topic", false),
         413 | 415 => ("refused", false),
         429 => ("busy", true),
         _ => ("status", true),
     };
-    let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+    let body: Value = serde_json::from_slice(&response.body).unwrap_or_default();
     let message: String =
         body.get("message").and_then(Value::as_str).unwrap_or("no message").chars().take(200).collect();
-    Err(fault(label, retry, format!("status {}: {message}", reply.status)))
+    Err(fault(label, retry, format!("status {}: {message}", response.status)))
 }

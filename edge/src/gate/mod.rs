@@ -1,24 +1,27 @@
 //! One request through the gate: what can be answered at once, what needs I/O, what follows after the
 //! answer.
 
-use crate::admission::{self, StoredClaim};
-use crate::authenticate::Keys;
-use crate::campaigns::{self, Campaigns};
-use crate::challenge::{self, Challenge};
-use crate::counters::{Counters, What};
-use crate::errand::{Errand, Limiter};
-use crate::identity::keys::PublicKeys;
-use crate::identity::{Auth, Visitor};
-use crate::kafka_rest::KafkaRest;
-use crate::lane::Lane;
-use crate::memo::Memo;
-use crate::queue::Queue;
-use crate::relay::{self, Outgoing, SWEEP_BATCH, Swept};
-use crate::reply::{Problem, Reply};
-use crate::route::{Route, route};
+mod authenticate;
+pub(crate) mod claims;
+
+use crate::batching::admission_queue::AdmissionQueue;
+use crate::batching::batch_queue::BatchQueue;
+use crate::cache::campaigns::{self, Campaigns};
+use crate::cache::single_flight::SingleFlight;
+use crate::cache::sold_out::SoldOut;
+use crate::counters::{Counters, MetricKey};
+use crate::gate::authenticate::Keys;
+use crate::http::request::{CommonHeaders, Request, URL_LIMIT_BYTES};
+use crate::http::response::{Problem, Response};
+use crate::http::route::{Route, route};
+use crate::identity::jwks::PublicKeys;
+use crate::identity::{Auth, Identity};
+use crate::outbox::sweeper::{self, OutgoingRecord, SWEEP_BATCH, Swept};
+use crate::platform::{Limiter, Platform};
 use crate::settings::{AdmitAck, Environment, Settings};
-use crate::sold_out::SoldOut;
-use crate::visit::{Dress, URL_LIMIT_BYTES, Visit};
+use crate::upstream::admission::{self, StoredClaim};
+use crate::upstream::kafka_rest::KafkaRest;
+use crate::upstream::turnstile::{self, Challenge};
 use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
 use dropgate_shared::code::CodeSecret;
 use dropgate_shared::fault::{Fault, Source};
@@ -58,18 +61,18 @@ impl<T: Http + PublicKeys + Clone + 'static> Network for T {}
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Want {
     /// Admit this visitor, or say why not.
-    Claim(CampaignId, Visitor),
+    Claim(CampaignId, Identity),
     /// Look up this visitor's claim.
-    OwnClaim(CampaignId, Visitor),
+    OwnClaim(CampaignId, Identity),
     /// Look up the campaign.
     Campaign(CampaignId),
 }
 
 /// A request that needs I/O.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call {
+pub struct PendingRequest {
     want: Want,
-    dress: Dress,
+    common_headers: CommonHeaders,
     begun_ms: u64,
     /// `traceparent` of the request.
     pub trace: Option<String>,
@@ -80,29 +83,29 @@ pub struct Call {
 
 /// How a request goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum Begun {
     /// Answered without any I/O. The same answer may be given to many.
-    Answer(Rc<Reply>),
+    Done(Rc<Response>),
     /// Needs I/O: [`Gate::finish`].
-    Call(Box<Call>),
+    Pending(Box<PendingRequest>),
 }
 
 /// Why a request ends before its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Stop {
+pub(crate) enum Rejection {
     /// It is decided.
     Problem(Problem),
     /// It is not known what became of it.
     Fault(Fault),
 }
 
-impl From<Problem> for Stop {
+impl From<Problem> for Rejection {
     fn from(problem: Problem) -> Self {
         Self::Problem(problem)
     }
 }
 
-impl From<Fault> for Stop {
+impl From<Fault> for Rejection {
     fn from(fault: Fault) -> Self {
         Self::Fault(fault)
     }
@@ -115,11 +118,11 @@ pub struct Gate<H> {
     pub(crate) kafka: KafkaRest<H>,
     codes: CodeSecret,
     pub(crate) auth: Auth,
-    pub(crate) keys: Memo<Keys>,
+    pub(crate) keys: SingleFlight<Keys>,
     challenge: Option<Challenge>,
     cors_origins: Vec<String>,
     /// Answers tell how long they took.
-    telling: bool,
+    expose_timing: bool,
     log_sample: f64,
     counters: Counters,
     campaigns: Campaigns,
@@ -127,16 +130,16 @@ pub struct Gate<H> {
     seen_alive: RefCell<BTreeSet<CampaignId>>,
     pub(crate) sold_out: SoldOut,
     /// The answer to all whom the memory of sold-out campaigns sends away.
-    sold_out_reply: Rc<Reply>,
+    sold_out_response: Rc<Response>,
     /// Claims of campaigns that were seen alive, and of others: a flood of made-up ids must not hold
     /// up a real campaign.
-    pub(crate) alive: Queue,
-    pub(crate) unseen: Queue,
+    pub(crate) alive: AdmissionQueue,
+    pub(crate) unseen: AdmissionQueue,
     /// Admitted claims on their way to Kafka. May be lost with the isolate: the outbox has them all.
-    pub(crate) outgoing: Lane<Outgoing, FORWARDS_IN_FLIGHT>,
+    pub(crate) outgoing: BatchQueue<OutgoingRecord, FORWARDS_IN_FLIGHT>,
     pub(crate) admit_ack: AdmitAck,
     /// How long a visitor waits for a decision, ms.
-    pub(crate) patience_ms: u64,
+    pub(crate) claim_timeout_ms: u64,
     redis_deadline_ms: u32,
     swept_ms: Cell<u64>,
 }
@@ -152,13 +155,13 @@ impl<H: Network> Gate<H> {
         };
         Self {
             sold_out: SoldOut::default(),
-            sold_out_reply: Rc::new(Problem::SoldOut.reply()),
+            sold_out_response: Rc::new(Problem::SoldOut.response()),
             campaigns: Campaigns::default(),
-            alive: Queue::new(*redis_deadline_ms, ALIVE_WAITING),
-            unseen: Queue::new(*redis_deadline_ms, UNSEEN_WAITING),
+            alive: AdmissionQueue::new(*redis_deadline_ms, ALIVE_WAITING),
+            unseen: AdmissionQueue::new(*redis_deadline_ms, UNSEEN_WAITING),
             // Produce and move the leases; and the same again where a step of the sweeper follows.
-            outgoing: Lane::new(FORWARD_WAITING, FORWARD_BATCH, step_ms.saturating_mul(3)),
-            patience_ms: u64::from(*redis_deadline_ms).saturating_add(2_000).saturating_add(acknowledged_ms),
+            outgoing: BatchQueue::new(FORWARD_WAITING, FORWARD_BATCH, step_ms.saturating_mul(3)),
+            claim_timeout_ms: u64::from(*redis_deadline_ms).saturating_add(2_000).saturating_add(acknowledged_ms),
             redis: RedisRest::new(network.clone(), redis_url, redis_token, *redis_deadline_ms, *redis_key_locking),
             redis_deadline_ms: *redis_deadline_ms,
             kafka: KafkaRest::new(
@@ -172,10 +175,10 @@ impl<H: Network> Gate<H> {
             network,
             codes: settings.code_secret,
             auth: settings.auth,
-            keys: Memo::default(),
+            keys: SingleFlight::default(),
             challenge: settings.challenge,
             cors_origins: settings.cors_origins,
-            telling: settings.environment == Environment::Development,
+            expose_timing: settings.environment == Environment::Development,
             log_sample: settings.log_sample,
             counters: Counters::default(),
             admit_ack: settings.admit_ack,
@@ -193,40 +196,46 @@ impl<H: Network> Gate<H> {
 
     /// Everything that needs no I/O.
     #[must_use]
-    pub fn begin<E: Errand>(&self, visit: &Visit<'_>, errand: &E) -> Step {
-        let now_ms = errand.now_ms();
-        let found = if visit.url.len() > URL_LIMIT_BYTES {
+    pub fn begin<P: Platform>(&self, request: &Request<'_>, platform: &P) -> Begun {
+        let now_ms = platform.now_ms();
+        let found = if request.url.len() > URL_LIMIT_BYTES {
             Err(Problem::TooLong { limit_bytes: URL_LIMIT_BYTES })
         } else {
-            route(visit.method, visit.path())
+            route(request.method, request.path())
         };
-        let dress = Dress::of(visit, &self.cors_origins);
+        let common_headers = CommonHeaders::of(request, &self.cors_origins);
         let (pattern, next) = match found {
-            Ok(route) => (route.pattern(), self.examine(visit, route, &dress, now_ms)),
+            Ok(route) => (route.pattern(), self.examine(request, route, &common_headers, now_ms)),
             Err(problem) => ("unknown", Err(problem)),
         };
-        let reply = match next {
+        let response = match next {
             Ok(Next::Want(want)) => {
-                let header = visit.header;
-                return Step::Call(Box::new(Call {
+                let header = request.header;
+                return Begun::Pending(Box::new(PendingRequest {
                     want,
-                    dress,
+                    common_headers,
                     begun_ms: now_ms,
-                    trace: visit.trace(),
+                    trace: request.trace(),
                     address: header("cf-connecting-ip"),
-                    challenge: self.challenge.as_ref().and_then(|_| header(challenge::HEADER)),
+                    challenge: self.challenge.as_ref().and_then(|_| header(turnstile::HEADER)),
                 }));
             }
-            Ok(Next::Answer(reply)) => Rc::new(reply),
-            Err(Problem::SoldOut) => Rc::clone(&self.sold_out_reply),
-            Err(problem) => Rc::new(problem.reply()),
+            Ok(Next::Answer(response)) => Rc::new(response),
+            Err(Problem::SoldOut) => Rc::clone(&self.sold_out_response),
+            Err(problem) => Rc::new(problem.response()),
         };
-        self.account(pattern, &reply, now_ms, &dress, None, errand);
-        Step::Answer(if dress.is_plain() { reply } else { Rc::new(reply.dressed(&dress)) })
+        self.account(pattern, &response, now_ms, &common_headers, None, platform);
+        Begun::Done(if common_headers.is_empty() { response } else { Rc::new(response.dressed(&common_headers)) })
     }
 
-    fn examine(&self, visit: &Visit<'_>, route: Route, dress: &Dress, now_ms: u64) -> Result<Next, Problem> {
-        let header = visit.header;
+    fn examine(
+        &self,
+        request: &Request<'_>,
+        route: Route,
+        common_headers: &CommonHeaders,
+        now_ms: u64,
+    ) -> Result<Next, Problem> {
+        let header = request.header;
         let introduced = || header(self.auth.header());
         let small = || {
             let length = header("content-length").and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
@@ -235,13 +244,13 @@ impl<H: Network> Gate<H> {
         Ok(match route {
             Route::Health => {
                 small()?;
-                Next::Answer(Reply::json(200, "ok", &json!({ "status": "ok" })))
+                Next::Answer(Response::json(200, "ok", &json!({ "status": "ok" })))
             }
-            Route::Options(allowed) => Next::Answer(dress.options(allowed)),
+            Route::Options(allowed) => Next::Answer(common_headers.options(allowed)),
             Route::Campaign(campaign) => {
                 small()?;
-                match self.campaigns.young(&campaign, now_ms) {
-                    Some((age_ms, Some(meta))) => Next::Answer(meta.reply(age_ms)),
+                match self.campaigns.fresh(&campaign, now_ms) {
+                    Some((age_ms, Some(meta))) => Next::Answer(meta.response(age_ms)),
                     Some((_, None)) => return Err(self.unknown_campaign(&campaign)),
                     None => Next::Want(Want::Campaign(campaign)),
                 }
@@ -249,97 +258,97 @@ impl<H: Network> Gate<H> {
             Route::OwnClaim(campaign) => {
                 small()?;
                 let introduced = introduced();
-                let introduction = self.auth.introduction(introduced.as_deref())?;
-                Next::Want(Want::OwnClaim(campaign, self.auth.check(introduction, now_ms)?))
+                let credentials = self.auth.credentials(introduced.as_deref())?;
+                Next::Want(Want::OwnClaim(campaign, self.auth.check(credentials, now_ms)?))
             }
             Route::Claim(campaign) => {
                 let introduced = introduced();
-                let introduction = self.auth.introduction(introduced.as_deref())?;
+                let credentials = self.auth.credentials(introduced.as_deref())?;
                 // Before any signature is checked: a name that holds nothing costs nothing.
-                if self.sold_out.stranger(&campaign, &introduction.user, now_ms) {
+                if self.sold_out.is_sold_out_for(&campaign, &credentials.user, now_ms) {
                     return Err(Problem::SoldOut);
                 }
                 small()?;
-                let user = introduction.user.clone();
-                let visitor = self.auth.check(introduction, now_ms)?;
-                self.sold_out.asking(&campaign, &user, now_ms);
-                Next::Want(Want::Claim(campaign, visitor))
+                let user = credentials.user.clone();
+                let identity = self.auth.check(credentials, now_ms)?;
+                self.sold_out.begin_refresh(&campaign, &user, now_ms);
+                Next::Want(Want::Claim(campaign, identity))
             }
         })
     }
 
     /// What needs I/O.
-    pub async fn finish<E: Errand>(self: Rc<Self>, call: Box<Call>, errand: E) -> Reply {
-        let Call { want, dress, begun_ms, trace, address, challenge } = *call;
+    pub async fn finish<P: Platform>(self: Rc<Self>, call: Box<PendingRequest>, platform: P) -> Response {
+        let PendingRequest { want, common_headers, begun_ms, trace, address, challenge } = *call;
         let (pattern, answer) = match want {
-            Want::Claim(campaign, visitor) => {
+            Want::Claim(campaign, identity) => {
                 let pattern = Route::Claim(campaign.clone()).pattern();
                 let asker = Asker { address: address.as_deref(), challenge: challenge.as_deref() };
-                (pattern, self.claim_of(campaign, visitor, trace.clone(), asker, &errand).await)
+                (pattern, self.claim_of(campaign, identity, trace.clone(), asker, &platform).await)
             }
-            Want::OwnClaim(campaign, visitor) => {
+            Want::OwnClaim(campaign, identity) => {
                 let pattern = Route::OwnClaim(campaign.clone()).pattern();
-                (pattern, self.own_claim(&campaign, visitor, address.as_deref(), &errand).await)
+                (pattern, self.own_claim(&campaign, identity, address.as_deref(), &platform).await)
             }
             Want::Campaign(campaign) => {
                 let pattern = Route::Campaign(campaign.clone()).pattern();
-                (pattern, self.campaign(&campaign, &errand).await)
+                (pattern, self.campaign(&campaign, &platform).await)
             }
         };
-        let reply = match answer {
-            Ok(reply) => reply,
-            Err(Stop::Problem(problem)) => problem.reply(),
+        let response = match answer {
+            Ok(response) => response,
+            Err(Rejection::Problem(problem)) => problem.response(),
             // Whatever became of the call, it is no refusal (I8).
-            Err(Stop::Fault(fault)) => {
-                self.report("request", &fault, &errand);
-                Problem::Unavailable.reply()
+            Err(Rejection::Fault(fault)) => {
+                self.report("request", &fault, &platform);
+                Problem::Unavailable.response()
             }
         };
-        self.account(pattern, &reply, begun_ms, &dress, trace.as_deref(), &errand);
-        let mut reply = if dress.is_plain() { reply } else { reply.dressed(&dress) };
-        if self.telling {
-            let took_ms = errand.now_ms().saturating_sub(begun_ms);
-            reply = reply.with("server-timing", format!("gate;dur={took_ms}"));
+        self.account(pattern, &response, begun_ms, &common_headers, trace.as_deref(), &platform);
+        let mut response = if common_headers.is_empty() { response } else { response.dressed(&common_headers) };
+        if self.expose_timing {
+            let took_ms = platform.now_ms().saturating_sub(begun_ms);
+            response = response.with("server-timing", format!("gate;dur={took_ms}"));
         }
-        reply
+        response
     }
 
     /// Counts an answer, and leaves a line of it in the log for some.
-    fn account<E: Errand>(
+    fn account<P: Platform>(
         &self,
         pattern: &'static str,
-        reply: &Reply,
+        response: &Response,
         begun_ms: u64,
-        dress: &Dress,
+        common_headers: &CommonHeaders,
         trace: Option<&str>,
-        errand: &E,
+        platform: &P,
     ) {
-        let now_ms = errand.now_ms();
+        let now_ms = platform.now_ms();
         let took_ms = now_ms.saturating_sub(begun_ms);
-        self.counters.count(What { kind: "request", place: pattern, label: reply.outcome }, took_ms);
+        self.counters.count(MetricKey { kind: "request", place: pattern, label: response.outcome }, took_ms);
         if let Some(points) = self.counters.due(now_ms) {
-            errand.write(&points);
+            platform.write(&points);
         }
         // That a campaign is paused is somebody's wish, and no failure.
-        let failed = reply.status >= 500 && reply.outcome != "paused";
-        if failed || (self.log_sample > 0.0 && errand.random() < self.log_sample) {
+        let failed = response.status >= 500 && response.outcome != "paused";
+        if failed || (self.log_sample > 0.0 && platform.random() < self.log_sample) {
             let line = json!({
                 "event": "request",
                 "route": pattern,
-                "status": reply.status,
-                "outcome": reply.outcome,
+                "status": response.status,
+                "outcome": response.outcome,
                 "took_ms": took_ms,
-                "request_id": dress.request_id,
+                "request_id": common_headers.request_id,
                 "trace": trace,
             });
-            if failed { errand.alarm(&line) } else { errand.log(&line) }
+            if failed { platform.log_error(&line) } else { platform.log(&line) }
         }
     }
 
     /// Counts a fault and tells the operator.
-    pub(crate) fn report<E: Errand>(&self, during: &'static str, fault: &Fault, errand: &E) {
-        self.counters.count(What { kind: "fault", place: fault.source.label(), label: fault.label }, 0);
-        errand.alarm(&json!({
+    pub(crate) fn report<P: Platform>(&self, during: &'static str, fault: &Fault, platform: &P) {
+        self.counters.count(MetricKey { kind: "fault", place: fault.source.label(), label: fault.label }, 0);
+        platform.log_error(&json!({
             "event": "fault",
             "during": during,
             "source": fault.source.label(),
@@ -348,8 +357,8 @@ impl<H: Network> Gate<H> {
         }));
     }
 
-    async fn within<E: Errand>(&self, limiter: Limiter, key: &str, errand: &E) -> Result<(), Stop> {
-        match errand.within(limiter, key).await {
+    async fn within<P: Platform>(&self, limiter: Limiter, key: &str, platform: &P) -> Result<(), Rejection> {
+        match platform.within(limiter, key).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Problem::TooMany.into()),
             Err(detail) => Err(Fault::none(Source::Platform, "limiter", true, detail).into()),
@@ -357,81 +366,85 @@ impl<H: Network> Gate<H> {
     }
 
     /// Who the visitor is, if he may ask now.
-    async fn identified<E: Errand>(
+    async fn identified<P: Platform>(
         self: &Rc<Self>,
-        visitor: Visitor,
+        identity: Identity,
         address: Option<&str>,
-        errand: &E,
-    ) -> Result<UserId, Stop> {
+        platform: &P,
+    ) -> Result<UserId, Rejection> {
         if let Some(address) = address {
-            self.within(Limiter::Address, address, errand).await?;
+            self.within(Limiter::Address, address, platform).await?;
         }
-        let user = self.user(visitor, errand).await?;
-        self.within(Limiter::User, user.as_str(), errand).await?;
+        let user = self.user(identity, platform).await?;
+        self.within(Limiter::User, user.as_str(), platform).await?;
         Ok(user)
     }
 
-    async fn claim_of<E: Errand>(
+    async fn claim_of<P: Platform>(
         self: &Rc<Self>,
         campaign: CampaignId,
-        visitor: Visitor,
+        identity: Identity,
         trace: Option<String>,
         asker: Asker<'_>,
-        errand: &E,
-    ) -> Result<Reply, Stop> {
-        let user = self.identified(visitor, asker.address, errand).await?;
+        platform: &P,
+    ) -> Result<Response, Rejection> {
+        let user = self.identified(identity, asker.address, platform).await?;
         if let Some(challenge) = &self.challenge
             && !challenge.passed(&self.network, asker.challenge, (&campaign, &user), asker.address).await?
         {
             return Err(Problem::ChallengeFailed.into());
         }
-        Ok(self.claim(campaign, user, trace, errand).await?)
+        Ok(self.claim(campaign, user, trace, platform).await?)
     }
 
-    async fn own_claim<E: Errand>(
+    async fn own_claim<P: Platform>(
         self: &Rc<Self>,
         campaign: &CampaignId,
-        visitor: Visitor,
+        identity: Identity,
         address: Option<&str>,
-        errand: &E,
-    ) -> Result<Reply, Stop> {
-        let user = self.identified(visitor, address, errand).await?;
+        platform: &P,
+    ) -> Result<Response, Rejection> {
+        let user = self.identified(identity, address, platform).await?;
         match admission::stored_claim(&self.redis, campaign, &user).await? {
-            StoredClaim::Found(entry) => Ok(self.claim_reply(200, "claim", campaign, &user, &entry)),
+            StoredClaim::Found(entry) => Ok(self.claim_response(200, "claim", campaign, &user, &entry)),
             StoredClaim::None => Err(Problem::NoClaim.into()),
             StoredClaim::UnknownCampaign => Err(self.unknown_campaign(campaign).into()),
         }
     }
 
     /// A look at the campaign: one request a second asks Redis for all.
-    async fn campaign<E: Errand>(self: &Rc<Self>, campaign: &CampaignId, errand: &E) -> Result<Reply, Stop> {
-        let begun_ms = errand.now_ms();
-        let until_ms = begun_ms.saturating_add(u64::from(self.redis_deadline_ms)).saturating_add(500);
+    async fn campaign<P: Platform>(
+        self: &Rc<Self>,
+        campaign: &CampaignId,
+        platform: &P,
+    ) -> Result<Response, Rejection> {
+        let begun_ms = platform.now_ms();
+        let deadline_ms = begun_ms.saturating_add(u64::from(self.redis_deadline_ms)).saturating_add(500);
         let look = self.campaigns.of(campaign, begun_ms);
         loop {
-            let now_ms = errand.now_ms();
-            if let Some((asked_ms, meta)) = look.young(now_ms, campaigns::HOLDS_MS) {
+            let now_ms = platform.now_ms();
+            if let Some((asked_ms, meta)) = look.fresh(now_ms, campaigns::HOLDS_MS) {
                 let meta = meta.ok_or_else(|| self.unknown_campaign(campaign))?;
-                return Ok(meta.reply(now_ms.saturating_sub(asked_ms)));
+                return Ok(meta.response(now_ms.saturating_sub(asked_ms)));
             }
             if let Some(fault) = look.fault_since(begun_ms) {
                 return Err(fault.into());
             }
-            if now_ms >= until_ms {
+            if now_ms >= deadline_ms {
                 return Err(Fault::none(Source::Redis, "patience", true, "no answer in time").into());
             }
-            if look.lead(now_ms, until_ms.saturating_sub(begun_ms)) {
-                let (gate, campaign, look, errand_2) =
-                    (Rc::clone(self), campaign.clone(), Rc::clone(&look), errand.clone());
-                errand.after_answer(async move {
+            if look.try_lead(now_ms, deadline_ms.saturating_sub(begun_ms)) {
+                let (gate, campaign, look, later) =
+                    (Rc::clone(self), campaign.clone(), Rc::clone(&look), platform.clone());
+                platform.after_answer(async move {
                     let meta = admission::campaign_meta(&gate.redis, &campaign).await;
                     if let Ok(Some(_)) = &meta {
                         gate.saw_alive(&campaign);
                     }
-                    look.settle(now_ms, errand_2.now_ms(), meta);
+                    look.complete(now_ms, later.now_ms(), meta);
                 });
             }
-            errand.sleep(LOOK_MS).await;
+            platform.sleep(LOOK_MS).await;
         }
     }
 
@@ -452,14 +465,14 @@ impl<H: Network> Gate<H> {
         }
     }
 
-    pub(crate) fn claim_reply(
+    pub(crate) fn claim_response(
         &self,
         status: u16,
         outcome: &'static str,
         campaign: &CampaignId,
         user: &UserId,
         entry: &ClaimEntry,
-    ) -> Reply {
+    ) -> Response {
         // A refused claim has no code to show: what it would open was never issued.
         let code = (entry.status != ClaimStatus::Refused).then(|| self.codes.code(campaign, user));
         let body = json!({
@@ -469,7 +482,7 @@ impl<H: Network> Gate<H> {
             "code": code,
             "admitted_at": entry.admitted_ms,
         });
-        Reply::json(status, outcome, &body).with("location", format!("/v1/campaigns/{campaign}/claims/me"))
+        Response::json(status, outcome, &body).with("location", format!("/v1/campaigns/{campaign}/claims/me"))
     }
 
     /// Sweeps `campaign` if this isolate has not swept for a while.
@@ -479,27 +492,27 @@ impl<H: Network> Gate<H> {
         }
         self.swept_ms.set(now_ms);
         // One step: the rest is the cron's, or comes with the next visits.
-        relay::sweep(&self.redis, &self.kafka, campaign).await.map(drop)
+        sweeper::sweep(&self.redis, &self.kafka, campaign).await.map(drop)
     }
 
     /// Sweeps every campaign: what the cron does. One that fails does not stop the others, and what
     /// waits is told.
-    pub async fn sweep<E: Errand>(&self, errand: &E) {
-        let campaigns = match relay::campaigns(&self.redis).await {
+    pub async fn sweep<P: Platform>(&self, platform: &P) {
+        let campaigns = match sweeper::campaigns(&self.redis).await {
             Ok(campaigns) => campaigns,
-            Err(fault) => return self.report("sweep", &fault, errand),
+            Err(fault) => return self.report("sweep", &fault, platform),
         };
         for campaign in campaigns {
             match self.sweep_campaign(&campaign).await {
                 Ok(Swept { waiting: 0, .. }) => {}
-                Ok(Swept { waiting, forwarded, oldest_ms, .. }) => errand.log(&json!({
+                Ok(Swept { waiting, forwarded, oldest_ms, .. }) => platform.log(&json!({
                     "event": "outbox",
                     "campaign": campaign,
                     "waiting": waiting,
                     "forwarded": forwarded,
                     "oldest_ms": oldest_ms,
                 })),
-                Err(fault) => self.report("sweep", &fault, errand),
+                Err(fault) => self.report("sweep", &fault, platform),
             }
         }
     }
@@ -507,7 +520,7 @@ impl<H: Network> Gate<H> {
     async fn sweep_campaign(&self, campaign: &CampaignId) -> Result<Swept, Fault> {
         let mut total = Swept::default();
         loop {
-            let swept = relay::sweep(&self.redis, &self.kafka, campaign).await?;
+            let swept = sweeper::sweep(&self.redis, &self.kafka, campaign).await?;
             total.forwarded = total.forwarded.saturating_add(swept.forwarded);
             total.oldest_ms = total.oldest_ms.max(swept.oldest_ms);
             total.waiting = swept.waiting;
@@ -520,7 +533,7 @@ impl<H: Network> Gate<H> {
 
 /// What an examined request needs.
 enum Next {
-    Answer(Reply),
+    Answer(Response),
     Want(Want),
 }
 

@@ -3,6 +3,7 @@
 //!
 //! It costs a call for each claim, which the sold-out memory and the identity check come before.
 
+use data_encoding::HEXLOWER;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::{Http, HttpRequest};
 use dropgate_shared::ids::{CampaignId, UserId};
@@ -10,6 +11,7 @@ use dropgate_shared::names::record_key;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::fmt;
+use std::ops::Range;
 
 /// The header that carries the token.
 pub const HEADER: &str = "x-challenge";
@@ -57,15 +59,15 @@ impl Challenge {
             deadline_ms: DEADLINE_MS,
         };
         let fault = |label, detail: String| Fault::none(Source::Challenge, label, true, detail);
-        let reply = http.post(request).await.map_err(|e| fault(e.label, e.detail))?;
-        let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+        let response = http.post(request).await.map_err(|e| fault(e.label, e.detail))?;
+        let body: Value = serde_json::from_slice(&response.body).unwrap_or_default();
         let codes = body.get("error-codes").and_then(Value::as_array);
         let codes: Vec<&str> = codes.into_iter().flatten().filter_map(Value::as_str).collect();
         match body.get("success").and_then(Value::as_bool) {
             Some(true) => Ok(true),
             Some(false) if codes.iter().all(|code| VISITORS_FAULT.contains(code)) => Ok(false),
             Some(false) => Err(fault("refused", codes.join(", "))),
-            None => Err(fault("garbled", format!("status {}", reply.status))),
+            None => Err(fault("garbled", format!("status {}", response.status))),
         }
     }
 }
@@ -75,20 +77,12 @@ const VISITORS_FAULT: [&str; 3] = ["missing-input-response", "invalid-input-resp
 
 /// A UUID (version 8, RFC 9562) out of a hash.
 fn idempotency_key(text: &str) -> String {
-    let digest = Sha256::digest(text.as_bytes());
-    let mut hex = String::with_capacity(36);
-    for (at, byte) in digest.iter().take(16).enumerate() {
-        if matches!(at, 4 | 6 | 8 | 10) {
-            hex.push('-');
-        }
-        let byte = match at {
-            6 => (byte & 0x0f) | 0x80,
-            8 => (byte & 0x3f) | 0x80,
-            _ => *byte,
-        };
-        hex.push_str(&format!("{byte:02x}"));
-    }
-    hex
+    let mut digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
+    digest[6] = (digest[6] & 0x0f) | 0x80;
+    digest[8] = (digest[8] & 0x3f) | 0x80;
+    let hex = HEXLOWER.encode(&digest);
+    let group = |digits: Range<usize>| hex.get(digits).unwrap_or_default();
+    [group(0..8), group(8..12), group(12..16), group(16..20), group(20..32)].join("-")
 }
 
 #[cfg(test)]
@@ -100,6 +94,7 @@ mod tests {
         let key = idempotency_key("spring/u1/token");
         assert_eq!(key, idempotency_key("spring/u1/token"));
         assert_ne!(key, idempotency_key("spring/u2/token"));
+        assert_eq!(key, "6334c6b0-f6bd-8430-ace6-dc1672c0a139");
         assert_eq!(key.len(), 36);
         assert_eq!((key.get(14..15), key.matches('-').count()), (Some("8"), 4));
     }

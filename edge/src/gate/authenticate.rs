@@ -1,10 +1,10 @@
 //! The part of an identity that needs I/O: the public keys, and what they say about a signature.
 
-use crate::errand::Errand;
-use crate::gate::{Gate, Network, Stop};
+use crate::gate::{Gate, Network, Rejection};
+use crate::identity::jwks::{PublicKey, candidates, read_keys};
 use crate::identity::jwt::{Algorithm, Signed};
-use crate::identity::keys::{PublicKey, candidates, read_keys};
-use crate::identity::{Auth, BAD_TOKEN, Visitor};
+use crate::identity::{Auth, BAD_TOKEN, Identity};
+use crate::platform::Platform;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::ids::UserId;
 use std::rc::Rc;
@@ -29,44 +29,48 @@ pub type Keys = Rc<Vec<PublicKey>>;
 
 impl<H: Network> Gate<H> {
     /// Who the visitor is, now surely.
-    pub(crate) async fn user<E: Errand>(self: &Rc<Self>, visitor: Visitor, errand: &E) -> Result<UserId, Stop> {
-        let (user, signed) = match visitor {
-            Visitor::Known(user) => return Ok(user),
-            Visitor::Signed(user, signed) => (user, signed),
+    pub(crate) async fn user<P: Platform>(
+        self: &Rc<Self>,
+        identity: Identity,
+        platform: &P,
+    ) -> Result<UserId, Rejection> {
+        let (user, signed) = match identity {
+            Identity::Known(user) => return Ok(user),
+            Identity::Signed(user, signed) => (user, signed),
         };
         let Auth::KeySet { url, accepted, .. } = &self.auth else { return Err(BAD_TOKEN.into()) };
-        let keys = self.keys_for(url, accepted, &signed, errand).await?;
+        let keys = self.keys_for(url, accepted, &signed, platform).await?;
         for key in candidates(&keys, &signed, accepted).take(TRIES) {
             match self.network.verify(key, signed.message.as_bytes(), &signed.signature).await {
                 Ok(true) => return Ok(user),
                 Ok(false) => {}
                 Err(detail) => {
-                    self.report("identity", &Fault::none(Source::KeySet, "unusable_key", false, detail), errand);
+                    self.report("identity", &Fault::none(Source::KeySet, "unusable_key", false, detail), platform);
                 }
             }
         }
         Err(BAD_TOKEN.into())
     }
 
-    async fn keys_for<E: Errand>(
+    async fn keys_for<P: Platform>(
         self: &Rc<Self>,
         url: &str,
         accepted: &[Algorithm],
         signed: &Signed,
-        errand: &E,
+        platform: &P,
     ) -> Result<Keys, Fault> {
-        let begun_ms = errand.now_ms();
-        let until_ms = begun_ms.saturating_add(u64::from(DEADLINE_MS)).saturating_add(500);
+        let begun_ms = platform.now_ms();
+        let deadline_ms = begun_ms.saturating_add(u64::from(DEADLINE_MS)).saturating_add(500);
         let fetch = |now_ms: u64| {
-            if self.keys.lead(now_ms, u64::from(DEADLINE_MS).saturating_add(500)) {
+            if self.keys.try_lead(now_ms, u64::from(DEADLINE_MS).saturating_add(500)) {
                 // Not as a part of this request: a visitor who hangs up must not strand the others.
-                errand.after_answer(Rc::clone(self).fetch_keys(url.to_owned(), errand.clone()));
+                platform.after_answer(Rc::clone(self).fetch_keys(url.to_owned(), platform.clone()));
             }
         };
         loop {
-            let now_ms = errand.now_ms();
+            let now_ms = platform.now_ms();
             let since_try_ms = now_ms.saturating_sub(self.keys.tried_ms());
-            if let Some((asked_ms, keys)) = self.keys.young(now_ms, STALE_MS) {
+            if let Some((asked_ms, keys)) = self.keys.fresh(now_ms, STALE_MS) {
                 if candidates(&keys, signed, accepted).next().is_some() {
                     if now_ms.saturating_sub(asked_ms) >= FRESH_MS && since_try_ms >= COOLDOWN_MS {
                         fetch(now_ms);
@@ -80,28 +84,28 @@ impl<H: Network> Gate<H> {
             if let Some(fault) = self.keys.fault_since(begun_ms.saturating_sub(AFTER_FAULT_MS)) {
                 return Err(fault);
             }
-            if now_ms >= until_ms {
+            if now_ms >= deadline_ms {
                 return Err(Fault::none(Source::KeySet, "patience", true, "no keys in time"));
             }
             fetch(now_ms);
-            errand.sleep(LOOK_MS).await;
+            platform.sleep(LOOK_MS).await;
         }
     }
 
-    async fn fetch_keys<E: Errand>(self: Rc<Self>, url: String, errand: E) {
-        let asked_ms = errand.now_ms();
+    async fn fetch_keys<P: Platform>(self: Rc<Self>, url: String, platform: P) {
+        let asked_ms = platform.now_ms();
         let result = match self.network.get(&url, DEADLINE_MS).await {
-            Ok(reply) if reply.status == 200 => {
-                read_keys(&reply.body).filter(|keys| !keys.is_empty()).ok_or_else(|| {
+            Ok(response) if response.status == 200 => {
+                read_keys(&response.body).filter(|keys| !keys.is_empty()).ok_or_else(|| {
                     Fault::none(Source::KeySet, "garbled", true, "the document holds no key that can be used")
                 })
             }
-            Ok(reply) => Err(Fault::none(Source::KeySet, "status", true, format!("status {}", reply.status))),
+            Ok(response) => Err(Fault::none(Source::KeySet, "status", true, format!("status {}", response.status))),
             Err(fault) => Err(Fault::none(Source::KeySet, fault.label, true, fault.detail)),
         };
         if let Err(fault) = &result {
-            self.report("keys", fault, &errand);
+            self.report("keys", fault, &platform);
         }
-        self.keys.settle(asked_ms, errand.now_ms(), result.map(Rc::new));
+        self.keys.complete(asked_ms, platform.now_ms(), result.map(Rc::new));
     }
 }

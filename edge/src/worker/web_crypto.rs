@@ -1,7 +1,7 @@
 //! Signatures by way of the runtime's own cryptography (WebCrypto).
 
+use crate::identity::jwks::PublicKey;
 use crate::identity::jwt::Algorithm;
-use crate::identity::keys::PublicKey;
 use js_sys::{Array, JSON, Promise, Uint8Array};
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -1,9 +1,9 @@
 //! What an isolate remembers of campaigns that visitors look at: fetched once a second for all of
 //! them.
 
-use crate::admission::CampaignMeta;
-use crate::memo::Memo;
-use crate::reply::Reply;
+use crate::cache::single_flight::SingleFlight;
+use crate::http::response::Response;
+use crate::upstream::admission::CampaignMeta;
 use dropgate_shared::ids::CampaignId;
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -16,7 +16,7 @@ pub const HOLDS_MS: u64 = 1_000;
 const MOST: usize = 1_000;
 
 /// A look at one campaign; none inside where Redis knows no such campaign.
-pub type Look = Memo<Option<CampaignMeta>>;
+pub type Look = SingleFlight<Option<CampaignMeta>>;
 
 /// The looks of one isolate.
 #[derive(Debug, Default)]
@@ -25,8 +25,8 @@ pub struct Campaigns(RefCell<BTreeMap<CampaignId, Rc<Look>>>);
 impl Campaigns {
     /// The last look at `campaign`, if it still holds, and how old it is in ms.
     #[must_use]
-    pub fn young(&self, campaign: &CampaignId, now_ms: u64) -> Option<(u64, Option<CampaignMeta>)> {
-        let (asked_ms, meta) = self.0.borrow().get(campaign)?.young(now_ms, HOLDS_MS)?;
+    pub fn fresh(&self, campaign: &CampaignId, now_ms: u64) -> Option<(u64, Option<CampaignMeta>)> {
+        let (asked_ms, meta) = self.0.borrow().get(campaign)?.fresh(now_ms, HOLDS_MS)?;
         Some((now_ms.saturating_sub(asked_ms), meta))
     }
 
@@ -35,7 +35,7 @@ impl Campaigns {
     pub fn of(&self, campaign: &CampaignId, now_ms: u64) -> Rc<Look> {
         let mut looks = self.0.borrow_mut();
         if looks.len() >= MOST && !looks.contains_key(campaign) {
-            looks.retain(|_, look| look.fetching(now_ms) || look.young(now_ms, HOLDS_MS).is_some());
+            looks.retain(|_, look| look.fetching(now_ms) || look.fresh(now_ms, HOLDS_MS).is_some());
             if looks.len() >= MOST {
                 looks.clear();
             }
@@ -47,7 +47,7 @@ impl Campaigns {
 impl CampaignMeta {
     /// The answer to whoever looks at the campaign, `age_ms` after Redis was asked.
     #[must_use]
-    pub fn reply(&self, age_ms: u64) -> Reply {
+    pub fn response(&self, age_ms: u64) -> Response {
         let now_ms = self.now_ms.saturating_add(age_ms);
         let remaining = self.capacity.saturating_sub(self.count);
         let over = self.closes_ms > 0 && now_ms >= self.closes_ms;
@@ -70,9 +70,9 @@ impl CampaignMeta {
             "closes_at": if self.closes_ms > 0 { Value::from(self.closes_ms) } else { Value::Null },
             "server_time": now_ms,
         });
-        let mut reply = Reply::json(200, "campaign", &body);
-        reply.headers.retain(|(name, _)| *name != "cache-control");
-        reply.with("cache-control", "public, max-age=1")
+        let mut response = Response::json(200, "campaign", &body);
+        response.headers.retain(|(name, _)| *name != "cache-control");
+        response.with("cache-control", "public, max-age=1")
     }
 }
 
@@ -90,7 +90,7 @@ mod tests {
             closes_ms: 2_000,
             now_ms: 900,
         };
-        let body = |meta: &CampaignMeta, age_ms| serde_json::from_str::<Value>(&meta.reply(age_ms).body).unwrap();
+        let body = |meta: &CampaignMeta, age_ms| serde_json::from_str::<Value>(&meta.response(age_ms).body).unwrap();
         for (age_ms, state) in [(0, "not-open"), (99, "not-open"), (100, "open"), (1_099, "open"), (1_100, "closed")] {
             assert_eq!(body(&meta, age_ms)["state"], state, "after {age_ms} ms");
         }
@@ -104,7 +104,7 @@ mod tests {
         let campaigns = Campaigns::default();
         for n in 0..5_000_u64 {
             let look = campaigns.of(&CampaignId::parse(&format!("made-up-{n}")).unwrap(), n);
-            look.settle(n, n, Ok(None));
+            look.complete(n, n, Ok(None));
         }
         assert!(campaigns.0.borrow().len() <= MOST);
     }

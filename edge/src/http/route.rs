@@ -1,6 +1,6 @@
 //! Which part of the API a request is for.
 
-use crate::reply::Problem;
+use crate::http::response::Problem;
 use dropgate_shared::ids::CampaignId;
 
 /// A place of the API, with the method that was asked for already checked.

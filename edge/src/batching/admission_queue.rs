@@ -4,8 +4,8 @@
 //! Nobody awaits another request's I/O. A claim leaves a ticket, and its request looks now and then
 //! whether there is a decision for it: plain values in memory.
 
-use crate::admission::Decision;
-use crate::lane::{Lane, OfCampaign};
+use crate::batching::batch_queue::{BatchQueue, OfCampaign};
+use crate::upstream::admission::Decision;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::ids::{CampaignId, UserId};
 use std::cell::{Cell, RefCell};
@@ -34,7 +34,7 @@ pub struct Waiting {
     /// `traceparent` of the request.
     pub trace: Option<String>,
     /// Until when its visitor waits for a decision, ms.
-    pub until_ms: u64,
+    pub deadline_ms: u64,
 }
 
 impl OfCampaign for Waiting {
@@ -47,9 +47,9 @@ type Outcome = Result<Decision, Fault>;
 
 /// The queue.
 #[derive(Debug)]
-pub struct Queue {
+pub struct AdmissionQueue {
     /// The claims that wait.
-    pub lane: Lane<Waiting, IN_FLIGHT>,
+    pub batches: BatchQueue<Waiting, IN_FLIGHT>,
     next: Cell<u64>,
     /// Decisions not yet collected, with the time they were made.
     decided: RefCell<BTreeMap<Ticket, (u64, Outcome)>>,
@@ -57,14 +57,14 @@ pub struct Queue {
     usual_ms: Cell<u64>,
 }
 
-impl Queue {
+impl AdmissionQueue {
     /// A queue for `waiting` claims, whose EVALs have `deadline_ms` each.
     #[must_use]
     pub fn new(deadline_ms: u32, waiting: usize) -> Self {
         // EVALSHA, and EVAL if it must be.
         let step_ms = u64::from(deadline_ms).saturating_mul(2).saturating_add(500);
         Self {
-            lane: Lane::new(waiting, BATCH, step_ms),
+            batches: BatchQueue::new(waiting, BATCH, step_ms),
             next: Cell::new(0),
             decided: RefCell::default(),
             usual_ms: Cell::new(2),
@@ -72,10 +72,10 @@ impl Queue {
     }
 
     /// Queues a claim; none where too many wait already.
-    pub fn push(&self, campaign: CampaignId, user: UserId, trace: Option<String>, until_ms: u64) -> Option<Ticket> {
+    pub fn push(&self, campaign: CampaignId, user: UserId, trace: Option<String>, deadline_ms: u64) -> Option<Ticket> {
         let ticket = Ticket(self.next.get());
         self.next.set(ticket.0.wrapping_add(1));
-        self.lane.push(Waiting { ticket, campaign, user, trace, until_ms }).then_some(ticket)
+        self.batches.push(Waiting { ticket, campaign, user, trace, deadline_ms }).then_some(ticket)
     }
 
     /// Leaves the decisions for those who wait for them.
@@ -115,7 +115,7 @@ impl Queue {
 
     /// Takes back a claim whose visitor gives up, if it is not on its way to Redis yet.
     pub fn give_up(&self, ticket: Ticket) {
-        self.lane.remove(|claim| claim.ticket == ticket);
+        self.batches.remove(|claim| claim.ticket == ticket);
     }
 }
 
@@ -123,13 +123,13 @@ impl Queue {
 mod tests {
     use super::*;
 
-    fn push(queue: &Queue, user: &str) -> Ticket {
+    fn push(queue: &AdmissionQueue, user: &str) -> Ticket {
         queue.push(CampaignId::parse("a").unwrap(), UserId::parse(user).unwrap(), None, 10).unwrap()
     }
 
     #[test]
     fn a_decision_is_collected_once_and_forgotten_when_nobody_comes() {
-        let queue = Queue::new(1000, 100);
+        let queue = AdmissionQueue::new(1000, 100);
         let (first, second) = (push(&queue, "1"), push(&queue, "2"));
         queue.decide([(first, Ok(Decision::Closed)), (second, Ok(Decision::Closed))].into_iter(), 3, 10);
         assert_eq!(queue.collect(first), Some(Ok(Decision::Closed)));
@@ -140,17 +140,17 @@ mod tests {
 
     #[test]
     fn a_claim_that_is_given_up_does_not_reach_redis() {
-        let queue = Queue::new(1000, 100);
+        let queue = AdmissionQueue::new(1000, 100);
         let (first, _) = (push(&queue, "1"), push(&queue, "2"));
         queue.give_up(first);
-        let place = queue.lane.lead(0).unwrap();
-        let (_, _, batch) = queue.lane.next_batch(place, 0).unwrap();
+        let permit = queue.batches.lead(0).unwrap();
+        let (_, _, batch) = queue.batches.next_batch(permit, 0).unwrap();
         assert_eq!(batch.iter().map(|claim| claim.user.as_str()).collect::<Vec<_>>(), ["2"]);
     }
 
     #[test]
     fn looks_come_when_an_answer_is_likely() {
-        let queue = Queue::new(1000, 100);
+        let queue = AdmissionQueue::new(1000, 100);
         for _ in 0..20 {
             queue.decide(std::iter::empty(), 40, 0);
         }

@@ -1,12 +1,12 @@
 //! A request as the gate sees it, and what its answer carries whatever it says.
 
-use crate::reply::Reply;
+use crate::http::response::Response;
 
 /// A longer address is refused before anything looks at it.
 pub const URL_LIMIT_BYTES: usize = 2_048;
 
 /// The parts of a request that the gate looks at.
-pub struct Visit<'a> {
+pub struct Request<'a> {
     /// Method, upper case.
     pub method: &'a str,
     /// Absolute URL.
@@ -15,7 +15,7 @@ pub struct Visit<'a> {
     pub header: &'a dyn Fn(&str) -> Option<String>,
 }
 
-impl Visit<'_> {
+impl Request<'_> {
     /// The path within the URL, without the query.
     #[must_use]
     pub fn path(&self) -> &str {
@@ -48,7 +48,7 @@ fn is_trace(text: &str) -> bool {
 /// What an answer carries whatever it says: the request's id, and leave for the page that asked to
 /// read it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Dress {
+pub struct CommonHeaders {
     /// Told in the answer and in the log.
     pub request_id: Option<String>,
     /// The page's origin, where it is on the list.
@@ -57,14 +57,14 @@ pub struct Dress {
     pub varies: bool,
 }
 
-impl Dress {
+impl CommonHeaders {
     /// Reads it out of a request. `origins`: the pages that may read answers.
     #[must_use]
-    pub fn of(visit: &Visit<'_>, origins: &[String]) -> Self {
+    pub fn of(request: &Request<'_>, origins: &[String]) -> Self {
         let varies = !origins.is_empty();
-        let origin = varies.then(|| (visit.header)("origin")).flatten();
+        let origin = varies.then(|| (request.header)("origin")).flatten();
         Self {
-            request_id: (visit.header)("x-request-id").filter(|id| is_request_id(id)),
+            request_id: (request.header)("x-request-id").filter(|id| is_request_id(id)),
             origin: origin.filter(|origin| origins.contains(origin)),
             varies,
         }
@@ -72,7 +72,7 @@ impl Dress {
 
     /// Whether there is nothing to add.
     #[must_use]
-    pub fn is_plain(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.request_id.is_none() && !self.varies
     }
 
@@ -91,12 +91,12 @@ impl Dress {
 
     /// The answer to OPTIONS at an address that takes `allowed`.
     #[must_use]
-    pub fn options(&self, allowed: &str) -> Reply {
-        let reply = Reply::empty(204, "options").with("allow", allowed);
+    pub fn options(&self, allowed: &str) -> Response {
+        let response = Response::empty(204, "options").with("allow", allowed);
         if self.origin.is_none() {
-            return reply;
+            return response;
         }
-        reply
+        response
             .with("access-control-allow-methods", allowed)
             .with(
                 "access-control-allow-headers",
@@ -114,9 +114,9 @@ fn is_request_id(id: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn visit(url: &str, headers: &[(&str, &str)], then: impl FnOnce(&Visit<'_>)) {
+    fn request(url: &str, headers: &[(&str, &str)], then: impl FnOnce(&Request<'_>)) {
         let header = |name: &str| headers.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
-        then(&Visit { method: "GET", url, header: &header });
+        then(&Request { method: "GET", url, header: &header });
     }
 
     #[test]
@@ -127,14 +127,14 @@ mod tests {
             ("https://drop.example?x", "/"),
             ("/healthz", "/healthz"),
         ] {
-            visit(url, &[], |visit| assert_eq!(visit.path(), path, "{url}"));
+            request(url, &[], |request| assert_eq!(request.path(), path, "{url}"));
         }
     }
 
     #[test]
     fn a_trace_context_is_taken_over_only_if_it_is_one() {
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        visit("/", &[("traceparent", good)], |visit| assert_eq!(visit.trace().as_deref(), Some(good)));
+        request("/", &[("traceparent", good)], |request| assert_eq!(request.trace().as_deref(), Some(good)));
         for bad in [
             "nonsense",
             "00-00000000000000000000000000000000-b7ad6b7169203331-01",
@@ -143,7 +143,7 @@ mod tests {
             "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-",
         ] {
-            visit("/", &[("traceparent", bad)], |visit| assert_eq!(visit.trace(), None, "{bad}"));
+            request("/", &[("traceparent", bad)], |request| assert_eq!(request.trace(), None, "{bad}"));
         }
     }
 
@@ -151,18 +151,24 @@ mod tests {
     fn only_pages_on_the_list_may_read() {
         let origins = ["https://shop.example".to_owned()];
         let headers = [("origin", "https://shop.example"), ("x-request-id", "abc")];
-        visit("/", &headers, |visit| {
-            let dress = Dress::of(visit, &origins);
-            assert_eq!(dress.origin.as_deref(), Some("https://shop.example"));
-            assert!(dress.headers().any(|header| header == ("access-control-allow-origin", "https://shop.example")));
-            assert!(dress.options("POST").headers.iter().any(|(name, _)| *name == "access-control-allow-headers"));
+        request("/", &headers, |request| {
+            let common_headers = CommonHeaders::of(request, &origins);
+            assert_eq!(common_headers.origin.as_deref(), Some("https://shop.example"));
+            assert!(
+                common_headers
+                    .headers()
+                    .any(|header| header == ("access-control-allow-origin", "https://shop.example"))
+            );
+            assert!(
+                common_headers.options("POST").headers.iter().any(|(name, _)| *name == "access-control-allow-headers")
+            );
         });
         for origin in ["https://shop.example.evil", "https://SHOP.example", "null", "http://shop.example"] {
-            visit("/", &[("origin", origin), ("x-request-id", "a b")], |visit| {
-                let dress = Dress::of(visit, &origins);
-                assert_eq!(dress.headers().collect::<Vec<_>>(), [("vary", "origin")], "{origin}");
+            request("/", &[("origin", origin), ("x-request-id", "a b")], |request| {
+                let common_headers = CommonHeaders::of(request, &origins);
+                assert_eq!(common_headers.headers().collect::<Vec<_>>(), [("vary", "origin")], "{origin}");
             });
         }
-        visit("/", &headers[..1], |visit| assert!(Dress::of(visit, &[]).is_plain()));
+        request("/", &headers[..1], |request| assert!(CommonHeaders::of(request, &[]).is_empty()));
     }
 }

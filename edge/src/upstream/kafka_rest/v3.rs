@@ -2,8 +2,7 @@
 //! record, many of them one after the other in one call, and one answer each in the same order.
 
 use super::{fault, refused};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::http::HttpResponse;
 use dropgate_shared::names::record_key;
@@ -16,7 +15,7 @@ pub const CONTENT_TYPE: &str = "application/json";
 /// The body of a produce call.
 #[must_use]
 pub fn encode(records: &[AdmissionRecord]) -> String {
-    let binary = |data: &str| json!({ "type": "BINARY", "data": STANDARD.encode(data) });
+    let binary = |data: &str| json!({ "type": "BINARY", "data": BASE64.encode(data.as_bytes()) });
     let mut body = String::new();
     for record in records {
         let key = binary(&record_key(&record.campaign, &record.user));
@@ -31,10 +30,10 @@ pub fn encode(records: &[AdmissionRecord]) -> String {
 ///
 /// # Errors
 /// [`Fault`] with an unknown outcome otherwise.
-pub fn acknowledged(reply: &HttpResponse, records: usize) -> Result<(), Fault> {
-    refused(reply)?;
+pub fn acknowledged(response: &HttpResponse, records: usize) -> Result<(), Fault> {
+    refused(response)?;
     let mut answered = 0_usize;
-    for answer in serde_json::Deserializer::from_slice(&reply.body).into_iter::<Value>() {
+    for answer in serde_json::Deserializer::from_slice(&response.body).into_iter::<Value>() {
         let answer = answer.map_err(|_| fault("garbled", true, "an answer that is no JSON".to_owned()))?;
         match answer.get("error_code").and_then(Value::as_u64) {
             Some(200) => answered = answered.saturating_add(1),

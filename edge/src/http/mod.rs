@@ -1,0 +1,5 @@
+//! Requests, responses and routes.
+
+pub mod request;
+pub mod response;
+pub mod route;

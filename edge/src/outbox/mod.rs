@@ -1,0 +1,3 @@
+//! The way of an admitted claim to Kafka.
+
+pub mod sweeper;
