@@ -142,13 +142,16 @@ pub enum Strike {
 #[derive(Clone)]
 pub struct Network(Rc<Inner>);
 
+/// From a party to a host.
+type Way = (Rc<str>, Rc<str>);
+
 struct Inner {
     clock: Clock,
     random: Random,
-    streams: RefCell<BTreeMap<(Rc<str>, Rc<str>), Random>>,
+    streams: RefCell<BTreeMap<Way, Random>>,
     services: RefCell<BTreeMap<Rc<str>, Rc<dyn Service>>>,
     default: RefCell<Hop>,
-    hops: RefCell<BTreeMap<(Rc<str>, Rc<str>), Hop>>,
+    hops: RefCell<BTreeMap<Way, Hop>>,
     requests: Cell<u64>,
     sink: Box<dyn Fn(&Event)>,
 }

@@ -166,10 +166,10 @@ impl Vm {
         Ok(match self.run.call::<(bool, Value)>(body)? {
             (true, value) => from_lua(&value)?,
             (false, message) => {
-                let (text, line) = message.to_string()?.split_once('\n').map_or_else(
-                    || (String::new(), String::new()),
-                    |(line, text)| (text.to_owned(), line.to_owned()),
-                );
+                let (text, line) = message
+                    .to_string()?
+                    .split_once('\n')
+                    .map_or_else(|| (String::new(), String::new()), |(line, text)| (text.to_owned(), line.to_owned()));
                 Reply::Error(match line.as_str() {
                     "" => text,
                     line => format!("{text} script: {sha}, on {CHUNK}:{line}."),

@@ -143,10 +143,7 @@ mod tests {
         assert_eq!(read("#!lua\nreturn 1", false), Ok(declared));
         let both = Flags { no_writes: true, allow_oom: true, ..declared };
         assert_eq!(read("#!lua flags=no-writes,allow-oom\n", false), Ok(both));
-        assert_eq!(
-            read("#!lua flags=allow-key-locking\n", true),
-            Ok(Flags { key_locking: true, ..declared })
-        );
+        assert_eq!(read("#!lua flags=allow-key-locking\n", true), Ok(Flags { key_locking: true, ..declared }));
         for (text, error) in [
             ("#!lua flags=allow-key-locking\n", "ERR Unexpected flag in script shebang: allow-key-locking"),
             ("#!lua", "ERR Invalid script shebang"),

@@ -192,28 +192,46 @@ fn put_key(keys: &mut Keys, key: &Bytes, after: Option<Value>) -> Option<Value> 
 }
 
 fn put_field(keys: &mut Keys, key: &Bytes, field: &Bytes, after: Option<Bytes>) -> Result<Option<Bytes>, WrongType> {
-    in_collection(keys, key, after.is_some(), || Value::Hash(BTreeMap::new()), |value| match value {
-        Value::Hash(fields) => Ok(match after {
-            Some(text) => fields.insert(field.clone(), text),
-            None => fields.remove(field),
-        }),
-        _ => Err(WrongType),
-    })
+    in_collection(
+        keys,
+        key,
+        after.is_some(),
+        || Value::Hash(BTreeMap::new()),
+        |value| match value {
+            Value::Hash(fields) => Ok(match after {
+                Some(text) => fields.insert(field.clone(), text),
+                None => fields.remove(field),
+            }),
+            _ => Err(WrongType),
+        },
+    )
 }
 
 fn put_member(keys: &mut Keys, key: &Bytes, member: &Bytes, after: bool) -> Result<bool, WrongType> {
-    in_collection(keys, key, after, || Value::Set(BTreeSet::new()), |value| match value {
-        Value::Set(members) if after => Ok(members.insert(member.clone())),
-        Value::Set(members) => Ok(members.remove(member)),
-        _ => Err(WrongType),
-    })
+    in_collection(
+        keys,
+        key,
+        after,
+        || Value::Set(BTreeSet::new()),
+        |value| match value {
+            Value::Set(members) if after => Ok(members.insert(member.clone())),
+            Value::Set(members) => Ok(members.remove(member)),
+            _ => Err(WrongType),
+        },
+    )
 }
 
 fn put_score(keys: &mut Keys, key: &Bytes, member: &Bytes, after: Option<f64>) -> Result<Option<f64>, WrongType> {
-    in_collection(keys, key, after.is_some(), || Value::Sorted(SortedSet::default()), |value| match value {
-        Value::Sorted(sorted) => Ok(sorted.put(member, after)),
-        _ => Err(WrongType),
-    })
+    in_collection(
+        keys,
+        key,
+        after.is_some(),
+        || Value::Sorted(SortedSet::default()),
+        |value| match value {
+            Value::Sorted(sorted) => Ok(sorted.put(member, after)),
+            _ => Err(WrongType),
+        },
+    )
 }
 
 /// Changes the collection at `key`; makes one if `create`, and removes it when it has become empty.

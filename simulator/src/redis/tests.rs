@@ -1,6 +1,7 @@
 //! Rules that `tests/redis_contract.rs` cannot compare with a server: faults, replicas, the hosted service.
 
 use super::*;
+use crate::random::Random;
 use dropgate_shared::scripts::{ADMIT, CONFIRM, TAKE_DUE};
 use std::time::Duration;
 
@@ -27,7 +28,18 @@ const KEYS: [&str; 3] = ["dg:{c}:meta", "dg:{c}:claims", "dg:{c}:outbox"];
 fn publish(server: &mut Server, capacity: &str) {
     let [meta, ..] = KEYS;
     server.command(&[
-        "HSET", meta, "state", "open", "capacity", capacity, "count", "0", "opens_ms", "1", "closes_ms", "0",
+        "HSET",
+        meta,
+        "state",
+        "open",
+        "capacity",
+        capacity,
+        "count",
+        "0",
+        "opens_ms",
+        "1",
+        "closes_ms",
+        "0",
     ]);
 }
 
@@ -237,4 +249,68 @@ async fn a_scan_returns_what_stays_whatever_comes_and_goes() {
         assert_eq!(seen.iter().filter(|name| name.starts_with("stays")).count(), 500);
         assert_eq!(total > seen.len(), repeats, "entries come twice only if asked for");
     }
+}
+
+/// A unit of writes; `n` makes its values unlike all before.
+fn write(server: &mut Server, random: &mut Random, n: usize) {
+    let name = |random: &mut Random, kind: &str| format!("{kind}{}", random.below(4));
+    let (hash, sorted, set, text) = (name(random, "h"), name(random, "z"), name(random, "s"), name(random, "t"));
+    let (member, value) = (name(random, "m"), n.to_string());
+    let reply = match random.below(11) {
+        0..2 => server.command(&["HSET", &hash, &member, &value, "more", "v"]),
+        2 => server.command(&["HDEL", &hash, &member, "more"]),
+        3 => server.command(&["ZADD", &sorted, &value, &member, &value, "more"]),
+        4 => server.command(&["ZREM", &sorted, &member, "more"]),
+        5 => server.command(&["SADD", &set, &member]),
+        6 => server.command(&["SREM", &set, &member]),
+        7 => server.command(&["SET", &text, &value]),
+        8 => server.command(&["DEL", &hash, &sorted, &text]),
+        9 => {
+            let script = "redis.call('SET', KEYS[1], ARGV[2] .. '-')
+                redis.call('HSET', KEYS[2], ARGV[1], 'gone', 'f', ARGV[2])
+                redis.call('HDEL', KEYS[2], ARGV[1])
+                redis.call('ZADD', KEYS[3], 1, ARGV[1], ARGV[2], ARGV[1])
+                return redis.call('SET', KEYS[1], ARGV[2])";
+            eval(server, script, &[&text, &hash, &sorted], &[&member, &value])
+        }
+        _ if n.is_multiple_of(7) => server.command(&["FLUSHALL"]),
+        _ => server.command(&["PING"]),
+    };
+    assert!(!matches!(reply, Reply::Error(_)), "{reply:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn losing_units_and_lagging_behind_are_moments_of_the_past() {
+    const LAG: usize = 3;
+    let reads: [&[&str]; 4] = [&["HGETALL", "h1"], &["ZRANGE", "z1", "0", "-1"], &["SMEMBERS", "s1"], &["GET", "t1"]];
+    let mut random = Random::new(9);
+    let mut server = server();
+    server.set_replicas(&[Lag::Writes(LAG as u64)]);
+    let mut past = vec![server.snapshot()];
+    let (mut lost, mut stale, mut replica) = (0, 0, 0);
+    for n in 0..3_000 {
+        write(&mut server, &mut random, n);
+        let now = server.snapshot();
+        if past.last() != Some(&now) {
+            past.push(now);
+        }
+        if random.chance(0.02) {
+            let count = random.range(1..=6) as usize;
+            let undone = server.lose_suffix(count);
+            assert!(undone == count || past.len() <= count, "{undone} of {count}");
+            past.truncate(past.len() - undone);
+            assert_eq!(Some(&server.snapshot()), past.last());
+            lost += undone;
+        }
+        // It follows when it is asked, and goes back with the leader.
+        replica = past.len().saturating_sub(LAG + 1).max(replica).min(past.len() - 1);
+        let mut then = self::server();
+        then.restore(&past[replica]);
+        let read = reads[n % reads.len()];
+        let (seen, leader) = (server.command(read), server.inspect(read));
+        assert_eq!(seen, then.command(read), "{n}");
+        stale += usize::from(seen != leader);
+    }
+    assert!(lost > 100 && stale > 100, "{lost} {stale}");
+    assert_eq!(server.strikes().of("stale_read"), stale as u64);
 }
