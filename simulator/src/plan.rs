@@ -368,7 +368,8 @@ fn operations(draw: &mut Random, setup: &Setup, faults: &[FaultKind]) -> Vec<Tim
     }
     for fault in faults {
         for _ in 0..draw.range(1..=3) {
-            let at_ms = draw.below(if draw.chance(0.5) { ACTIVE_MS } else { ACTIVE_MS / 4 });
+            let within_ms = if draw.chance(0.5) { ACTIVE_MS } else { ACTIVE_MS / 4 };
+            let at_ms = draw.below(within_ms);
             for operation in fault_operations(*fault, draw, setup) {
                 operations.push(Timed { at_ms: at_ms + draw.below(50), operation });
             }

@@ -165,6 +165,36 @@ impl Database {
     }
 }
 
+/// A Kafka alone, for tests that need nothing else.
+pub struct Kafka {
+    /// Its bootstrap address.
+    pub bootstrap: String,
+    part: Part,
+    _lock: File,
+}
+
+impl Kafka {
+    /// Starts a Kafka in the site's folder and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub async fn start(site: &Site) -> Result<Self> {
+        let lock = lock(site)?;
+        let (spec, bootstrap) = servers::kafka(site)?;
+        let mut part = spec.start(&site.logs())?;
+        part.ready().await?;
+        Ok(Self { bootstrap, part, _lock: lock })
+    }
+
+    /// Stops it.
+    ///
+    /// # Errors
+    /// If the system cannot tell whether it has ended.
+    pub async fn stop(self) -> Result<()> {
+        self.part.stop().await.map(drop)
+    }
+}
+
 /// A running stack.
 pub struct Stack {
     /// Where its parts are.

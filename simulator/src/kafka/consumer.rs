@@ -1,0 +1,244 @@
+//! A member of the issuers' group on the model: what `dropgate_issuer::consumer::KafkaIntake` is on librdkafka.
+//!
+//! In the process a callback that waits for a commit blocks the thread that polls. Here the wait is a pending
+//! [`SimRecordSource::recv`]; if that is dropped, the callback goes on at the next one. What the application does in
+//! between is what it would have done just before the callback.
+
+use super::Kafka;
+use super::adapter::{Adapter, Step};
+use super::broker::Record;
+use super::client::{Client, Event};
+use super::settings::MemberSettings;
+use super::wire::{ClientId, Partitions};
+use super::world::World;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// How long leaving the group may take before the process ends anyway; as in the issuer.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why there is no record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConsumeError {
+    pub label: &'static str,
+    /// The consumer will never deliver again.
+    pub fatal: bool,
+}
+
+/// A member of a group. Dropping it is the death of its process: the group learns it when the session ends.
+pub struct SimRecordSource {
+    kafka: Kafka,
+    id: ClientId,
+    adapter: RefCell<Adapter>,
+    /// A revoke whose commit is under way.
+    callback: RefCell<Option<(Partitions, u64)>>,
+    news: Rc<Notify>,
+}
+
+enum Polled {
+    Item(Result<(i32, Record), ConsumeError>),
+    Consumed,
+    Nothing,
+}
+
+impl SimRecordSource {
+    /// Joins a group and asks for a share of `topic`, which has `partitions` partitions.
+    #[must_use]
+    pub fn join(kafka: &Kafka, topic: &str, partitions: usize, settings: MemberSettings) -> Self {
+        let adapter = RefCell::new(Adapter::new(settings.adapter, partitions));
+        let (id, news) = kafka.change(|world, now| {
+            let id = world.join(topic, settings, now);
+            let news = world.processes.get(&id).map(|process| Rc::clone(&process.client.news));
+            (id, news.unwrap_or_default())
+        });
+        Self { kafka: kafka.clone(), id, adapter, callback: RefCell::default(), news }
+    }
+
+    /// What happens to its process from outside.
+    #[must_use]
+    pub fn handle(&self) -> MemberHandle {
+        MemberHandle { kafka: self.kafka.clone(), id: self.id }
+    }
+
+    /// The next record, with its partition. Dropping the future loses none.
+    ///
+    /// # Errors
+    /// [`ConsumeError`]
+    pub async fn recv(&self) -> Result<(i32, Record), ConsumeError> {
+        loop {
+            match self.poll() {
+                Polled::Item(item) => return item,
+                Polled::Consumed => tokio::task::yield_now().await,
+                Polled::Nothing => self.news.notified().await,
+            }
+        }
+    }
+
+    fn poll(&self) -> Polled {
+        self.with(|client, now| {
+            if let Some((partitions, ticket)) = self.callback.borrow_mut().take() {
+                if client.take_commit_result(ticket).is_none() {
+                    *self.callback.borrow_mut() = Some((partitions, ticket));
+                    return Polled::Nothing;
+                }
+                self.give_up(client, &partitions, now);
+                return Polled::Consumed;
+            }
+            client.last_poll = now;
+            match client.pop() {
+                None => return Polled::Nothing,
+                Some(Event::Record { partition, record, .. }) => return Polled::Item(Ok((partition, record))),
+                Some(Event::Error { label, fatal }) => return Polled::Item(Err(ConsumeError { label, fatal })),
+                Some(Event::Assign(partitions)) => {
+                    for step in self.adapter.borrow_mut().assigned(&partitions) {
+                        match step {
+                            Step::Pause(partitions) => client.set_paused(&partitions, true),
+                            Step::Resume(partitions) => client.set_paused(&partitions, false),
+                            Step::Commit => {}
+                        }
+                    }
+                    client.incremental_assign(&partitions, now);
+                }
+                Some(Event::Revoke(partitions)) => {
+                    let steps = self.adapter.borrow().revoking(&partitions, client.lost);
+                    if steps.contains(&Step::Commit) {
+                        let ticket = client.commit(now);
+                        *self.callback.borrow_mut() = Some((partitions, ticket));
+                    } else {
+                        self.give_up(client, &partitions, now);
+                    }
+                }
+                Some(Event::Statistics { all, lags }) => self.adapter.borrow_mut().statistics(all, &lags),
+                Some(Event::CommitFailed(_)) => {}
+            }
+            Polled::Consumed
+        })
+        .unwrap_or(Polled::Nothing)
+    }
+
+    fn give_up(&self, client: &mut Client, partitions: &Partitions, now: Instant) {
+        self.adapter.borrow_mut().revoked(partitions);
+        client.incremental_unassign(partitions, now);
+    }
+
+    /// Partitions that were taken away since the last call.
+    pub fn revoked(&self) -> Vec<i32> {
+        self.adapter.borrow_mut().take_revoked()
+    }
+
+    /// Stops the flow, or lets it go on.
+    pub fn set_paused(&self, paused: bool) {
+        self.adapter.borrow_mut().set_paused(paused);
+        self.with(|client, _| client.set_paused(&client.assignment().clone(), paused));
+    }
+
+    /// Stores offsets to go on from. What is not assigned any more is passed over.
+    pub fn store(&self, next: &[(i32, i64)]) {
+        self.with(|client, _| client.store(next));
+    }
+
+    #[must_use]
+    pub fn lag(&self) -> Option<u64> {
+        self.adapter.borrow().lag()
+    }
+
+    /// What is assigned.
+    #[must_use]
+    pub fn owned(&self) -> Partitions {
+        self.adapter.borrow().owned().clone()
+    }
+
+    /// How many partitions there are.
+    #[must_use]
+    pub fn all(&self) -> usize {
+        self.adapter.borrow().all()
+    }
+
+    /// Commits what is stored and leaves the group. Waits for both, within a bound.
+    pub async fn leave(self) {
+        // What takes longer dies with the process.
+        let _ = tokio::time::timeout(LEAVE_DEADLINE, self.close()).await;
+    }
+
+    async fn close(&self) {
+        // A callback that waits holds the consumer until it is done.
+        while self.callback.borrow().is_some() {
+            self.serve().await;
+        }
+        if let Some(ticket) = self.with(Client::commit) {
+            while self.with(|client, _| client.take_commit_result(ticket).is_none()) == Some(true) {
+                self.news.notified().await;
+            }
+        }
+        self.with(Client::close);
+        while self.with(|client, _| client.closed) == Some(false) {
+            self.serve().await;
+        }
+    }
+
+    async fn serve(&self) {
+        if matches!(self.poll(), Polled::Nothing) {
+            self.news.notified().await;
+        }
+    }
+
+    /// Does something to the client, unless its process stands still or is dead.
+    fn with<T>(&self, work: impl FnOnce(&mut Client, Instant) -> T) -> Option<T> {
+        self.kafka.change(|world: &mut World, now| {
+            let process = world.processes.get_mut(&self.id).filter(|process| !process.frozen)?;
+            let done = work(&mut process.client, now);
+            world.flush(self.id, now);
+            Some(done)
+        })
+    }
+}
+
+impl Drop for SimRecordSource {
+    fn drop(&mut self) {
+        self.kafka.world.borrow_mut().kill(self.id);
+    }
+}
+
+/// A member's process as seen from outside.
+#[derive(Clone)]
+pub struct MemberHandle {
+    kafka: Kafka,
+    id: ClientId,
+}
+
+impl MemberHandle {
+    /// SIGSTOP: no heartbeat, no poll. The caller stops what else the process does.
+    pub fn freeze(&self) {
+        self.kafka.change(|world, now| world.set_frozen(self.id, true, now));
+    }
+
+    /// SIGCONT: what came meanwhile is taken in, in its order.
+    pub fn thaw(&self) {
+        self.kafka.change(|world, now| world.set_frozen(self.id, false, now));
+    }
+
+    /// SIGKILL: nobody is told.
+    pub fn kill(&self) {
+        self.kafka.change(|world, _| world.kill(self.id));
+    }
+
+    /// Nothing passes between it and the broker until [`MemberHandle::mend_link`].
+    pub fn cut_link(&self) {
+        self.kafka.change(|world, now| world.set_cut(self.id, true, now));
+    }
+
+    /// What was sent meanwhile arrives now, as far as it is still waited for.
+    pub fn mend_link(&self) {
+        self.kafka.change(|world, now| world.set_cut(self.id, false, now));
+    }
+
+    /// What the member itself takes for its assignment.
+    #[must_use]
+    pub fn assignment(&self) -> Partitions {
+        let world = self.kafka.world.borrow();
+        world.processes.get(&self.id).map(|process| process.client.assignment().clone()).unwrap_or_default()
+    }
+}

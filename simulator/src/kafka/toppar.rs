@@ -1,0 +1,181 @@
+//! A partition as a client sees it: librdkafka's "toppar".
+//!
+//! | rule | source (librdkafka 2.12.1, src/) |
+//! |---|---|
+//! | pause and resume are flags of the partition: one of the application's, one of librdkafka's own while a rebalance waits for its callback | rdkafka_partition.h `RD_KAFKA_TOPPAR_F_APP_PAUSE`, `_LIB_PAUSE` |
+//! | **the application's flag outlives revoke and assign**: starting and stopping a fetcher touch librdkafka's own flag only | rdkafka_assignment.c `serve_removals`, `serve_pending`: both resume with `F_LIB_PAUSE` |
+//! | a pause raises the partition's version: what waits in the local queue is thrown away, what is on its way is dropped when it comes; reading goes on behind the last record that the application got | rdkafka_partition.c `rd_kafka_toppar_pause_resume`, rdkafka_queue.c `rd_kafka_q_purge_toppar_version`, rdkafka_op.h `rd_kafka_op_version_outdated` |
+//! | a resume of what is not paused does nothing, of what only the other flag pauses nothing but raise the version | `rd_kafka_toppar_op_pause_resume`, `rd_kafka_toppar_pause_resume` |
+//! | a resume before a first offset was found looks for it again | as above, `rd_kafka_toppar_next_offset_handle` |
+//! | at assign and at revoke the stored offset is forgotten; storing one while not assigned is the error `State` | rdkafka_assignment.c `rd_kafka_assignment_add`, `serve_removals`; rdkafka_offset.h `rd_kafka_offset_store0` |
+//! | only a stored offset *beyond* the committed one, as far as the client knows that, is committed | rdkafka_partition.c `rd_kafka_topic_partition_list_set_offsets` |
+//! | at revoke the stored offset is committed whether or not it is beyond | rdkafka_assignment.c `serve_removals`, `set_offsets=false` |
+//! | what the client takes for the committed offset is read anew at each assign | rdkafka_request.c `rd_kafka_handle_OffsetFetch` |
+//! | an offset out of range, or none committed: the beginning, as the last fetch told it or else asked for | rdkafka_offset.c `rd_kafka_offset_reset` |
+//! | an offset out of range does not raise the version, and the application is not told | rdkafka_fetcher.c `rd_kafka_fetch_reply_handle_partition_error` |
+//! | a topic that was created anew is read on from the old position: what is below it is never seen | rdkafka_topic.c `rd_kafka_topic_metadata_update`, "FIXME: an offset reset must be triggered" |
+//! | lag is the end that the last fetch told, less the stored offset; unknown while none is stored, or while the stored one is beyond the end | rdkafka.c `rd_kafka_stats_emit_toppar`, `consumer_lag_stored` |
+
+use tokio::time::Instant;
+
+/// What the fetcher of a partition does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Fetching {
+    #[default]
+    Stopped,
+    /// Needs to ask where the partition begins, not before the time given.
+    Lookup(Option<Instant>),
+    /// Has asked.
+    LookedUp,
+    Active,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Toppar {
+    pub assigned: bool,
+    pub app_paused: bool,
+    /// librdkafka's own flag.
+    pub lib_paused: bool,
+    pub version: u64,
+    pub fetching: Fetching,
+    pub started: bool,
+    next_start: Option<i64>,
+    last_start: Option<i64>,
+    position: Option<i64>,
+    position_version: u64,
+    /// Behind the last record that the application got.
+    pub app: Option<i64>,
+    pub stored: Option<i64>,
+    pub committed: Option<i64>,
+    pub begin: Option<i64>,
+    pub end: Option<i64>,
+    pub not_before: Option<Instant>,
+}
+
+impl Toppar {
+    #[must_use]
+    pub fn paused(&self) -> bool {
+        self.app_paused || self.lib_paused
+    }
+
+    /// Sets one of the flags. What waits in the queue is out of date then.
+    pub fn pause(&mut self, by_app: bool) {
+        self.version += 1;
+        *self.flag(by_app) = true;
+        if self.app.is_some() {
+            self.next_start = self.app;
+        }
+    }
+
+    /// Takes one of the flags away.
+    pub fn resume(&mut self, by_app: bool) {
+        if !self.paused() {
+            return;
+        }
+        self.version += 1;
+        let flag = self.flag(by_app);
+        if !std::mem::take(flag) {
+            return;
+        }
+        let found = matches!(self.fetching, Fetching::Active | Fetching::LookedUp);
+        if !self.paused() && found && self.next_start.is_none() {
+            self.reset(None);
+        }
+    }
+
+    fn flag(&mut self, by_app: bool) -> &mut bool {
+        if by_app { &mut self.app_paused } else { &mut self.lib_paused }
+    }
+
+    /// The partition is part of the assignment from now on; where to start is not known yet.
+    pub fn assign(&mut self) {
+        self.assigned = true;
+        self.stored = None;
+    }
+
+    /// Starts to fetch behind what the group has committed.
+    pub fn start(&mut self, committed: Option<i64>) {
+        self.committed = committed;
+        self.resume(false);
+        self.version += 1;
+        self.started = true;
+        match committed {
+            Some(offset) => self.set_start(offset),
+            None => self.reset(None),
+        }
+    }
+
+    /// Ends the fetcher and the assignment. What was stored is returned.
+    pub fn remove(&mut self) -> Option<i64> {
+        if std::mem::take(&mut self.started) {
+            self.version += 1;
+            self.fetching = Fetching::Stopped;
+            self.app = None;
+        }
+        self.resume(false);
+        self.assigned = false;
+        self.stored.take()
+    }
+
+    /// Begins at the beginning.
+    pub fn reset(&mut self, not_before: Option<Instant>) {
+        match self.begin {
+            Some(begin) => self.set_start(begin),
+            None => self.fetching = Fetching::Lookup(not_before),
+        }
+    }
+
+    /// The fetched offset is not in the partition.
+    pub fn out_of_range(&mut self, retry_at: Instant) {
+        self.position = None;
+        self.not_before = Some(retry_at);
+        self.reset(Some(retry_at));
+    }
+
+    /// An answer to a lookup; one from before the last barrier makes it ask again.
+    pub fn looked_up(&mut self, version: u64, begin: Option<i64>, retry_at: Instant) {
+        if self.fetching != Fetching::LookedUp {
+            return;
+        }
+        match begin.filter(|_| version == self.version) {
+            Some(begin) => self.set_start(begin),
+            None => self.fetching = Fetching::Lookup(Some(retry_at)),
+        }
+    }
+
+    fn set_start(&mut self, offset: i64) {
+        self.next_start = Some(offset);
+        self.fetching = Fetching::Active;
+    }
+
+    /// Where to fetch from now, if it is to be fetched.
+    pub fn fetch_from(&mut self, now: Instant) -> Option<i64> {
+        if self.fetching != Fetching::Active {
+            return None;
+        }
+        if self.version > self.position_version || self.next_start != self.last_start || self.position.is_none() {
+            self.position = self.next_start;
+            self.last_start = self.next_start;
+            self.position_version = self.version;
+        }
+        let due = self.not_before.is_none_or(|at| at <= now);
+        self.position.filter(|_| !self.paused() && due)
+    }
+
+    /// Records up to before `next` are in the queue.
+    pub fn fetched(&mut self, begin: i64, end: i64, next: Option<i64>) {
+        (self.begin, self.end) = (Some(begin), Some(end));
+        self.position = next.or(self.position);
+    }
+
+    /// What is to be committed: the stored offset, where it is beyond the committed one.
+    #[must_use]
+    pub fn to_commit(&self) -> Option<i64> {
+        self.stored.filter(|stored| self.committed.is_none_or(|committed| *stored > committed))
+    }
+
+    #[must_use]
+    pub fn lag(&self) -> Option<u64> {
+        u64::try_from(self.end? - self.stored?).ok()
+    }
+}
