@@ -121,6 +121,11 @@ impl Oracle {
                 Answer::Unexpected(text) => {
                     self.found(Kind::Contradiction, format!("c{campaign}: {user} was answered {text}"));
                 }
+                // Every campaign of a plan is published before the first visitor comes.
+                Answer::UnknownCampaign => {
+                    let text = format!("c{campaign}: {user} was told \"no such campaign\" at {} ms", answered.at_ms);
+                    self.found(Kind::RefusedHolder, text);
+                }
                 denial if denial.denies() => {
                     // A claim that Redis lost is no claim until its record heals it.
                     let before_loss = lost_at.is_none_or(|lost_ms| answered.at_ms <= *lost_ms);

@@ -2,7 +2,8 @@
 
 use crate::mutant::Mutant;
 use crate::plan::{FaultKind, Hop, Plan};
-use crate::run::{Phase, Report, execute};
+use crate::run::{Report, execute};
+use crate::world::Phase;
 use crate::violation::Kind;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -133,4 +134,16 @@ pub fn shrink(plan: &Plan, mutant: Option<Mutant>, kind: Kind, runs: usize) -> P
         }
     }
     plan
+}
+
+/// How many failures there are of each kind: what a search without an end found.
+#[must_use]
+pub fn kinds(failures: &[Failure]) -> BTreeMap<Kind, u64> {
+    let mut kinds = BTreeMap::new();
+    for failure in failures {
+        for kind in failure.report.violations.iter().map(|violation| violation.kind).collect::<std::collections::BTreeSet<_>>() {
+            *kinds.entry(kind).or_default() += 1;
+        }
+    }
+    kinds
 }

@@ -1,11 +1,28 @@
 //! A group of tasks that ends or stands still as one: an isolate, or a process.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use tokio::task::AbortHandle;
+
+thread_local! {
+    static CRASHES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The panics of tasks since the last call.
+#[must_use]
+pub fn take_crashes() -> Vec<String> {
+    CRASHES.take()
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_else(|| "a panic".to_owned())
+}
 
 /// The group. Cloning gives another handle to the same one.
 #[derive(Clone, Default)]
@@ -66,7 +83,10 @@ impl Future for Freezable {
             self.group.0.waiting.borrow_mut().push(context.waker().clone());
             return Poll::Pending;
         }
-        self.work.as_mut().poll(context)
+        catch_unwind(AssertUnwindSafe(|| self.work.as_mut().poll(context))).unwrap_or_else(|panic| {
+            CRASHES.with_borrow_mut(|crashes| crashes.push(text_of(panic.as_ref())));
+            Poll::Ready(())
+        })
     }
 }
 

@@ -79,7 +79,8 @@ impl SimRecordSource {
 
     fn poll(&self) -> Polled {
         self.with(|client, now| {
-            if let Some((partitions, ticket)) = self.callback.borrow_mut().take() {
+            let pending = self.callback.borrow_mut().take();
+            if let Some((partitions, ticket)) = pending {
                 if client.take_commit_result(ticket).is_none() {
                     *self.callback.borrow_mut() = Some((partitions, ticket));
                     return Polled::Nothing;
