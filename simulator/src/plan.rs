@@ -153,9 +153,9 @@ impl ScriptCommand {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Hset => "HSET",
-            Self::Zadd => "ZADD",
-            Self::Zrem => "ZREM",
+            Self::Hset => "hset",
+            Self::Zadd => "zadd",
+            Self::Zrem => "zrem",
         }
     }
 }
