@@ -416,6 +416,7 @@ impl Actor {
     /// campaigns are resumed, and after a failover of MySQL the operator reconciles.
     async fn recover(&self) {
         let world = &self.world;
+        world.redis.borrow_mut().server.fail_command_in_script(None);
         for campaign in 0..world.campaigns.len() {
             if world.meta(campaign, "state").is_none() {
                 let _ = world.act(campaign, Act::Publish).await;

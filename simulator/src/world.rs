@@ -379,7 +379,7 @@ fn texts(reply: &Reply) -> Vec<String> {
     }
 }
 
-/// Redis as the network sees it. What `admit.lua` admits is written down, whatever becomes of the answer.
+/// Redis as the network sees it.
 struct RedisService {
     world: std::rc::Weak<World>,
 }
@@ -387,7 +387,8 @@ struct RedisService {
 impl Service for RedisService {
     fn serve(&self, request: Request) -> Answer {
         let Some(world) = self.world.upgrade() else { return Box::pin(std::future::pending()) };
-        let admits = request.body.contains(scripts::ADMIT.sha1) || request.body.starts_with("[\"EVAL\",\"-- Admits");
+        let admission = AdmissionCall::read(&world, &request.body);
+        let before = admission.as_ref().map(|call| call.entries(&world));
         let body = mutated(&world, &request.body);
         let (status, reply) = world.redis.borrow_mut().handle(
             request.method,
@@ -395,8 +396,8 @@ impl Service for RedisService {
             request.header("authorization"),
             body.as_deref().unwrap_or(&request.body),
         );
-        if admits && status == 200 {
-            note_admissions(&world, &request.body, &reply);
+        if let Some((call, before)) = admission.zip(before) {
+            call.note(&world, &before);
         }
         Box::pin(std::future::ready((status, reply.into_bytes())))
     }
@@ -422,25 +423,47 @@ fn mutated(world: &World, body: &str) -> Option<String> {
     serde_json::to_string(&call).ok()
 }
 
-fn note_admissions(world: &World, call: &str, reply: &str) {
-    let call: Vec<String> = serde_json::from_str(call).unwrap_or_default();
-    let reply: Value = serde_json::from_str(reply).unwrap_or_default();
-    let keys: usize = call.get(2).and_then(|count| count.parse().ok()).unwrap_or(0);
-    let campaign =
-        world.campaigns.iter().position(|id| call.get(3).is_some_and(|meta| *meta == CampaignKeys::of(id).meta));
-    // lease, then users; the reply ends with one answer a user.
-    let users = call.get(keys + 4..).unwrap_or_default();
-    let answers = reply.get("result").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let answers = answers.get(answers.len().saturating_sub(users.len())..).unwrap_or_default();
-    let Some(campaign) = campaign else { return };
-    let at_ms = world.now_ms();
-    for (user, answer) in users.iter().zip(answers) {
-        let entry = answer.as_str().and_then(|answer| answer.strip_prefix('+'));
-        if let Some(entry) = entry.and_then(|entry| entry.parse::<ClaimEntry>().ok()) {
-            world.line(&format!("redis c{campaign} admits {user} {entry}"));
+/// A call of `admit.lua`. What it admits is seen in the claims, whatever it answers.
+struct AdmissionCall {
+    campaign: usize,
+    users: Vec<String>,
+}
+
+impl AdmissionCall {
+    fn read(world: &World, body: &str) -> Option<Self> {
+        if !body.contains(scripts::ADMIT.sha1) && !body.starts_with("[\"EVAL\",\"-- Admits") {
+            return None;
+        }
+        let call: Vec<String> = serde_json::from_str(body).ok()?;
+        let keys: usize = call.get(2)?.parse().ok()?;
+        let meta = call.get(3)?;
+        let campaign = world.campaigns.iter().position(|id| *meta == CampaignKeys::of(id).meta)?;
+        // After the keys comes the lease, then the users.
+        Some(Self { campaign, users: call.get(keys + 4..)?.to_vec() })
+    }
+
+    fn entries(&self, world: &World) -> Vec<Option<String>> {
+        let Some(id) = world.campaigns.get(self.campaign) else { return Vec::new() };
+        let keys = CampaignKeys::of(id);
+        let mut command = vec!["HMGET", keys.claims.as_str()];
+        command.extend(self.users.iter().map(String::as_str));
+        match world.redis.borrow_mut().server.inspect(&command) {
+            Reply::Array(entries) => entries.iter().map(|entry| entry.text().map(|text| text.into_owned())).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn note(&self, world: &World, before: &[Option<String>]) {
+        let (after, at_ms) = (self.entries(world), world.now_ms());
+        for ((user, before), after) in self.users.iter().zip(before).zip(after) {
+            let (None, Some(entry)) = (before, after.and_then(|entry| entry.parse::<ClaimEntry>().ok())) else { continue };
             let mut record = world.record.borrow_mut();
-            if let Some(admissions) = record.admissions.get_mut(campaign) {
-                admissions.push(Admitted { at_ms, user: user.clone(), entry });
+            let Some(admissions) = record.admissions.get_mut(self.campaign) else { continue };
+            let admitted = Admitted { at_ms, user: user.clone(), entry };
+            // A user may come twice in one call.
+            if admissions.last() != Some(&admitted) {
+                admissions.push(admitted);
+                record.line(at_ms, &format!("redis c{} admits {user} {entry}", self.campaign));
             }
         }
     }
