@@ -1,8 +1,10 @@
 //! The binary: command line, log, signals, and the order in which things are opened and closed.
 
 use crate::backoff::{Backoff, Jitter, OutageLog};
-use crate::config::{Cli, Command, DatabaseSettings, Problems, RunSettings, redacted};
-use crate::consume::service::{Limits, Service, ServiceError, Step};
+use crate::cli::command::{Cli, Command};
+use crate::config::redact::redacted;
+use crate::config::settings::RunSettings;
+use crate::consume::service::{Limits, Service, Step};
 use crate::consume::traces::Traces;
 use crate::health::{Health, State};
 use crate::http::{self, HttpState};
@@ -19,6 +21,7 @@ use crate::store::mysql::database::MySqlStore;
 use crate::timestamp::Clock;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
+use std::fmt;
 use std::future::Future;
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -40,34 +43,6 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// Signals closer together than this are one.
 const SAME_SIGNAL: Duration = Duration::from_millis(300);
 
-/// Why the process ends with another status than 0.
-enum Failure {
-    /// Status 2: the settings or the arguments.
-    Usage(String),
-    /// Status 1: anything else.
-    Failed(String),
-    /// A verb beside `run` has its own statuses.
-    Verb(Exit),
-}
-
-impl From<Problems> for Failure {
-    fn from(problems: Problems) -> Self {
-        Self::Usage(problems.to_string())
-    }
-}
-
-impl From<Fault> for Failure {
-    fn from(fault: Fault) -> Self {
-        Self::Failed(fault.to_string())
-    }
-}
-
-impl From<ServiceError> for Failure {
-    fn from(error: ServiceError) -> Self {
-        Self::Failed(error.to_string())
-    }
-}
-
 /// Runs the binary.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -87,19 +62,11 @@ pub fn main() -> ExitCode {
     runtime.shutdown_timeout(Duration::from_millis(200));
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Usage(text)) => {
-            eprintln!("issuer: {text}");
-            ExitCode::from(2)
-        }
-        Err(Failure::Failed(text)) => {
-            eprintln!("issuer: {text}");
-            ExitCode::FAILURE
-        }
-        Err(Failure::Verb(ended)) => {
-            if !ended.text.is_empty() {
-                eprintln!("issuer: {}", ended.text);
+        Err(exit) => {
+            if !exit.text.is_empty() {
+                eprintln!("issuer: {}", exit.text);
             }
-            ExitCode::from(ended.status)
+            ExitCode::from(exit.status)
         }
     }
 }
@@ -116,19 +83,15 @@ fn log_to_stderr() {
     }
 }
 
-async fn dispatch(command: Command) -> Result<(), Failure> {
+async fn dispatch(command: Command) -> Result<(), Exit> {
     match command {
         Command::Run(args) => run(args.settings()?).await,
-        other => operate(other).await.map_err(Failure::Verb),
+        other => operate(other).await,
     }
 }
 
-fn open(settings: &DatabaseSettings) -> MySqlStore {
-    MySqlStore::new(settings.options.clone(), CONNECTIONS)
-}
-
 /// `issuer run`, from the first check to the last word.
-async fn run(settings: RunSettings) -> Result<(), Failure> {
+async fn run(settings: RunSettings) -> Result<(), Exit> {
     let mut stop = stop_on_signal()?;
     let (clock, jitter) = (Clock::system(), Jitter::system());
     tracing::info!(
@@ -136,16 +99,16 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
         database = settings.database.shown,
         kafka = settings.kafka.bootstrap,
         group = settings.kafka.group,
-        redis = settings.redis.url,
+        redis = redacted(&settings.redis.url),
         batch_records = settings.batch_records,
         write_budget = %settings.write_budget,
         "issuer starts"
     );
-    let database = open(&settings.database);
+    let database = MySqlStore::new(&settings.database, CONNECTIONS);
     let metrics = Arc::new(Metrics::default());
     let health = Arc::new(Health::new(Arc::clone(&metrics)));
     if let Some(address) = settings.http_listen {
-        let listener = http::bind(address).await.map_err(Failure::Usage)?;
+        let listener = http::bind(address).await.map_err(|error| Exit::usage(error.to_string()))?;
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, "health and metrics are served");
         }
@@ -159,7 +122,7 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
         Some(endpoint) => {
             let shown = redacted(endpoint);
             tracing::info!(endpoint = shown, "traces are sent");
-            let unusable = |error| Failure::Usage(format!("OTEL_EXPORTER_OTLP_ENDPOINT {shown}: {error}"));
+            let unusable = |error| Exit::usage(format!("OTEL_EXPORTER_OTLP_ENDPOINT {shown}: {error}"));
             Traces::to(endpoint).map_err(unusable)?
         }
     };
@@ -167,7 +130,7 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
         return Ok(());
     };
     if !migrated {
-        return Err(Failure::Failed("the schema is missing or not up to date: run `issuer migrate`".to_owned()));
+        return Err(Exit::failed("the schema is missing or not up to date: run `issuer migrate`"));
     }
     let Some(missing) = until_up(&mut stop, &jitter, || topics::missing(&settings.kafka, &TOPICS)).await? else {
         return Ok(());
@@ -175,18 +138,18 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
     match settings.create_topics {
         _ if missing.is_empty() => {}
         Some(how) => {
-            topics::create(&settings.kafka, &missing, DEAD_LETTER_TOPIC, how).await?;
+            topics::create(&settings.kafka, &missing, DEAD_LETTER_TOPIC, how).await.map_err(failed)?;
             tracing::info!(?missing, "topics created");
         }
         None => {
             let missing = missing.join(" and ");
-            return Err(Failure::Failed(format!(
+            return Err(Exit::failed(format!(
                 "Kafka has no topic {missing}: create it, or let the issuer do so with --create-topics"
             )));
         }
     }
 
-    let redis = client(&settings.redis).map_err(Failure::Failed)?;
+    let redis = client(&settings.redis)?;
     let dead_letters = KafkaDeadLetters::new(settings.kafka.clone(), TOPIC, DEAD_LETTER_TOPIC, clock.clone())?;
     let store = CouponWriter::new(database.clone(), settings.secret, settings.batch_records, clock, jitter.clone());
     let (queue, confirm_all) = confirm::queue(redis, Arc::clone(&metrics));
@@ -238,7 +201,12 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
         dead_letters = counts.dead_letters,
         "issuer stopped"
     );
-    Ok(ended?)
+    ended.map_err(failed)
+}
+
+/// The service ends with status 1, whatever the cause.
+fn failed(error: impl fmt::Display) -> Exit {
+    Exit::failed(error.to_string())
 }
 
 /// Calls until the system at the other end answers. `None`: a stop was asked for before that. An error
@@ -279,8 +247,8 @@ where
 }
 
 /// True from the first SIGTERM or SIGINT on. The second ends the process at once.
-fn stop_on_signal() -> Result<watch::Receiver<bool>, Failure> {
-    let no_signals = |error: std::io::Error| Failure::Failed(format!("signals cannot be listened to: {error}"));
+fn stop_on_signal() -> Result<watch::Receiver<bool>, Exit> {
+    let no_signals = |error: std::io::Error| failed(format!("cannot listen to signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
     let (sender, receiver) = watch::channel(false);

@@ -64,14 +64,20 @@ impl HttpState {
 /// Takes the port.
 ///
 /// # Errors
-/// For a human: it is taken, or not this machine's.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
-    TcpListener::bind(address).await.map_err(|error| {
-        format!(
-            "HTTP_LISTEN {address}: {error}. Health and metrics need a port of their own: give another address, \
-             port 0 for any free one, or `off`"
-        )
-    })
+/// [`BindError`]: it is taken, or not this host's.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|error| BindError { address, error })
+}
+
+/// The address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "HTTP_LISTEN {address}: {error}. Health and metrics need a port of their own: set another address, port 0 for any \
+     free one, or `off`"
+)]
+pub struct BindError {
+    address: SocketAddr,
+    error: std::io::Error,
 }
 
 /// Serves until the process ends.

@@ -67,13 +67,15 @@ impl KafkaDeadLetterReader {
         let (reading, total) = blocking(move || Reading::open(&settings, only)).await?;
         Ok(Self { reading: Some(reading), total })
     }
+
+    /// How many dead letters there are at most.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total
+    }
 }
 
 impl DeadLetterReader for KafkaDeadLetterReader {
-    fn total(&self) -> u64 {
-        self.total
-    }
-
     async fn page(&mut self) -> Result<Vec<DeadLetter>, Fault> {
         let Some(mut reading) = self.reading.take() else { return Ok(Vec::new()) };
         let (reading, page) = blocking(move || {

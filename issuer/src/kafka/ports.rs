@@ -40,9 +40,6 @@ pub trait Backlog {
 
 /// A reading of the dead-letter topic from its beginning to where its end was when the reading began.
 pub trait DeadLetterReader {
-    /// How many dead letters there are at most.
-    fn total(&self) -> u64;
-
     /// The next dead letters; none at the end.
     ///
     /// # Errors

@@ -3,13 +3,14 @@
 use super::exit::Exit;
 use super::output::{json, say, table};
 use crate::backoff::Jitter;
-use crate::cli::args::CheckArgs;
-use crate::config::DatabaseSettings;
+use crate::cli::run::CheckConfigArgs;
+use crate::config::redact::redacted;
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::topics;
 use crate::redis::client::{self, Redis, RedisSettings};
 use crate::store::mysql::database::MySqlStore;
 use crate::store::mysql::schema::MigrationState;
+use crate::store::mysql::settings::DatabaseSettings;
 use crate::timestamp::Clock;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
@@ -46,7 +47,7 @@ impl Checks {
 ///
 /// # Errors
 /// [`Exit`] with status 1 if something is not well.
-pub async fn check(args: &CheckArgs) -> Result<(), Exit> {
+pub async fn check(args: &CheckConfigArgs) -> Result<(), Exit> {
     let mut checks = Checks::default();
     match args.run.settings() {
         Ok(_) => drop(checks.note("settings", Ok("complete".to_owned()))),
@@ -57,15 +58,15 @@ pub async fn check(args: &CheckArgs) -> Result<(), Exit> {
             }
         }
     }
-    let (database, redis, kafka) = args.run.parts();
+    let run = &args.run;
     // What is wrong with those that cannot be read is told above.
-    if let Ok(settings) = database.settings() {
+    if let Ok(settings) = run.database.settings() {
         mysql(&settings, &mut checks).await;
     }
-    if let Ok(settings) = redis.settings() {
+    if let Ok(settings) = run.redis.settings() {
         on_redis(&settings, &mut checks).await;
     }
-    if let Ok(settings) = kafka.settings() {
+    if let Ok(settings) = run.kafka.settings() {
         on_kafka(&settings, &mut checks).await;
     }
     if args.json {
@@ -86,7 +87,7 @@ pub async fn check(args: &CheckArgs) -> Result<(), Exit> {
 }
 
 async fn mysql(settings: &DatabaseSettings, checks: &mut Checks) {
-    let database = MySqlStore::new(settings.options.clone(), 1);
+    let database = MySqlStore::new(settings, 1);
     let server = database.server().await;
     let reached = server.is_ok();
     let shown = &settings.shown;
@@ -129,13 +130,14 @@ async fn mysql(settings: &DatabaseSettings, checks: &mut Checks) {
 async fn on_redis(settings: &RedisSettings, checks: &mut Checks) {
     let redis = match client::client(settings) {
         Ok(redis) => redis,
-        Err(problem) => {
-            checks.note("Redis", Err(problem));
+        Err(fault) => {
+            checks.fault("Redis", Err(fault));
             return;
         }
     };
-    let ping = redis.command(&["PING"]).await.map(|_| settings.url.clone());
-    if !checks.note("Redis", ping.map_err(|fault| format!("{}: {fault}", settings.url))) {
+    let shown = redacted(&settings.url);
+    let ping = redis.command(&["PING"]).await.map(|_| shown.clone());
+    if !checks.note("Redis", ping.map_err(|fault| format!("{shown}: {fault}"))) {
         return;
     }
     let scripts = [

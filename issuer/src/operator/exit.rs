@@ -1,7 +1,7 @@
 //! With which status and words a verb ends.
 
 use super::campaign::error::CampaignError;
-use crate::config::Problems;
+use crate::config::problems::Problems;
 use dropgate_shared::fault::{Fault, Source};
 
 /// Why a verb ends with another status than 0.

@@ -3,7 +3,7 @@
 use super::campaign::error::CampaignError;
 use super::exit::Exit;
 use super::output::progress;
-use crate::cli::args::{ExportArgs, Format};
+use crate::cli::verbs::{ExportArgs, Format};
 use crate::store::ports::{Session, Store, StoreError};
 use crate::store::rows::{CouponRow, RefusalRow};
 use crate::timestamp;

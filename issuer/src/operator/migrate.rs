@@ -1,7 +1,7 @@
 //! `issuer migrate`.
 
 use super::output::{say, table};
-use crate::cli::args::MigrateArgs;
+use crate::cli::verbs::MigrateArgs;
 use crate::store::mysql::database::MySqlStore;
 use crate::store::mysql::schema::MigrationState;
 use dropgate_shared::fault::Fault;

@@ -3,23 +3,12 @@
 
 use super::exit::Exit;
 use super::output::say;
-use clap::Args;
+use crate::cli::verbs::ProbeArgs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 /// How long the issuer may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-
-/// `issuer probe`.
-#[derive(Args)]
-pub struct ProbeArgs {
-    /// Where the issuer listens for health checks
-    #[arg(long, env = "HTTP_LISTEN", default_value = "127.0.0.1:9464", value_name = "ADDRESS:PORT")]
-    http_listen: String,
-    /// Ask whether it is ready for work, not only whether it lives
-    #[arg(long)]
-    ready: bool,
-}
 
 /// Asks. What it answers goes to standard output.
 ///

@@ -1,5 +1,6 @@
 //! The HTTP-based Redis, over reqwest.
 
+use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::{Http, HttpRequest, HttpResponse, SendFault};
 use dropgate_shared::redis_rest::RedisRest;
 use std::error::Error;
@@ -25,13 +26,13 @@ pub struct RedisSettings {
 /// A client of it. Sends nothing yet.
 ///
 /// # Errors
-/// For a human: the HTTP client could not be built.
-pub fn client(settings: &RedisSettings) -> Result<Redis, String> {
+/// [`Fault`] where the HTTP client cannot be built.
+pub fn client(settings: &RedisSettings) -> Result<Redis, Fault> {
     let http = reqwest::Client::builder()
         .connect_timeout(Duration::from_secs(3))
         .tcp_nodelay(true)
         .build()
-        .map_err(|error| format!("no HTTP client can be made: {}", causes(&error)))?;
+        .map_err(|error| Fault::none(Source::Redis, "client", false, causes(&error)))?;
     Ok(RedisRest::new(ReqwestHttp(http), &settings.url, &settings.token, DEADLINE_MS, settings.key_locking))
 }
 

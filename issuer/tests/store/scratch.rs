@@ -6,6 +6,7 @@ use dropgate_issuer::consume::ports::{ClaimOutcome, CouponStore};
 use dropgate_issuer::operator::campaign::create::create;
 use dropgate_issuer::store::coupon_writer::CouponWriter;
 use dropgate_issuer::store::mysql::database::MySqlStore;
+use dropgate_issuer::store::mysql::settings::DatabaseSettings;
 use dropgate_issuer::timestamp::{self, Clock};
 use dropgate_shared::code::CodeSecret;
 use dropgate_shared::ids::{CampaignId, Slot, UserId};
@@ -52,7 +53,7 @@ where
 
 impl Scratch {
     pub fn database(&self) -> MySqlStore {
-        MySqlStore::new(self.options.clone(), 2)
+        MySqlStore::new(&DatabaseSettings { options: self.options.clone(), shown: String::new() }, 2)
     }
 
     /// A store as an issuer of its own would have it.

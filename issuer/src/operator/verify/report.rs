@@ -301,7 +301,7 @@ mod tests {
             [(Verdict::Holds, 0), (Verdict::Violated, 1), (Verdict::Unknown, 3), (Verdict::UnderWay, 4)]
         {
             assert_eq!(verdict.status(), status);
-            assert!(crate::cli::args::VERDICTS.contains(&format!("{status}  {}", verdict.as_str())));
+            assert!(crate::cli::help::VERDICTS.contains(&format!("{status}  {}", verdict.as_str())));
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use super::error::{NO_SUCH_TABLE, fault_of, number_of};
 use super::session::MySqlSession;
+use super::settings::DatabaseSettings;
 use crate::store::ports::{Store, StoreError};
 use dropgate_shared::fault::{Fault, Source};
-use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOptions};
+use sqlx::mysql::{MySqlConnection, MySqlPool, MySqlPoolOptions};
 use sqlx::{Connection, Executor};
 use std::collections::HashSet;
 use std::time::Duration;
@@ -23,14 +24,14 @@ pub struct MySqlStore {
 impl MySqlStore {
     /// A pool of at most `connections`, none opened yet.
     #[must_use]
-    pub fn new(options: MySqlConnectOptions, connections: u32) -> Self {
+    pub fn new(settings: &DatabaseSettings, connections: u32) -> Self {
         let pool = MySqlPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(CONNECT_DEADLINE)
             // A round trip a batch saved. A connection that died while idle costs one retry.
             .test_before_acquire(false)
             .after_connect(|connection, _| Box::pin(prepare_session(connection)))
-            .connect_lazy_with(options);
+            .connect_lazy_with(settings.options.clone());
         Self { pool }
     }
 

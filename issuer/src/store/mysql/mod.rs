@@ -5,3 +5,4 @@ pub mod database;
 mod error;
 pub mod schema;
 mod session;
+pub mod settings;
