@@ -17,6 +17,7 @@ pub mod consume;
 pub mod health;
 pub mod http;
 pub mod kafka;
+pub mod labels;
 pub mod metrics;
 pub mod operator;
 pub mod redis;

@@ -67,9 +67,6 @@ pub enum TimeError {
 }
 
 /// Reads an RFC 3339 time, to the ms.
-///
-/// # Errors
-/// [`TimeError`].
 pub fn parse(text: &str) -> Result<PrimitiveDateTime, TimeError> {
     let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| TimeError::Malformed(text.to_owned()))?;
     let time = time.to_offset(time::UtcOffset::UTC);

@@ -3,9 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use dropgate_issuer::backoff::Jitter;
-use dropgate_issuer::consume::decode::Admission;
 use dropgate_issuer::consume::ports::{
-    ClaimOutcome, Confirmation, Confirmations, CouponStore, DeadLetters, Delivery, Partitions, RecordSource,
+    Admission, ClaimOutcome, Confirmation, Confirmations, CouponStore, DeadLetters, Delivery, Partitions, RecordSource,
     RejectReason,
 };
 use dropgate_issuer::consume::service::{Limits, Service, ServiceError, Step};

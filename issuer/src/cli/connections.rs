@@ -102,8 +102,6 @@ impl DatabaseArgs {
         problems.need("DATABASE_URL", expected, self.database_url.as_ref(), |url| Ok(url.parse()?))
     }
 
-    /// # Errors
-    /// [`Problems`].
     pub fn settings(&self) -> Result<DatabaseSettings, Problems> {
         checked(|problems| self.read(problems))
     }
@@ -118,8 +116,6 @@ impl RedisArgs {
         Some(RedisSettings { url: url?, token: token?, key_locking: self.upstash_key_locking })
     }
 
-    /// # Errors
-    /// [`Problems`].
     pub fn settings(&self) -> Result<RedisSettings, Problems> {
         checked(|problems| self.read(problems))
     }
@@ -134,8 +130,6 @@ impl KafkaArgs {
         Some(KafkaSettings { bootstrap: bootstrap?, group: self.kafka_group.clone(), instance_id, options: options? })
     }
 
-    /// # Errors
-    /// [`Problems`].
     pub fn settings(&self) -> Result<KafkaSettings, Problems> {
         checked(|problems| self.read(problems))
     }

@@ -30,9 +30,6 @@ pub fn named(args: impl IntoIterator<Item = OsString>, variable: Option<OsString
 }
 
 /// `command` with the settings of the file as defaults.
-///
-/// # Errors
-/// [`FileError`].
 pub fn with_file(command: Command, path: &Path) -> Result<Command, FileError> {
     let text = std::fs::read_to_string(path).map_err(|error| FileError::Unreadable { path: path.to_owned(), error })?;
     let settings = read(&text, &names(&command))

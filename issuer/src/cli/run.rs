@@ -65,8 +65,6 @@ pub struct CheckConfigArgs {
 }
 
 impl RunArgs {
-    /// # Errors
-    /// [`Problems`].
     pub fn settings(&self) -> Result<RunSettings, Problems> {
         let mut problems = Problems::default();
         let database = self.database.read(&mut problems);

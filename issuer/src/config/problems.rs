@@ -38,9 +38,6 @@ impl Problems {
     }
 
     /// The settings, if there is no problem.
-    ///
-    /// # Errors
-    /// [`Problems`].
     pub fn or<T>(self, settings: Option<T>) -> Result<T, Self> {
         settings.filter(|_| self.0.is_empty()).ok_or(self)
     }

@@ -27,35 +27,23 @@ pub enum SettingError {
 }
 
 /// An address of a service that speaks HTTP.
-///
-/// # Errors
-/// [`SettingError`]
 pub fn http_address(url: &str) -> Result<String, SettingError> {
     let fits = url.starts_with("https://") || url.starts_with("http://");
     if fits { Ok(url.to_owned()) } else { Err(SettingError::NotHttp) }
 }
 
 /// A token, as it goes into an HTTP header.
-///
-/// # Errors
-/// [`SettingError`]
 pub fn token(token: &str) -> Result<String, SettingError> {
     let fits = token.bytes().all(|byte| byte.is_ascii_graphic());
     if fits { Ok(token.to_owned()) } else { Err(SettingError::TokenCharacter) }
 }
 
 /// The secret of the coupon codes.
-///
-/// # Errors
-/// [`SettingError`]
 pub fn code_secret(secret: &str) -> Result<CodeSecret, SettingError> {
     CodeSecret::parse(secret).map_err(|_| SettingError::TooShort(secret.len()))
 }
 
 /// Where the issuer listens; `None` for `off`.
-///
-/// # Errors
-/// [`SettingError`]
 pub fn listen_address(listen: &str) -> Result<Option<SocketAddr>, SettingError> {
     match listen {
         "off" => Ok(None),
@@ -64,9 +52,6 @@ pub fn listen_address(listen: &str) -> Result<Option<SocketAddr>, SettingError> 
 }
 
 /// One of `known`, whatever its case.
-///
-/// # Errors
-/// [`SettingError`]
 pub fn one_of(value: &str, known: &[&str]) -> Result<String, SettingError> {
     let found = known.iter().find(|name| name.eq_ignore_ascii_case(value));
     found.map(|name| (*name).to_owned()).ok_or_else(|| SettingError::Unsupported(value.to_owned()))

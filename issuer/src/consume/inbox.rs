@@ -5,9 +5,9 @@
 //! signal and at the clock before it selects again.
 
 use super::batcher::Batcher;
-use super::decode::{Admission, decode};
+use super::decode::decode;
 use super::offsets::Offsets;
-use super::ports::{Delivery, RecordSource, RejectReason};
+use super::ports::{Admission, Delivery, RecordSource, RejectReason};
 use crate::health::{Health, State};
 use dropgate_shared::fault::Fault;
 use futures_util::FutureExt;
@@ -182,9 +182,6 @@ impl<R: RecordSource> Inbox<R> {
 
     /// Waits, while another system is away, until it should be tried again. The source is polled all the
     /// time, however many tries it takes; it is paused, so that nothing piles up.
-    ///
-    /// # Errors
-    /// [`GivenUp`]
     pub async fn wait(&mut self, delay: Duration) -> Result<(), GivenUp> {
         self.pause();
         let until = Instant::now() + delay;

@@ -1,10 +1,19 @@
 //! What the loop needs from the systems around it, and what crosses these ports.
 
-use super::decode::Admission;
 use dropgate_shared::claim::ClaimEntry;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::ids::{CampaignId, Slot, UserId};
+use dropgate_shared::record::AdmissionRecord;
 use std::future::Future;
+use time::PrimitiveDateTime;
+
+/// An admitted claim whose every field fits into a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admission {
+    pub record: AdmissionRecord,
+    /// `record.admitted_at` as MySQL takes it.
+    pub admitted_at: PrimitiveDateTime,
+}
 
 /// A Kafka record as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,16 +97,6 @@ pub struct RejectReason {
     pub label: &'static str,
     /// The same for a human. May quote the record: it goes to the dead letter, never to a log.
     pub text: String,
-}
-
-impl RejectReason {
-    /// The record is no admission.
-    pub const MALFORMED: &'static str = "malformed";
-    /// A value that the database does not take.
-    pub const DATA: &'static str = "data";
-    /// MySQL has no such campaign. MySQL is written before Redis, so such a database is most likely the wrong one or
-    /// not yet restored: the outbox entry does not end with the dead letter, and the sweeper sends the claim again.
-    pub const UNKNOWN_CAMPAIGN: &'static str = "unknown_campaign";
 }
 
 /// Where the records go that can never become a row.

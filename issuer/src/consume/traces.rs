@@ -6,6 +6,7 @@
 //! and those that do not fit are dropped. No span holds a user id.
 
 use super::ports::Delivery;
+use crate::labels;
 use dropgate_shared::ids::Slot;
 use dropgate_shared::names::TOPIC;
 use dropgate_shared::record::AdmissionRecord;
@@ -78,7 +79,7 @@ impl Traces {
         // It blocks until its own thread has sent everything.
         let ended = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(LAST)).await;
         if let Ok(Err(error)) = ended {
-            tracing::warn!(label = "traces", "the last spans were not sent: {error}");
+            tracing::warn!(label = labels::TRACES, "the last spans were not sent: {error}");
         }
     }
 }

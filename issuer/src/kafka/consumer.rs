@@ -14,6 +14,7 @@ use super::client;
 use super::ports::header;
 use super::settings::KafkaSettings;
 use crate::consume::ports::{Delivery, Partitions, RecordSource};
+use crate::labels;
 use crate::metrics::{Metrics, PartitionLabel};
 use dropgate_shared::fault::{Fault, Source};
 use rdkafka::client::ClientContext;
@@ -94,8 +95,8 @@ impl KafkaSource {
             config.set("group.instance.id", instance_id);
         }
         let consumer: StreamConsumer<Member> =
-            config.create_with_context(member).map_err(|error| client::fault("settings", false, &error))?;
-        consumer.subscribe(&[topic]).map_err(|error| client::fault("subscribe", false, &error))?;
+            config.create_with_context(member).map_err(|error| client::fault(labels::SETTINGS, false, &error))?;
+        consumer.subscribe(&[topic]).map_err(|error| client::fault(labels::SUBSCRIBE, false, &error))?;
         Ok(Self { consumer: Arc::new(consumer), topic: topic.to_owned() })
     }
 
@@ -134,8 +135,8 @@ impl RecordSource for KafkaSource {
                 payload: message.payload().map(<[u8]>::to_vec).unwrap_or_default(),
                 replayed: message.headers().is_some_and(|all| all.iter().any(|one| one.key == header::REPLAYED)),
             }),
-            Err(error @ KafkaError::MessageConsumptionFatal(_)) => Err(client::fault("fatal", false, &error)),
-            Err(error) => Err(client::fault("consume", true, &error)),
+            Err(error @ KafkaError::MessageConsumptionFatal(_)) => Err(client::fault(labels::FATAL, false, &error)),
+            Err(error) => Err(client::fault(labels::CONSUME, true, &error)),
         }
     }
 
@@ -156,12 +157,12 @@ impl RecordSource for KafkaSource {
         for (partition, offset) in next {
             offsets
                 .add_partition_offset(&self.topic, *partition, Offset::Offset(*offset))
-                .map_err(|error| client::fault("store_offset", true, &error))?;
+                .map_err(|error| client::fault(labels::STORE_OFFSET, true, &error))?;
         }
         match self.consumer.store_offsets(&offsets) {
             // All of them belong to someone else by now. He will find the rows.
             Ok(()) | Err(KafkaError::StoreOffset(RDKafkaErrorCode::State)) => Ok(()),
-            Err(error) => Err(client::fault("store_offset", true, &error)),
+            Err(error) => Err(client::fault(labels::STORE_OFFSET, true, &error)),
         }
     }
 
@@ -264,7 +265,7 @@ fn commit<C: Consumer<Member>>(consumer: &C) {
         // Nothing was stored since the last commit.
         Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
         Err(error) => {
-            let fault = Fault::unknown(Source::Kafka, "commit", error.to_string());
+            let fault = Fault::unknown(Source::Kafka, labels::COMMIT, error.to_string());
             tracing::warn!(label = fault.label, "{fault}; records may come again, which changes nothing");
         }
     }

@@ -3,6 +3,7 @@
 use super::client::{self, Logged};
 use super::ports::{DeadLetter, DeadLetterReader, header};
 use super::settings::KafkaSettings;
+use crate::labels;
 use crate::timestamp;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::names::DEAD_LETTER_TOPIC;
@@ -89,7 +90,7 @@ impl DeadLetterReader for KafkaDeadLetterReader {
 }
 
 async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
-    let cancelled = |_| Fault::unknown(Source::Kafka, "cancelled", "the reading was given up");
+    let cancelled = |_| Fault::unknown(Source::Kafka, labels::CANCELLED, "the reading was given up");
     tokio::task::spawn_blocking(call).await.map_err(cancelled)?
 }
 
@@ -104,7 +105,7 @@ impl Reading {
             .set("enable.partition.eof", "true")
             .set("auto.offset.reset", "error")
             .set("queued.max.messages.kbytes", "16384");
-        let failed = |error: KafkaError| client::fault("dead_letters", true, &error);
+        let failed = |error: KafkaError| client::fault(labels::DEAD_LETTERS, true, &error);
         let consumer: BaseConsumer<Logged> = config.create_with_context(Logged).map_err(failed)?;
         let metadata = consumer.fetch_metadata(Some(DEAD_LETTER_TOPIC), DEADLINE).map_err(failed)?;
         let partitions: Vec<i32> = metadata
@@ -115,7 +116,7 @@ impl Reading {
         if partitions.is_empty() {
             return Err(Fault::none(
                 Source::Kafka,
-                "no_topic",
+                labels::NO_TOPIC,
                 false,
                 format!("Kafka has no topic {DEAD_LETTER_TOPIC}; `issuer run --create-topics` creates it"),
             ));
@@ -144,7 +145,7 @@ impl Reading {
                 None if quiet_since.elapsed() > DEADLINE => {
                     return Err(Fault::unknown(
                         Source::Kafka,
-                        "timeout",
+                        labels::TIMEOUT,
                         "no dead letter within 10 s, although there are more",
                     ));
                 }
@@ -168,7 +169,7 @@ impl Reading {
                     | RDKafkaErrorCode::AllBrokersDown
                     | RDKafkaErrorCode::Resolve,
                 ))) => continue,
-                Some(Err(error)) => return Err(client::fault("dead_letters", true, &error)),
+                Some(Err(error)) => return Err(client::fault(labels::DEAD_LETTERS, true, &error)),
             }
             quiet_since = Instant::now();
         }

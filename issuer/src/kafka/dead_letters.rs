@@ -4,6 +4,7 @@ use super::client::{self, Logged};
 use super::ports::{DeadLetter, DeadLetterReplayer, header};
 use super::settings::KafkaSettings;
 use crate::consume::ports::{DeadLetters, Delivery, RejectReason};
+use crate::labels;
 use crate::timestamp::Clock;
 use dropgate_shared::fault::Fault;
 use rdkafka::error::KafkaError;
@@ -104,7 +105,10 @@ impl DeadLetters for KafkaDeadLetters {
         if results.iter().any(Result::is_err) {
             self.replace_if_dead();
         }
-        results.into_iter().map(|result| result.map_err(|error| client::fault("dead_letter", true, &error))).collect()
+        results
+            .into_iter()
+            .map(|result| result.map_err(|error| client::fault(labels::DEAD_LETTER, true, &error)))
+            .collect()
     }
 }
 
@@ -121,7 +125,7 @@ fn producer(settings: &KafkaSettings) -> Result<FutureProducer<Logged>, Fault> {
         .set("acks", "all")
         .set("enable.idempotence", "true")
         .create_with_context(Logged)
-        .map_err(|error| client::fault("settings", false, &error))
+        .map_err(|error| client::fault(labels::SETTINGS, false, &error))
 }
 
 /// The [`DeadLetterReplayer`] on rdkafka.
@@ -144,7 +148,7 @@ impl KafkaReplayer {
             // The partition that the record came from: that of a Java producer.
             .set("partitioner", "murmur2_random")
             .create_with_context(Logged)
-            .map_err(|error| client::fault("settings", false, &error))?;
+            .map_err(|error| client::fault(labels::SETTINGS, false, &error))?;
         Ok(Self { producer })
     }
 }
@@ -160,7 +164,7 @@ impl DeadLetterReplayer for KafkaReplayer {
             self.producer.send_result(record).map_err(|(error, _)| error)
         });
         let results = acknowledged(sent.collect()).await;
-        results.into_iter().map(|result| result.map_err(|error| client::fault("replay", true, &error))).collect()
+        results.into_iter().map(|result| result.map_err(|error| client::fault(labels::REPLAY, true, &error))).collect()
     }
 }
 

@@ -58,9 +58,6 @@ pub struct FixedOption {
 }
 
 /// Whether the operator may set `key`.
-///
-/// # Errors
-/// [`FixedOption`].
 pub fn check_option(key: &str) -> Result<(), FixedOption> {
     // Its other names in librdkafka.
     let name = match key {

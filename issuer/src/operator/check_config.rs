@@ -7,6 +7,7 @@ use crate::cli::run::CheckConfigArgs;
 use crate::config::redact::redacted;
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::topics;
+use crate::labels;
 use crate::redis::client::{self, Redis, RedisSettings};
 use crate::store::mysql::database::MySqlStore;
 use crate::store::mysql::schema::MigrationState;
@@ -189,7 +190,7 @@ async fn load(redis: &Redis, script: &Script, key_locking: bool) -> Result<(), F
     if loaded.as_str() == Some(sha1) {
         return Ok(());
     }
-    Err(Fault::none(Source::Redis, "script", false, "it was loaded under another name than its SHA-1"))
+    Err(Fault::none(Source::Redis, labels::SCRIPT, false, "it was loaded under another name than its SHA-1"))
 }
 
 async fn on_kafka(settings: &KafkaSettings, checks: &mut Checks) {

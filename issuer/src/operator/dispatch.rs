@@ -37,9 +37,6 @@ const CONNECTIONS: u32 = 2;
 type Opened = (Servers<MySqlStore, ReqwestHttp, KafkaSettings>, String);
 
 /// Does what the command line asks for.
-///
-/// # Errors
-/// [`Exit`].
 pub async fn dispatch(command: Command) -> Result<(), Exit> {
     match command {
         // The service is not the operator's; `app` runs it.

@@ -3,6 +3,7 @@
 use super::output::{json, masked, progress, table};
 use crate::cli::dlq::{DlqFilter, DlqListArgs, DlqReplayOptions};
 use crate::kafka::ports::{DeadLetter, DeadLetterReader, DeadLetterReplayer, header};
+use crate::labels;
 use crate::store::ports::{Session, Store, StoreError};
 use crate::store::rows::DeadLetterKey;
 use crate::timestamp::{self, Clock};
@@ -154,9 +155,6 @@ impl Line {
 }
 
 /// Lists dead letters.
-///
-/// # Errors
-/// [`DlqError`].
 pub async fn list(store: &impl Store, reader: impl DeadLetterReader, args: &DlqListArgs) -> Result<String, DlqError> {
     let mut reading = Reading::begin(store, reader, &args.filter, !args.remaining).await?;
     let mut lines = Vec::new();
@@ -177,9 +175,6 @@ pub async fn list(store: &impl Store, reader: impl DeadLetterReader, args: &DlqL
 }
 
 /// Shows one dead letter.
-///
-/// # Errors
-/// [`DlqError`].
 pub async fn show(
     store: &impl Store,
     mut reader: impl DeadLetterReader,
@@ -249,7 +244,7 @@ pub async fn replay(
             match results.next() {
                 Some(Ok(())) => done.push(letter.identity()),
                 Some(Err(fault)) => failed = Some(fault),
-                None => failed = Some(Fault::unknown(Source::Kafka, "incomplete", "results are missing")),
+                None => failed = Some(Fault::unknown(Source::Kafka, labels::INCOMPLETE, "results are missing")),
             }
         }
         reading.session.remember_replayed(&done, clock.now()).await?;

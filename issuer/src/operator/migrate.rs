@@ -16,9 +16,6 @@ pub enum MigrateError {
 }
 
 /// Brings the schema up to date, or prints what would be applied, or what is.
-///
-/// # Errors
-/// [`MigrateError`].
 pub async fn migrate(store: &MySqlStore, args: &MigrateArgs) -> Result<(), MigrateError> {
     if !args.status && !args.dry_run {
         let applied = store.migrate().await?;

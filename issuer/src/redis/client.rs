@@ -1,5 +1,6 @@
 //! The HTTP-based Redis, over reqwest.
 
+use crate::labels;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::{Http, HttpRequest, HttpResponse, SendFault};
 use dropgate_shared::redis_rest::RedisRest;
@@ -32,7 +33,7 @@ pub fn client(settings: &RedisSettings) -> Result<Redis, Fault> {
         .connect_timeout(Duration::from_secs(3))
         .tcp_nodelay(true)
         .build()
-        .map_err(|error| Fault::none(Source::Redis, "client", false, causes(&error)))?;
+        .map_err(|error| Fault::none(Source::Redis, labels::CLIENT, false, causes(&error)))?;
     Ok(RedisRest::new(ReqwestHttp(http), &settings.url, &settings.token, DEADLINE_MS, settings.key_locking))
 }
 
@@ -57,9 +58,9 @@ impl Http for ReqwestHttp {
 fn fault(error: reqwest::Error) -> SendFault {
     let never_left = error.is_connect() || error.is_builder();
     let label = match (never_left, error.is_timeout()) {
-        (true, _) => "connect",
-        (false, true) => "timeout",
-        (false, false) => "transport",
+        (true, _) => labels::CONNECT,
+        (false, true) => labels::TIMEOUT,
+        (false, false) => labels::TRANSPORT,
     };
     SendFault { may_have_arrived: !never_left, label, detail: causes(&error.without_url()) }
 }

@@ -5,6 +5,7 @@
 
 use crate::backoff::OutageLog;
 use crate::consume::ports::{Confirmation, Confirmations};
+use crate::labels;
 use crate::metrics::{Metrics, ReasonLabel};
 use dropgate_shared::fault::Fault;
 use dropgate_shared::http::Http;
@@ -46,7 +47,7 @@ impl Confirmations for ConfirmQueue {
         let full = match self.sender.try_send(settled) {
             Ok(()) => false,
             Err(mpsc::error::TrySendError::Full(lost) | mpsc::error::TrySendError::Closed(lost)) => {
-                let reason = ReasonLabel { reason: "queue_full" };
+                let reason = ReasonLabel { reason: labels::QUEUE_FULL };
                 self.metrics.unconfirmed.get_or_create(&reason).inc_by(lost.len() as u64);
                 true
             }

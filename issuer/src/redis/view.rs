@@ -1,6 +1,7 @@
 //! What Redis holds of a campaign, read page by page. Reading is repeatable, so a read that failed for
 //! want of an answer is tried again.
 
+use crate::labels;
 use crate::timestamp;
 use dropgate_shared::campaign::CampaignMeta;
 use dropgate_shared::claim::ClaimEntry;
@@ -68,58 +69,37 @@ impl<'a, H: Http> View<'a, H> {
     }
 
     /// The meta; `None` if the campaign is not published, or its meta is damaged.
-    ///
-    /// # Errors
-    /// [`Fault`].
     pub async fn meta(&self) -> Result<Option<CampaignMeta>, Fault> {
         let reply = self.ask(&CampaignMeta::command(&self.keys.meta)).await?;
         Ok(CampaignMeta::read(&reply).unwrap_or_default())
     }
 
     /// How many claims there are.
-    ///
-    /// # Errors
-    /// [`Fault`].
     pub async fn claims(&self) -> Result<u64, Fault> {
         number(&self.ask(&["HLEN", &self.keys.claims]).await?)
     }
 
     /// How many obligations there are.
-    ///
-    /// # Errors
-    /// [`Fault`].
     pub async fn waiting(&self) -> Result<u64, Fault> {
         number(&self.ask(&["ZCARD", &self.keys.outbox]).await?)
     }
 
     /// A page of claims: user and entry. A user may come twice.
-    ///
-    /// # Errors
-    /// [`Fault`].
     pub async fn claims_page(&self, cursor: &str) -> Result<Page, Fault> {
         page(&self.ask(&["HSCAN", &self.keys.claims, cursor, "COUNT", &PAGE.to_string()]).await?)
     }
 
     /// A page of the outbox: user and due time.
-    ///
-    /// # Errors
-    /// [`Fault`].
     pub async fn outbox_page(&self, cursor: &str) -> Result<Page, Fault> {
         page(&self.ask(&["ZSCAN", &self.keys.outbox, cursor, "COUNT", &PAGE.to_string()]).await?)
     }
 
     /// The entries of `users`, in their order, as they are stored.
-    ///
-    /// # Errors
-    /// [`Fault`].
     pub async fn entries<S: AsRef<str>>(&self, users: &[S]) -> Result<Vec<Option<String>>, Fault> {
         self.of_each("HMGET", &self.keys.claims, users).await
     }
 
     /// Whether each of `users` stands in the outbox.
-    ///
-    /// # Errors
-    /// [`Fault`].
     pub async fn in_outbox<S: AsRef<str>>(&self, users: &[S]) -> Result<Vec<bool>, Fault> {
         let scores = self.of_each("ZMSCORE", &self.keys.outbox, users).await?;
         Ok(scores.iter().map(Option::is_some).collect())
@@ -136,9 +116,6 @@ impl<'a, H: Http> View<'a, H> {
     }
 
     /// The outbox in figures.
-    ///
-    /// # Errors
-    /// [`Fault`].
     pub async fn outbox(&self) -> Result<Outbox, Fault> {
         let time = self.ask(&["TIME"]).await?;
         let now_ms = time_ms(&time).ok_or_else(garbled)?;
@@ -191,7 +168,7 @@ fn number(value: &Value) -> Result<u64, Fault> {
 }
 
 fn garbled() -> Fault {
-    Fault::unknown(Source::Redis, "garbled", "an answer that does not fit the command")
+    Fault::unknown(Source::Redis, labels::GARBLED, "an answer that does not fit the command")
 }
 
 #[cfg(test)]

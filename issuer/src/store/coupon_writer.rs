@@ -7,8 +7,8 @@
 use super::ports::{Session, Store, StoreError};
 use super::rows::NewCoupon;
 use crate::backoff::Jitter;
-use crate::consume::decode::Admission;
-use crate::consume::ports::{ClaimOutcome, CouponStore, RejectReason};
+use crate::consume::ports::{Admission, ClaimOutcome, CouponStore, RejectReason};
+use crate::labels;
 use crate::timestamp::Clock;
 use dropgate_shared::code::CodeSecret;
 use dropgate_shared::fault::{Fault, Source};
@@ -126,7 +126,11 @@ impl<S: Store> CouponWriter<S> {
                 tokio::time::sleep(Duration::from_millis(self.jitter.next() % spread_ms)).await;
             }
         }
-        Err(StoreError::Away(Fault::unknown(Source::MySql, "contention", "others write the same rows all the time")))
+        Err(StoreError::Away(Fault::unknown(
+            Source::MySql,
+            labels::CONTENTION,
+            "others write the same rows all the time",
+        )))
     }
 
     /// The optimistic way. `Constraint` if not every row is new.
@@ -274,7 +278,7 @@ impl<S: Store> CouponStore for CouponWriter<S> {
                 Ok(outcomes) => placed.extend(outcomes),
                 Err(StoreError::Data(text)) => match rows.as_slice() {
                     [row] => {
-                        let reason = RejectReason { label: RejectReason::DATA, text };
+                        let reason = RejectReason { label: labels::DATA, text };
                         placed.insert(row.index, ClaimOutcome::Rejected(reason));
                     }
                     _ => {
@@ -301,16 +305,16 @@ impl<S: Store> CouponStore for CouponWriter<S> {
 
 pub(super) fn unknown_campaign() -> ClaimOutcome {
     ClaimOutcome::Rejected(RejectReason {
-        label: RejectReason::UNKNOWN_CAMPAIGN,
+        label: labels::UNKNOWN_CAMPAIGN,
         text: "MySQL has no such campaign: create it; the outbox sends the claim again".to_owned(),
     })
 }
 
 fn timeout(after: Duration) -> StoreError {
     let detail = format!("a batch took longer than {} s", after.as_secs());
-    StoreError::Away(Fault::unknown(Source::MySql, "timeout", detail))
+    StoreError::Away(Fault::unknown(Source::MySql, labels::TIMEOUT, detail))
 }
 
 fn incomplete() -> Fault {
-    Fault::unknown(Source::MySql, "incomplete", "a batch came back without an outcome for each record")
+    Fault::unknown(Source::MySql, labels::INCOMPLETE, "a batch came back without an outcome for each record")
 }

@@ -6,6 +6,7 @@ use super::rows::{
     Campaign, CampaignCounts, CampaignSummary, CouponRow, DeadLetterKey, Holder, NewCoupon, NewRefusal, RefusalRow,
     Tally,
 };
+use crate::labels;
 use dropgate_shared::campaign::CampaignState;
 use dropgate_shared::claim::ClaimEntry;
 use dropgate_shared::fault::{Fault, Source};
@@ -31,9 +32,11 @@ impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Away(fault) => fault,
-            StoreError::Contention => Self::unknown(Source::MySql, "contention", "others write the same rows"),
-            StoreError::Constraint => Self::none(Source::MySql, "constraint", false, "a constraint rejected the row"),
-            StoreError::Data(text) => Self::none(Source::MySql, "data", false, text),
+            StoreError::Contention => Self::unknown(Source::MySql, labels::CONTENTION, "others write the same rows"),
+            StoreError::Constraint => {
+                Self::none(Source::MySql, labels::CONSTRAINT, false, "a constraint rejected the row")
+            }
+            StoreError::Data(text) => Self::none(Source::MySql, labels::DATA, false, text),
         }
     }
 }

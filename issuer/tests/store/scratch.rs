@@ -1,8 +1,8 @@
 //! A database of its own for each test, on the server that `make test` starts.
 
 use dropgate_issuer::backoff::Jitter;
-use dropgate_issuer::consume::decode::{Admission, decode};
-use dropgate_issuer::consume::ports::{ClaimOutcome, CouponStore};
+use dropgate_issuer::consume::decode::decode;
+use dropgate_issuer::consume::ports::{Admission, ClaimOutcome, CouponStore};
 use dropgate_issuer::operator::campaign::create::create;
 use dropgate_issuer::store::coupon_writer::CouponWriter;
 use dropgate_issuer::store::mysql::database::MySqlStore;

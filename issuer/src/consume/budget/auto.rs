@@ -20,7 +20,7 @@
 //! After a cut we hardly write. What the samples then show is the neighbours' own load, and within a minute
 //! it is the new baseline: a database that is always busy does not stop us for good.
 
-use super::{Change, Written, count};
+use super::written::{Change, Written, count};
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;

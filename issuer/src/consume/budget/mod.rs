@@ -17,12 +17,15 @@
 //! A record that is no admission costs nothing.
 
 pub mod auto;
+mod written;
 
 use auto::Auto;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 use tokio::time::Instant;
+use written::count;
+pub use written::{Change, Written};
 
 /// A batch of a rate is what may be written in this time.
 const BATCH_EVERY: Duration = Duration::from_millis(100);
@@ -122,29 +125,6 @@ impl fmt::Display for WriteBudget {
     }
 }
 
-/// What a batch did, as far as the budget is concerned.
-#[derive(Debug, Clone, Copy)]
-pub struct Written {
-    /// Rows written.
-    pub rows: usize,
-    /// Records whose row was there already.
-    pub looked_up: usize,
-    /// How long the database took for them.
-    pub took: Duration,
-    /// Whether every record became a new row at the first try. Only such a batch tells how the
-    /// database fares: any other is more work by itself.
-    pub clean: bool,
-}
-
-/// A change of pace that is worth a line in the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// Others are on the database: the pace was cut.
-    Slowed,
-    /// The pace is what it was before the first cut.
-    Recovered,
-}
-
 /// The budget of one issuer. The clock comes in with every call.
 #[derive(Debug)]
 pub struct Budget {
@@ -242,11 +222,6 @@ impl Budget {
             WriteBudget::Unlimited | WriteBudget::Auto => Duration::ZERO,
         }
     }
-}
-
-/// A count as a number to calculate with.
-fn count(n: usize) -> f64 {
-    u32::try_from(n).map_or(f64::from(u32::MAX), f64::from)
 }
 
 /// The whole part of `n`, from 1 to `most`.

@@ -3,6 +3,7 @@
 use super::error::{NO_SUCH_TABLE, fault_of, number_of};
 use super::session::MySqlSession;
 use super::settings::DatabaseSettings;
+use crate::labels;
 use crate::store::ports::{Store, StoreError};
 use dropgate_shared::fault::{Fault, Source};
 use sqlx::mysql::{MySqlConnection, MySqlPool, MySqlPoolOptions};
@@ -68,16 +69,13 @@ impl MySqlStore {
     ///
     /// MariaDB does not serialise two migrators (`GET_LOCK` with no limit is NULL there), so this is a
     /// command of its own and nothing that every instance does at its start.
-    ///
-    /// # Errors
-    /// [`Fault`].
     pub async fn migrate(&self) -> Result<Vec<String>, Fault> {
         let mut connection = self.reach().await?;
         let before = applied(&mut connection).await?;
         MIGRATIONS.run_direct(None, &mut connection, false).await.map_err(|error| {
             Fault::none(
                 Source::MySql,
-                "migration",
+                labels::MIGRATION,
                 false,
                 format!("a migration failed, nothing after it was run: {error}"),
             )
@@ -87,9 +85,6 @@ impl MySqlStore {
     }
 
     /// Whether every migration that this build knows has been applied.
-    ///
-    /// # Errors
-    /// [`Fault`].
     pub async fn is_migrated(&self) -> Result<bool, Fault> {
         let mut connection = self.reach().await?;
         let applied = applied(&mut connection).await?;

@@ -1,5 +1,6 @@
 //! What a failed statement means, by its number. MySQL and MariaDB share most of them.
 
+use crate::labels;
 use crate::store::ports::StoreError;
 use dropgate_shared::fault::{Effect, Fault, Source};
 use sqlx::mysql::MySqlDatabaseError;
@@ -36,21 +37,23 @@ pub(super) fn number_of(error: &sqlx::Error) -> Option<u16> {
 /// batch again finds that out (I6).
 pub(super) fn fault_of(error: &sqlx::Error) -> Fault {
     let (label, remedy) = match number_of(error) {
-        None => ("unreachable", "is MySQL up, and does DATABASE_URL name its host and port?"),
+        None => (labels::UNREACHABLE, "is MySQL up, and does DATABASE_URL name its host and port?"),
         Some(1045 | 1044 | 1142 | 1143 | 1370 | 1698 | 3118) => {
-            ("access_denied", "check user and password in DATABASE_URL, and the user's grants")
+            (labels::ACCESS_DENIED, "check user and password in DATABASE_URL, and the user's grants")
         }
-        Some(1049) => ("no_database", "create the database that DATABASE_URL names"),
-        Some(NO_SUCH_TABLE | 1054) => ("no_schema", "run `issuer migrate`"),
+        Some(1049) => (labels::NO_DATABASE, "create the database that DATABASE_URL names"),
+        Some(NO_SUCH_TABLE | 1054) => (labels::NO_SCHEMA, "run `issuer migrate`"),
         Some(1040 | 1203 | 1226) => {
-            ("too_many_connections", "raise max_connections, or give the issuer a quota of its own")
+            (labels::TOO_MANY_CONNECTIONS, "raise max_connections, or give the issuer a quota of its own")
         }
-        Some(1290 | 1792 | 1836) => ("read_only", "the server takes no writes: DATABASE_URL must name the primary"),
-        Some(1021 | 1114 | 1041 | 1037) => ("out_of_space", "the server is out of disk or memory"),
+        Some(1290 | 1792 | 1836) => {
+            (labels::READ_ONLY, "the server takes no writes: DATABASE_URL must name the primary")
+        }
+        Some(1021 | 1114 | 1041 | 1037) => (labels::OUT_OF_SPACE, "the server is out of disk or memory"),
         Some(1053 | 1077 | 1079 | 1927 | 2006 | 2013 | 3169 | 4031) => {
-            ("going_down", "the server ended the connection")
+            (labels::GOING_DOWN, "the server ended the connection")
         }
-        Some(_) => ("refused", "see the number in MySQL's list of server errors"),
+        Some(_) => (labels::REFUSED, "see the number in MySQL's list of server errors"),
     };
     let detail = match error {
         sqlx::Error::PoolTimedOut => format!("no connection within 5 s ({remedy})"),

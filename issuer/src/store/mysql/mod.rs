@@ -6,3 +6,4 @@ mod error;
 pub mod schema;
 mod session;
 pub mod settings;
+mod values;

@@ -51,9 +51,6 @@ pub struct Migration {
 
 impl MySqlStore {
     /// Every migration that this build or the database knows, in their order.
-    ///
-    /// # Errors
-    /// [`Fault`].
     pub async fn migrations(&self) -> Result<Vec<Migration>, Fault> {
         let query = sqlx::query_as("SELECT version, description, success, checksum FROM _sqlx_migrations");
         let rows: Vec<(i64, String, bool, Vec<u8>)> = match query.fetch_all(&mut self.reach().await?).await {

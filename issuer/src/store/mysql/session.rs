@@ -1,13 +1,14 @@
 //! The statements.
 
+use super::values::{holders, list, parse_state};
 use crate::store::ports::{Session, StoreError};
 use crate::store::rows::{
     Campaign, CampaignCounts, CampaignSummary, CouponRow, DeadLetterKey, Holder, NewCoupon, NewRefusal, RefusalRow,
-    Tally, entry,
+    Tally,
 };
 use dropgate_shared::campaign::CampaignState;
 use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
-use dropgate_shared::fault::{Fault, Source};
+
 use dropgate_shared::ids::{CampaignId, Slot};
 use sqlx::mysql::MySqlConnection;
 use sqlx::pool::PoolConnection;
@@ -68,19 +69,6 @@ impl MySqlSession {
         let found: Vec<(String, u32)> = sql.build_query_as().persistent(false).fetch_all(self.raw()).await?;
         Ok(found.into_iter().filter_map(|(user, slot)| Some((user, Slot::new(slot).ok()?))).collect())
     }
-}
-
-/// `(?, ?, ..)`
-fn list<'a, T>(sql: &mut QueryBuilder<MySql>, values: &'a [T])
-where
-    &'a T: sqlx::Encode<'a, MySql> + sqlx::Type<MySql>,
-{
-    sql.push("(");
-    let mut list = sql.separated(", ");
-    for value in values {
-        list.push_bind(value);
-    }
-    sql.push(")");
 }
 
 impl Session for MySqlSession {
@@ -405,15 +393,4 @@ impl Session for MySqlSession {
         sql.build().persistent(false).execute(self.raw()).await?;
         Ok(())
     }
-}
-
-fn holders(rows: Vec<(String, u32, PrimitiveDateTime)>, status: ClaimStatus) -> impl Iterator<Item = Holder> {
-    rows.into_iter().filter_map(move |(user, slot, admitted_at)| Some((user, entry(slot, admitted_at, status)?)))
-}
-
-/// The schema allows no other state.
-fn parse_state(text: &str) -> Result<CampaignState, StoreError> {
-    text.parse().map_err(|error| {
-        StoreError::Away(Fault::none(Source::MySql, "state", false, format!("campaigns.state is {text:?}: {error}")))
-    })
 }
