@@ -32,7 +32,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
 
-/// Both topics must be there: poison must have somewhere to go before it comes.
+/// Both topics must be there: a rejected record must have somewhere to go before it comes.
 const TOPICS: [&str; 2] = [TOPIC, DEAD_LETTER_TOPIC];
 /// Connections to MySQL. The loop uses one; the other stands in for one that died.
 const CONNECTIONS: u32 = 2;
@@ -53,7 +53,7 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("issuer: no runtime can be made: {error}");
+            eprintln!("issuer: cannot create the async runtime: {error}");
             return ExitCode::FAILURE;
         }
     };
@@ -72,7 +72,7 @@ pub fn main() -> ExitCode {
 }
 
 fn log_to_stderr() {
-    // sqlx tells of a dying connection at several levels; the loop tells of it once, with the remedy.
+    // sqlx reports a dying connection at several levels; the loop reports it once, with the remedy.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=error"));
     let terminal = std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
@@ -90,7 +90,7 @@ async fn dispatch(command: Command) -> Result<(), Exit> {
     }
 }
 
-/// `issuer run`, from the first check to the last word.
+/// `issuer run`, from the first check to the last log line.
 async fn run(settings: RunSettings) -> Result<(), Exit> {
     let mut stop = stop_on_signal()?;
     let (clock, jitter) = (Clock::system(), Jitter::system());
@@ -102,7 +102,7 @@ async fn run(settings: RunSettings) -> Result<(), Exit> {
         redis = redacted(&settings.redis.url),
         batch_records = settings.batch_records,
         write_budget = %settings.write_budget,
-        "issuer starts"
+        "issuer starting"
     );
     let database = MySqlStore::new(&settings.database, CONNECTIONS);
     let metrics = Arc::new(Metrics::default());
@@ -110,7 +110,7 @@ async fn run(settings: RunSettings) -> Result<(), Exit> {
     if let Some(address) = settings.http_listen {
         let listener = http::bind(address).await.map_err(|error| Exit::usage(error.to_string()))?;
         if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, "health and metrics are served");
+            tracing::info!(%address, "serving health and metrics");
         }
         tokio::spawn(http::serve(
             listener,
@@ -121,7 +121,7 @@ async fn run(settings: RunSettings) -> Result<(), Exit> {
         None => Traces::default(),
         Some(endpoint) => {
             let shown = redacted(endpoint);
-            tracing::info!(endpoint = shown, "traces are sent");
+            tracing::info!(endpoint = shown, "sending traces");
             let unusable = |error| Exit::usage(format!("OTEL_EXPORTER_OTLP_ENDPOINT {shown}: {error}"));
             Traces::to(endpoint).map_err(unusable)?
         }
@@ -144,7 +144,7 @@ async fn run(settings: RunSettings) -> Result<(), Exit> {
         None => {
             let missing = missing.join(" and ");
             return Err(Exit::failed(format!(
-                "Kafka has no topic {missing}: create it, or let the issuer do so with --create-topics"
+                "Kafka has no topic {missing}: create it, or let the issuer create it with --create-topics"
             )));
         }
     }
@@ -190,7 +190,7 @@ async fn run(settings: RunSettings) -> Result<(), Exit> {
         );
     }
     traces.finish().await;
-    // A connection to a server that is gone would be said goodbye to for long.
+    // A connection to a server that is gone would take long to close.
     let _ = tokio::time::timeout(CLOSE_LIMIT, database.close()).await;
     health.enter(State::Stopped);
     tracing::info!(
@@ -209,8 +209,8 @@ fn failed(error: impl fmt::Display) -> Exit {
     Exit::failed(error.to_string())
 }
 
-/// Calls until the system at the other end answers. `None`: a stop was asked for before that. An error
-/// is one that no later try would mend.
+/// Calls until the system at the other end answers. `None`: a stop was requested before that. An error
+/// is one that no later try would resolve.
 async fn until_up<T, F>(
     stop: &mut watch::Receiver<bool>,
     jitter: &Jitter,
@@ -255,17 +255,17 @@ fn stop_on_signal() -> Result<watch::Receiver<bool>, Exit> {
     tokio::spawn(async move {
         let mut first = None;
         loop {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            tokio::select! { biased; _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
             match first {
                 None => {
                     first = Some(Instant::now());
-                    tracing::info!("stopping: the batch in hand is finished first; a second signal ends at once");
+                    tracing::info!("stopping: finishing the current batch first; a second signal stops at once");
                     let _ = sender.send(true);
                 }
-                // Some wrappers signal the process and its group: that is one wish, not two.
+                // Some wrappers signal the process and its group: that is one request, not two.
                 Some(first) if first.elapsed() < SAME_SIGNAL => {}
                 Some(_) => {
-                    tracing::warn!("second signal: ending at once");
+                    tracing::warn!("second signal: stopping at once");
                     std::process::exit(1);
                 }
             }

@@ -138,7 +138,7 @@ async fn a_campaign_is_checked_run_and_exported() {
 
 fn bad_input(system: &System, campaign: &str) {
     for verb in [&["verify", "nobody"][..], &["export", "nobody"], &["campaign", "close", "nobody"]] {
-        says(&run(system, verb), 2, &["MySQL knows no campaign nobody"]);
+        says(&run(system, verb), 2, &["MySQL has no campaign nobody"]);
     }
     says(&run(system, &["verify", "No Body"]), 2, &["No Body"]);
     says(&run(system, &["dlq", "show", "seven"]), 2, &["PARTITION/OFFSET"]);
@@ -158,11 +158,11 @@ fn bad_input(system: &System, campaign: &str) {
     says(&run_with(system, &["verify", campaign], &redis), 3, &["VERDICT: unknown", "redis connect"]);
     says(&run_with(system, &["reconcile", campaign, "--apply"], &redis), 3, &["VERDICT: unknown"]);
     let told = run_with(system, &["campaign", "close", campaign], &redis);
-    says(&told, 3, &["MySQL has it, but the gate may not know it yet"]);
+    says(&told, 3, &["MySQL has the change, but the gate may not have it yet"]);
     let kafka = [("KAFKA_BOOTSTRAP", nowhere.as_str())];
     says(&run_with(system, &["verify", campaign], &kafka), 3, &["VERDICT: unknown", "kafka"]);
     says(&run_with(system, &["dlq", "list"], &kafka), 3, &["kafka"]);
-    says(&run_with(system, &["check-config"], &kafka), 1, &["✗  Kafka", "not well"]);
+    says(&run_with(system, &["check-config"], &kafka), 1, &["✗  Kafka", "check failed"]);
 
     // A configuration file: its values count where nothing else does, and what it does not know is named.
     let dir = tempfile::tempdir().unwrap();
@@ -173,7 +173,7 @@ fn bad_input(system: &System, campaign: &str) {
     says(&listed, 0, &[campaign]);
     std::fs::write(&file, "databse_url = 's3cret'\n").unwrap();
     let wrong = run(system, &["--config", path, "campaign", "list"]);
-    says(&wrong, 2, &["databse_url is no setting; the nearest right one is database_url"]);
+    says(&wrong, 2, &["databse_url is not a setting; did you mean database_url?"]);
     assert!(!String::from_utf8_lossy(&wrong.stderr).contains("s3cret"));
 
     says(&run(system, &["completions", "bash"]), 0, &["_issuer", "reconcile"]);
@@ -253,7 +253,7 @@ async fn reconcile_catches_up_with_what_was_missed() {
     says(&run(&system, &["verify", &campaign]), 4, &["5 admitted claims whose row is still to come"]);
     system.redis(&["DEL", &format!("dg:{{{campaign}}}:outbox")]).await;
     says(&run(&system, &["verify", &campaign]), 1, &["VERDICT: violated", "I3  5 admitted claims without a row"]);
-    says(&run(&system, &["reconcile", &campaign, "--yes"]), 4, &["5 obligations put back", "VERDICT: under way"]);
+    says(&run(&system, &["reconcile", &campaign, "--yes"]), 4, &["5 outbox entries restored", "VERDICT: under way"]);
     system.stack.endpoints.cron().await.unwrap();
     all_issued(&system, &campaign, 25).await;
 
@@ -275,9 +275,9 @@ async fn reconcile_catches_up_with_what_was_missed() {
     system.redis(&["FLUSHALL"]).await;
     // And what it has heard since cannot be compared before the campaign is published.
     system.redis(&["HSET", &claims, "since", "26:1763700000000:a"]).await;
-    says(&run(&system, &["verify", &campaign]), 3, &["Redis does not know the campaign"]);
+    says(&run(&system, &["verify", &campaign]), 3, &["Redis has no such campaign"]);
     let rebuilt = run(&system, &["reconcile", &campaign, "--apply"]);
-    says(&rebuilt, 4, &["publish the campaign", "1 obligations put back", "VERDICT: under way"]);
+    says(&rebuilt, 4, &["publish the campaign", "1 outbox entries restored", "VERDICT: under way"]);
     assert_eq!(system.claim(&campaign, "u-7").await.status, 200);
     system.stack.endpoints.cron().await.unwrap();
     all_issued(&system, &campaign, 26).await;

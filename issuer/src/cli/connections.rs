@@ -89,7 +89,7 @@ pub struct DlqServerArgs {
     kafka: KafkaArgs,
 }
 
-/// What `read` finds, or all that is wrong with it.
+/// What `read` finds, or all problems.
 fn checked<T>(read: impl FnOnce(&mut Problems) -> Option<T>) -> Result<T, Problems> {
     let mut problems = Problems::default();
     let settings = read(&mut problems);

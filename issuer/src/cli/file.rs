@@ -42,7 +42,7 @@ pub fn with_file(command: Command, path: &Path) -> Result<Command, FileError> {
 pub enum FileError {
     #[error("the configuration file {}: {error}", path.display())]
     Unreadable { path: PathBuf, error: std::io::Error },
-    /// Everything that is wrong with it, one line each. No value is repeated: it may be a secret.
+    /// All its problems, one line each. No value is repeated: it may be a secret.
     #[error("the configuration file {} is invalid:\n  {problems}", path.display())]
     Invalid { path: PathBuf, problems: String },
 }

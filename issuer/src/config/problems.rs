@@ -1,4 +1,4 @@
-//! All that is wrong with the settings.
+//! Problems with the settings.
 
 use super::values::SettingError;
 use std::fmt;

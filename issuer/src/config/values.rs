@@ -5,7 +5,7 @@ use crate::store::mysql::settings::DatabaseUrlError;
 use dropgate_shared::code::CodeSecret;
 use std::net::SocketAddr;
 
-/// What is wrong with the value of a setting. Follows its name, and never repeats a value that may be a secret.
+/// A problem with the value of a setting. Follows its name, and never repeats a value that may be a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingError {
     #[error("is not set")]

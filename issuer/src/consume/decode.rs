@@ -8,7 +8,7 @@ use dropgate_shared::record::AdmissionRecord;
 /// Reads a record's value.
 ///
 /// # Errors
-/// [`RejectReason`]: the record is poison, whoever reads it.
+/// [`RejectReason`]: the record can never become a row, at any issuer.
 pub fn decode(payload: &[u8]) -> Result<Admission, RejectReason> {
     let record = AdmissionRecord::decode(payload)
         .map_err(|error| RejectReason { label: error.label(), text: error.to_string() })?;

@@ -4,7 +4,6 @@ use dropgate_shared::claim::ClaimEntry;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::ids::{CampaignId, Slot, UserId};
 use dropgate_shared::record::AdmissionRecord;
-use std::future::Future;
 use time::PrimitiveDateTime;
 
 /// An admitted claim whose every field fits into a row.
@@ -33,7 +32,7 @@ pub trait RecordSource {
     ///
     /// # Errors
     /// [`Fault`]; one that says no retry means that this source will never deliver again.
-    fn recv(&self) -> impl Future<Output = Result<Delivery, Fault>>;
+    async fn recv(&self) -> Result<Delivery, Fault>;
 
     /// Takes note of partitions that were revoked since the last call: nothing received from them
     /// before may move their offset any more.
@@ -74,7 +73,7 @@ pub trait CouponStore {
     ///
     /// # Errors
     /// [`Fault`]: nothing is known to be written, and the whole batch may be handed in again (I6).
-    fn persist(&self, admissions: &[&Admission]) -> impl Future<Output = Result<Vec<ClaimOutcome>, Fault>>;
+    async fn persist(&self, admissions: &[&Admission]) -> Result<Vec<ClaimOutcome>, Fault>;
 }
 
 /// What became of an admission once its transaction is committed.
@@ -102,7 +101,7 @@ pub struct RejectReason {
 /// Where the records go that can never become a row.
 pub trait DeadLetters {
     /// Sends them all. One result a record, in their order; `Ok` once the broker has acknowledged it.
-    fn publish(&self, records: &[(&Delivery, &RejectReason)]) -> impl Future<Output = Vec<Result<(), Fault>>>;
+    async fn publish(&self, records: &[(&Delivery, &RejectReason)]) -> Vec<Result<(), Fault>>;
 }
 
 /// A settled claim, to be written to Redis.

@@ -1,4 +1,13 @@
-//! One batch: every record of it becomes a row, a refusal or an acknowledged dead letter.
+//! One batch: every record of it becomes a row, a refusal or an acknowledged dead letter, and only then do the offsets
+//! move (I7).
+//!
+//! | a step fails | meanwhile | then |
+//! |---|---|---|
+//! | rows cannot be written | wait 25 ms to 5 s, poll the source, paused | the same batch again (I6) |
+//! | dead letters are not acknowledged | the same | those that were not acknowledged again |
+//! | offsets cannot be stored | nothing | the records come again (I6) |
+//! | the confirmation queue is full | nothing | the outbox sends the claims again |
+//! | a stop is requested | the write under way gets 15 s | no offset moves: another member takes the batch |
 
 use super::budget::{Budget, Change, Written};
 use super::inbox::{GivenUp, Inbox, Received};
@@ -50,7 +59,8 @@ pub enum ServiceError {
     DeadLetters { limit: u32, label: &'static str, partition: i32, offset: i64 },
 }
 
-/// Settles batches. It owns the ports behind the inbox; what it waits for, it waits for at the inbox.
+/// Settles batches. It owns the ports behind the inbox. Whatever it waits for, it waits for at the inbox, so that the
+/// source is polled.
 pub(super) struct Settler<S, D, C> {
     pub(super) store: S,
     pub(super) dead_letters: D,

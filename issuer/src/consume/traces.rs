@@ -1,7 +1,7 @@
-//! Traces, for whoever collects them: OpenTelemetry spans by OTLP over HTTP.
+//! Traces: OpenTelemetry spans by OTLP over HTTP.
 //!
 //! One span a batch, one for its write, and one for each record whose claim came with a sampled
-//! `traceparent`: that one belongs to the visitor's trace, so his claim is seen from the edge to the row.
+//! `traceparent`: that one belongs to the visitor's trace, which so shows the claim from the edge to the row.
 //! A record without a trace has no span of its own. Spans are best effort: they wait in a bounded queue,
 //! and those that do not fit are dropped. No span holds a user id.
 
@@ -84,7 +84,7 @@ impl Traces {
     }
 }
 
-/// The spans of one batch. Does nothing where nobody collects them.
+/// The spans of one batch. Does nothing where there is no collector.
 #[derive(Debug)]
 pub struct BatchTrace(Option<Traced>);
 

@@ -5,10 +5,10 @@
 //!
 //! Rebalance: cooperative, so a change in the group stops only the partitions that move. Before one is
 //! given up, what is stored is committed, so that the next owner repeats little. librdkafka refuses to
-//! store an offset for a partition that is not assigned any more, and clears stored ones when it is.
+//! store an offset for a partition that is no longer assigned, and clears stored ones when it is.
 //!
 //! Liveness: rebalances and `max.poll.interval.ms` are served only while the stream is polled. The
-//! loop polls whatever it waits for (see [`crate::consume::inbox`]), a second of patience at most apart.
+//! loop polls whatever it waits for (see [`crate::consume::inbox`]), at most a second apart.
 
 use super::client;
 use super::ports::header;
@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long leaving the group may take before the process ends anyway.
+/// How long leaving the group may take before the process continues without it.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(10);
 const LAG_UNKNOWN: u64 = u64::MAX;
 
@@ -40,7 +40,7 @@ pub struct KafkaSource {
     topic: String,
 }
 
-/// What librdkafka tells a member.
+/// What librdkafka reports to a member.
 struct Member {
     topic: String,
     revoked: Mutex<Vec<i32>>,
@@ -72,9 +72,9 @@ impl KafkaSource {
         };
         let mut config = settings.client_with(&[
             ("auto.commit.interval.ms", "1000"),
-            // How long the partitions of a member that died without a word stay with it.
+            // How long the partitions of a member that died without leaving stay with it.
             ("session.timeout.ms", "15000"),
-            // How soon a member hears that it shall share, or inherit.
+            // How soon a member learns that it must give up partitions, or gets some.
             ("heartbeat.interval.ms", "1000"),
             // The commit before a partition is given up waits for a broker no longer than a session lasts.
             ("socket.timeout.ms", "10000"),
@@ -104,11 +104,11 @@ impl KafkaSource {
     pub async fn leave(self) {
         let left = tokio::task::spawn_blocking(move || {
             commit(&*self.consumer);
-            drop(self.consumer); // waits for the group to let go
+            drop(self.consumer); // waits until the group has been left
         });
         if tokio::time::timeout(LEAVE_DEADLINE, left).await.is_err() {
             tracing::warn!(
-                "the group did not let go within {} s; some records may come again, which changes nothing",
+                "the group was not left within {} s; some records may come again, which changes nothing",
                 LEAVE_DEADLINE.as_secs()
             );
         }
@@ -160,7 +160,7 @@ impl RecordSource for KafkaSource {
                 .map_err(|error| client::fault(labels::STORE_OFFSET, true, &error))?;
         }
         match self.consumer.store_offsets(&offsets) {
-            // All of them belong to someone else by now. He will find the rows.
+            // All of them belong to other members by now, who will find the rows.
             Ok(()) | Err(KafkaError::StoreOffset(RDKafkaErrorCode::State)) => Ok(()),
             Err(error) => Err(client::fault(labels::STORE_OFFSET, true, &error)),
         }
@@ -228,7 +228,7 @@ impl ConsumerContext for Member {
             }
             Rebalance::Revoke(partitions) => {
                 let partitions = ids(partitions);
-                // Partitions that were lost belong to someone else already: a commit would be refused.
+                // Partitions that were lost belong to other members already: a commit would be rejected.
                 let lost = consumer.assignment_lost();
                 tracing::info!(?partitions, lost, "partitions revoked");
                 if !lost {

@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 use time::PrimitiveDateTime;
 
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Letters handed over at once.
+/// Dead letters of one page.
 pub const PAGE: usize = 500;
-/// A page is handed over before it holds more than this.
+/// A page ends before it holds more than this.
 const PAGE_BYTES: usize = 8 << 20;
 
 fn read(message: &BorrowedMessage<'_>) -> DeadLetter {
@@ -44,7 +44,7 @@ fn read(message: &BorrowedMessage<'_>) -> DeadLetter {
 
 /// The [`DeadLetterReader`] on rdkafka.
 pub struct KafkaDeadLetterReader {
-    /// Absent while a page is read on another thread, and after that failed.
+    /// `None` while a page is read on another thread, and after that failed.
     reading: Option<Reading>,
     total: u64,
 }
@@ -90,7 +90,7 @@ impl DeadLetterReader for KafkaDeadLetterReader {
 }
 
 async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
-    let cancelled = |_| Fault::unknown(Source::Kafka, labels::CANCELLED, "the reading was given up");
+    let cancelled = |_| Fault::unknown(Source::Kafka, labels::CANCELLED, "the read was cancelled");
     tokio::task::spawn_blocking(call).await.map_err(cancelled)?
 }
 
@@ -146,7 +146,7 @@ impl Reading {
                     return Err(Fault::unknown(
                         Source::Kafka,
                         labels::TIMEOUT,
-                        "no dead letter within 10 s, although there are more",
+                        "no dead letter arrived within 10 s, although there are more",
                     ));
                 }
                 None => continue,

@@ -3,7 +3,7 @@
 use rdkafka::ClientConfig;
 use std::fmt;
 
-/// A Kafka.
+/// Where Kafka is, and as whom.
 #[derive(Clone, Default)]
 pub struct KafkaSettings {
     /// `host:port`, comma-separated.
@@ -38,7 +38,7 @@ const FIXED: [(&str, &str); 15] = [
     ("partition.assignment.strategy", "members of one group must all use cooperative-sticky"),
     ("group.protocol", "members of one group must all use the classic protocol"),
     ("isolation.level", "records of aborted transactions must not be read"),
-    ("enable.partition.eof", "the end of a partition is no record"),
+    ("enable.partition.eof", "the end of a partition is not a record"),
     ("allow.auto.create.topics", "a mistyped topic must not appear by itself"),
     ("statistics.interval.ms", "lag and the share of the budget are taken from the statistics"),
     ("acks", "a dead letter must be on all replicas before its offset moves (I7)"),

@@ -19,7 +19,6 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// How topics are created.
 #[derive(Debug, Clone, Copy)]
 pub struct TopicSettings {
-    /// Partitions of the topic of admitted claims.
     pub partitions: i32,
     /// Copies of each partition; -1 for the broker's own default.
     pub replication: i32,
@@ -46,7 +45,7 @@ pub async fn missing(settings: &KafkaSettings, topics: &'static [&'static str]) 
 /// How many partitions `topic` has.
 ///
 /// # Errors
-/// [`Fault`] if no broker answers, or one that has not heard of the topic yet.
+/// [`Fault`] if no broker answers, or one that does not know the topic yet.
 pub async fn count(settings: &KafkaSettings, topic: &'static str) -> Result<usize, Fault> {
     let config = settings.client();
     match look(config, move |consumer| Ok(partitions(consumer, topic)?.len())).await? {
@@ -54,14 +53,14 @@ pub async fn count(settings: &KafkaSettings, topic: &'static str) -> Result<usiz
             Source::Kafka,
             labels::NO_TOPIC,
             true,
-            format!("the broker knows no partition of {topic} yet"),
+            format!("the broker has no partition of {topic} yet"),
         )),
         count => Ok(count),
     }
 }
 
-/// Creates topics: the first with the wanted partitions, which is the one that is read by many issuers;
-/// the others, dead letters, with one partition and no end of retention.
+/// Creates topics: the dead-letter topic with one partition and unlimited retention, the others with the wanted
+/// number of partitions.
 ///
 /// # Errors
 /// [`Fault`]. A topic that exists already is none.
@@ -147,7 +146,7 @@ fn partitions(consumer: &BaseConsumer<Observer>, topic: &str) -> Result<Vec<i32>
     }
 }
 
-/// Asks through a client of its own, on a thread that may block.
+/// Runs a call on a client of its own, on a thread that may block.
 async fn look<T: Send + 'static>(
     config: ClientConfig,
     call: impl FnOnce(&BaseConsumer<Observer>) -> Result<T, KafkaError> + Send + 'static,
@@ -157,7 +156,7 @@ async fn look<T: Send + 'static>(
             .create_with_context(Observer::default())
             .map_err(|error| client::fault(labels::SETTINGS, false, &error))?;
         call(&consumer).map_err(|error| {
-            // The call says "no answer"; why there is none, a wrong password for one, is said beside it.
+            // The call reports "no answer"; the reason, such as a wrong password, comes through the context.
             for _ in 0..10 {
                 let _ = consumer.poll(Duration::from_millis(1));
             }
@@ -171,8 +170,8 @@ async fn look<T: Send + 'static>(
     looked.await.unwrap_or_else(|_| Err(client::fault(labels::METADATA, true, &KafkaError::Canceled)))
 }
 
-/// Looks, and never joins. Keeps the first trouble that librdkafka tells of: the ones after it are that
-/// all brokers are down.
+/// The context of a client that joins no group. Keeps the first error that librdkafka reports: the ones after it are
+/// that all brokers are down.
 #[derive(Default)]
 struct Observer(Mutex<Option<String>>);
 

@@ -36,7 +36,7 @@ const CONNECTIONS: u32 = 2;
 /// The servers that the settings name, and the address of MySQL for messages.
 type Opened = (Servers<MySqlStore, ReqwestHttp, KafkaSettings>, String);
 
-/// Does what the command line asks for.
+/// Runs a verb.
 pub async fn dispatch(command: Command) -> Result<(), Exit> {
     match command {
         // The service is not the operator's; `app` runs it.
@@ -144,7 +144,8 @@ async fn on_verify(args: VerifyArgs) -> Result<(), Exit> {
     let (servers, shown) = open_all(&args.servers)?;
     let report = verify(&servers, &args.id, secret.as_ref()).await;
     let report = report.map_err(|error| Exit::at(&shown, error).unless_violated())?;
-    say!("{}", if args.json { report.json(args.show_users) } else { report.human(args.show_users) });
+    let shown = report.shown(args.show_users);
+    say!("{}", if args.json { shown.json() } else { shown.to_string() });
     end_with(report.verdict())
 }
 
@@ -157,7 +158,8 @@ async fn on_reconcile(ReconcileArgs { apply, verify, .. }: ReconcileArgs) -> Res
         }
     });
     let report = report.await.map_err(|error| Exit::at(&shown, error).unless_violated())?;
-    say!("{}", if verify.json { report.json(verify.show_users) } else { report.human(verify.show_users) });
+    let shown = report.shown(verify.show_users);
+    say!("{}", if verify.json { shown.json() } else { shown.to_string() });
     if !apply && report.needs_repair() && !verify.json {
         say!("\nnothing was changed: `issuer reconcile {} --apply` does it", verify.id);
     }

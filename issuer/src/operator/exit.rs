@@ -1,4 +1,4 @@
-//! With which status and words a verb ends.
+//! How a verb ends: exit status and message.
 
 use super::campaign::error::CampaignError;
 use crate::config::problems::Problems;

@@ -16,11 +16,9 @@ pub type Redis = RedisRest<ReqwestHttp>;
 /// Where Redis is.
 #[derive(Clone)]
 pub struct RedisSettings {
-    /// `UPSTASH_REDIS_REST_URL`.
     pub url: String,
-    /// `UPSTASH_REDIS_REST_TOKEN`.
     pub token: String,
-    /// `UPSTASH_KEY_LOCKING`.
+    /// Scripts lock only the keys that they name: hosted Upstash only.
     pub key_locking: bool,
 }
 

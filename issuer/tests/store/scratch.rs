@@ -131,10 +131,10 @@ pub fn refused(slot: u32) -> ClaimOutcome {
     ClaimOutcome::Refused { slot: Slot::new(slot).unwrap() }
 }
 
-pub fn poison(outcome: &ClaimOutcome) -> &'static str {
+pub fn rejected(outcome: &ClaimOutcome) -> &'static str {
     match outcome {
         ClaimOutcome::Rejected(reason) => reason.label,
-        other => panic!("{other:?} is no poison"),
+        other => panic!("{other:?} is not rejected"),
     }
 }
 

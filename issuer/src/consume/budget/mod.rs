@@ -1,4 +1,4 @@
-//! The write budget: how fast rows are written, so that whoever else lives on the database does not notice.
+//! The write budget: how fast rows are written, so that the database's other users do not notice.
 //!
 //! **A rate** (`100/min`) is kept by spacing. A batch of `n` rows moves the time of the next one `n`
 //! intervals on, and a batch is at most a tenth of a second's worth: at `100/min` that is one row every
@@ -9,7 +9,7 @@
 //! **`auto`** has no number to keep and follows the database's own latency: see [`auto`].
 //!
 //! The budget holds for the whole group of issuers. Each takes the part of it that its partitions are of
-//! all partitions, which each knows without asking anybody (docs/adr/0005-budget-by-partitions.md).
+//! all partitions, which each knows by itself (docs/adr/0005-budget-by-partitions.md).
 //!
 //! What counts is a row that is written, a coupon or a refusal. A record whose row is there already is only
 //! looked up, which counts as a tenth of a row: behind a small budget claims wait for hours, the outbox
@@ -74,7 +74,7 @@ impl Rate {
     }
 }
 
-/// Why a text is no budget. Follows the name of the setting.
+/// Why a text is not a budget. Follows the name of the setting.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BudgetError {
     #[error("{0:?} is not a budget")]

@@ -11,8 +11,8 @@ pub struct Written {
     pub looked_up: usize,
     /// How long the database took for them.
     pub took: Duration,
-    /// Whether every record became a new row at the first try. Only such a batch tells how the
-    /// database fares: any other is more work by itself.
+    /// Whether every record became a new row at the first try. Only such a batch shows how busy
+    /// the database is: any other is more work by itself.
     pub clean: bool,
 }
 

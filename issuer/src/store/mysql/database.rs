@@ -4,7 +4,7 @@ use super::error::{NO_SUCH_TABLE, fault_of, number_of};
 use super::session::MySqlSession;
 use super::settings::DatabaseSettings;
 use crate::labels;
-use crate::store::ports::{Store, StoreError};
+use crate::store::ports::{Store, StoreError, StoreResult};
 use dropgate_shared::fault::{Fault, Source};
 use sqlx::mysql::{MySqlConnection, MySqlPool, MySqlPoolOptions};
 use sqlx::{Connection, Executor};
@@ -100,11 +100,11 @@ impl MySqlStore {
 impl Store for MySqlStore {
     type Session = MySqlSession;
 
-    async fn session(&self) -> Result<MySqlSession, StoreError> {
+    async fn session(&self) -> StoreResult<MySqlSession> {
         Ok(self.pool.acquire().await?.into())
     }
 
-    async fn connect(&self) -> Result<MySqlSession, StoreError> {
+    async fn connect(&self) -> StoreResult<MySqlSession> {
         Ok(self.reach().await.map_err(StoreError::Away)?.into())
     }
 }

@@ -1,4 +1,4 @@
-//! What a failed statement means, by its number. MySQL and MariaDB share most of them.
+//! What a failed statement means, by its error number. MySQL and MariaDB share most of them.
 
 use crate::labels;
 use crate::store::ports::StoreError;
@@ -17,7 +17,7 @@ impl From<sqlx::Error> for StoreError {
             (4025, "23000") => Self::Constraint,
             // Lock wait timeout; deadlock; a row changed under a snapshot (MariaDB); lock table full.
             (1205 | 1213 | 1020 | 1206, _) => Self::Contention,
-            // Truncated, not representable, invalid in its character set, wrong for its column; and NULL.
+            // Truncated, not representable, invalid in its character set, of another type than its column; and NULL.
             (1048 | 1265 | 1300 | 1366 | 1406 | 3988, _) => Self::Data(database.message().to_owned()),
             // SQLSTATE class 22: data exception.
             (_, code) if code.starts_with("22") => Self::Data(database.message().to_owned()),
@@ -31,13 +31,13 @@ pub(super) fn number_of(error: &sqlx::Error) -> Option<u16> {
     database_error(error).map(MySqlDatabaseError::number)
 }
 
-/// A failure as a fault, with the remedy for whoever reads the log.
+/// A failure as a fault, with the remedy for the reader of the log.
 ///
 /// Its effect counts as unknown: a connection may die after the commit has arrived. Writing the same
 /// batch again finds that out (I6).
 pub(super) fn fault_of(error: &sqlx::Error) -> Fault {
     let (label, remedy) = match number_of(error) {
-        None => (labels::UNREACHABLE, "is MySQL up, and does DATABASE_URL name its host and port?"),
+        None => (labels::UNREACHABLE, "check that MySQL is up and that DATABASE_URL names its host and port"),
         Some(1045 | 1044 | 1142 | 1143 | 1370 | 1698 | 3118) => {
             (labels::ACCESS_DENIED, "check user and password in DATABASE_URL, and the user's grants")
         }
@@ -46,9 +46,7 @@ pub(super) fn fault_of(error: &sqlx::Error) -> Fault {
         Some(1040 | 1203 | 1226) => {
             (labels::TOO_MANY_CONNECTIONS, "raise max_connections, or give the issuer a quota of its own")
         }
-        Some(1290 | 1792 | 1836) => {
-            (labels::READ_ONLY, "the server takes no writes: DATABASE_URL must name the primary")
-        }
+        Some(1290 | 1792 | 1836) => (labels::READ_ONLY, "the server is read-only: DATABASE_URL must name the primary"),
         Some(1021 | 1114 | 1041 | 1037) => (labels::OUT_OF_SPACE, "the server is out of disk or memory"),
         Some(1053 | 1077 | 1079 | 1927 | 2006 | 2013 | 3169 | 4031) => {
             (labels::GOING_DOWN, "the server ended the connection")

@@ -1,4 +1,4 @@
-//! What the schema is, against what this build expects.
+//! The schema of the database, compared with what this build expects.
 
 use super::database::{MIGRATIONS, MySqlStore};
 use super::error::{NO_SUCH_TABLE, fault_of, number_of};
@@ -14,7 +14,7 @@ pub enum MigrationState {
     Applied,
     /// It is not.
     Pending,
-    /// It is, but was another text then: this build or that database is not the right one.
+    /// It is, but with another text: this build and that database do not belong together.
     Altered,
     /// It began and did not end: look at the schema before anything else.
     Failed,
@@ -23,7 +23,6 @@ pub enum MigrationState {
 }
 
 impl MigrationState {
-    /// The word for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -36,16 +35,12 @@ impl MigrationState {
     }
 }
 
-/// A migration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Migration {
-    /// Its number.
     pub version: i64,
-    /// Its name.
     pub description: String,
     /// SHA-384 of its text as this build has it, or else the database; lower-case hex.
     pub checksum: String,
-    /// Whether it is in the database.
     pub state: MigrationState,
 }
 

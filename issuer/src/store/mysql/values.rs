@@ -1,7 +1,7 @@
 //! Values on their way into and out of statements.
 
 use crate::labels;
-use crate::store::ports::StoreError;
+use crate::store::ports::{StoreError, StoreResult};
 use crate::store::rows::{Holder, entry};
 use dropgate_shared::campaign::CampaignState;
 use dropgate_shared::claim::ClaimStatus;
@@ -30,7 +30,7 @@ pub(super) fn holders(
 }
 
 /// The schema allows no other state.
-pub(super) fn parse_state(text: &str) -> Result<CampaignState, StoreError> {
+pub(super) fn parse_state(text: &str) -> StoreResult<CampaignState> {
     text.parse().map_err(|error| {
         StoreError::Away(Fault::none(
             Source::MySql,
