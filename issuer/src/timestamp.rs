@@ -1,7 +1,5 @@
-//! Times between three worlds: ms since the epoch (Redis, Kafka), DATETIME(3) in UTC (MySQL) and
-//! RFC 3339 (people).
+//! Times in three forms: ms since the epoch (Redis, Kafka), DATETIME(3) in UTC (MySQL) and RFC 3339 (people).
 
-use std::fmt;
 use std::sync::Arc;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime, PrimitiveDateTime};
@@ -35,12 +33,6 @@ impl Clock {
     #[must_use]
     pub fn now_ms(&self) -> u64 {
         to_ms(self.now())
-    }
-}
-
-impl fmt::Debug for Clock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Clock({})", self.now())
     }
 }
 

@@ -67,9 +67,3 @@ impl From<CampaignError> for Exit {
         Self { status, text: error.to_string() }
     }
 }
-
-impl From<std::io::Error> for Exit {
-    fn from(error: std::io::Error) -> Self {
-        Self::failed(error.to_string())
-    }
-}

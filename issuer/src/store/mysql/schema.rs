@@ -3,12 +3,10 @@
 use super::database::{MIGRATIONS, MySqlStore};
 use super::error::{NO_SUCH_TABLE, fault_of, number_of};
 use dropgate_shared::fault::Fault;
-use serde::Serialize;
 use std::collections::HashMap;
 
 /// Whether a migration is in the database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MigrationState {
     /// It is, and reads as in this build.
     Applied,
@@ -35,7 +33,7 @@ impl MigrationState {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Migration {
     pub version: i64,
     pub description: String,
