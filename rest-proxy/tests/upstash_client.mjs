@@ -1,4 +1,4 @@
-// Drives the npm client @upstash/redis against a gateway: node upstash_client.mjs URL TOKEN
+// Drives the npm client @upstash/redis against a proxy: node upstash_client.mjs URL TOKEN
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 
@@ -42,7 +42,7 @@ async function drive(redis, name) {
   equal(await redis.zrange(key("zset"), 0, -1, { withScores: true }), ["a", 1, "b", 2]);
   equal(await redis.mget(key("n"), key("none")), [1, null]);
 
-  // The script path of the gate: EVALSHA, NOSCRIPT, EVAL, EVALSHA.
+  // Scripts: EVALSHA, NOSCRIPT, EVAL, EVALSHA.
   const script = redis.createScript(`return {KEYS[1], ARGV[1], '${name}'}`, { readonly: false });
   const sha = await redis.scriptLoad("return 1");
   equal(await redis.evalsha(sha, [], []), 1);
@@ -50,7 +50,7 @@ async function drive(redis, name) {
   for (const _ of [1, 2]) equal(await script.exec(["k"], ["v"]), ["k", "v", name]);
   equal(await redis.eval("return {1, {2, 'x'}, false}", [], []), [1, [2, "x"], null]);
 
-  // By hand and automatic pipelines, and transactions.
+  // Explicit and automatic pipelines, and transactions.
   equal(await redis.pipeline().set(key("p"), "1").incr(key("p")).get(key("p")).exec(), ["OK", 2, 2]);
   const kept = await redis.pipeline().set(key("p"), "x").incr(key("p")).exec({ keepErrors: true });
   equal(kept[0].result, "OK");
@@ -61,7 +61,7 @@ async function drive(redis, name) {
   await rejects(redis.get(), /wrong number of arguments for 'get' command/);
 }
 
-// As it comes: base64 answers, automatic pipelines, read-your-writes tokens, retries.
+// The client's defaults: base64 responses, automatic pipelines, read-your-writes tokens, retries.
 const redis = new Redis({ url, token });
 await drive(redis, "default");
 await drive(new Redis({ url, token, responseEncoding: false, enableAutoPipelining: false }), "plain");
@@ -71,7 +71,7 @@ equal(many.reduce((sum, n) => sum + n, 0), 5 * ((100 * 101) / 2));
 
 await rejects(new Redis({ url, token: "wrong" }).get("k"), /WRONGPASS invalid or missing auth token/);
 
-// Retries: the gateway is not there at first (another port), so the client repeats and then gives up.
+// Retries: nothing listens on this port, so the client repeats and then gives up.
 let attempts = 0;
 const lonely = new Redis({ url: "http://127.0.0.1:9", token, retry: { retries: 2, backoff: () => (attempts += 1) } });
 await rejects(lonely.ping(), /fetch failed|bad port/);

@@ -1,7 +1,7 @@
-//! The producer behind the REST API, and what it knows of the topics.
+//! The producer behind the REST API, and its cache of the topics.
 
-use super::super::GatewayError;
 use super::record::Record;
+use crate::error::StartError;
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// The environment variable that holds the brokers' addresses.
 pub const KAFKA_BOOTSTRAP_ENV: &str = "KAFKA_BOOTSTRAP";
 
-/// How long a topic is believed to exist as it was last seen.
+/// How long the metadata of a topic is used before a broker is asked again.
 const TOPIC_TTL: Duration = Duration::from_secs(10);
 const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -23,9 +23,9 @@ const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct ProducerSettings {
     /// `host:port`, comma-separated.
     pub bootstrap: String,
-    /// After this long an unacknowledged record is reported as failed (its outcome is unknown then).
+    /// After this time an unacknowledged record is reported as failed; its outcome is unknown then.
     pub message_timeout_ms: u32,
-    /// How long a record waits for company in a batch.
+    /// How long a record waits for others to form a batch.
     pub linger_ms: u32,
 }
 
@@ -40,23 +40,23 @@ impl ProducerSettings {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &self.bootstrap)
-            .set("client.id", "dropgate-kafka-gateway")
+            .set("client.id", "dropgate-kafka-rest-proxy")
             .set("acks", "all")
             .set("enable.idempotence", "true")
             .set("message.timeout.ms", self.message_timeout_ms.to_string())
             .set("linger.ms", self.linger_ms.to_string())
-            // Keys go where a Java producer sends them.
+            // The same key goes to the same partition as with a Java producer.
             .set("partitioner", "murmur2_random")
-            // A topic that somebody deleted, or mistyped, must not appear by itself.
+            // A topic that was deleted or mistyped must not be created by a request.
             .set("allow.auto.create.topics", "false")
             .set("socket.nagle.disable", "true")
-            // A broker that comes back is found within a second; the default grows to ten.
+            // A restarted broker is found within 1 s; the default grows to 10 s.
             .set("reconnect.backoff.max.ms", "1000");
         config
     }
 }
 
-/// Sends librdkafka's log to ours.
+/// Writes librdkafka's log to this process's log.
 #[derive(Clone, Copy)]
 struct Context;
 
@@ -71,7 +71,7 @@ impl ClientContext for Context {
         }
     }
 
-    // Repeated for every attempt to reconnect; the log above says it once in a while.
+    // Repeated for every attempt to reconnect; the log above reports it at intervals.
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(target: "librdkafka", %error, reason);
     }
@@ -79,15 +79,15 @@ impl ClientContext for Context {
 
 type KafkaProducer = FutureProducer<Context>;
 
-/// Where a record went, or why it did not.
-pub(super) type Outcome = Result<(i32, i64), KafkaError>;
+/// Partition and offset of a written record, or why it failed.
+pub(super) type Delivery = Result<(i32, i64), KafkaError>;
 
-/// What is known of a topic.
+/// What the brokers report of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Topic {
-    /// It exists, with so many partitions.
+    /// It exists and has this many partitions.
     Partitions(i32),
-    /// No broker knows it.
+    /// It does not exist.
     Unknown,
 }
 
@@ -102,14 +102,14 @@ struct Inner {
 }
 
 impl Upstream {
-    /// Makes a producer and waits until a broker answers, for `wait` at most.
+    /// Creates a producer and waits until a broker responds, for `wait` at most.
     ///
     /// # Errors
-    /// [`GatewayError::Setting`] for settings that librdkafka refuses, [`GatewayError::Unreachable`]
-    /// when the wait is over.
-    pub async fn connect(settings: ProducerSettings, wait: Duration) -> Result<Self, GatewayError> {
+    /// [`StartError::Setting`] for settings that librdkafka rejects, [`StartError::Unreachable`] when the wait
+    /// is over.
+    pub async fn connect(settings: ProducerSettings, wait: Duration) -> Result<Self, StartError> {
         let producer = settings.client_config().create_with_context(Context).map_err(|error: KafkaError| {
-            GatewayError::Setting { setting: KAFKA_BOOTSTRAP_ENV, cause: error.to_string() }
+            StartError::Setting { setting: KAFKA_BOOTSTRAP_ENV, cause: error.to_string() }
         })?;
         let inner = Inner { settings, producer: RwLock::new(producer), topics: RwLock::default() };
         let upstream = Self(Arc::new(inner));
@@ -117,8 +117,8 @@ impl Upstream {
         loop {
             let Err(error) = upstream.topic_names().await else { return Ok(upstream) };
             if Instant::now() >= deadline {
-                return Err(GatewayError::Unreachable {
-                    url: upstream.0.settings.bootstrap.clone(),
+                return Err(StartError::Unreachable {
+                    upstream: format!("Kafka at {}", upstream.0.settings.bootstrap),
                     env: KAFKA_BOOTSTRAP_ENV,
                     waited_s: wait.as_secs(),
                     cause: error.to_string(),
@@ -128,7 +128,7 @@ impl Upstream {
         }
     }
 
-    /// The names of all topics, internal ones excepted. Asks a broker.
+    /// The names of all topics except internal ones, from a broker.
     pub(super) async fn topic_names(&self) -> Result<Vec<String>, KafkaError> {
         self.metadata(None, |metadata| {
             let names = metadata.topics().iter().map(|topic| topic.name());
@@ -137,7 +137,7 @@ impl Upstream {
         .await
     }
 
-    /// What is known of `name`; asks a broker when that is not fresh.
+    /// The topic `name`, from the cache while that is fresh, otherwise from a broker.
     pub(super) async fn topic(&self, name: &str) -> Result<Topic, KafkaError> {
         let known = self.0.topics.read().unwrap_or_else(PoisonError::into_inner).get(name).copied();
         if let Some((seen, partitions)) = known
@@ -165,7 +165,7 @@ impl Upstream {
         Ok(topic)
     }
 
-    /// Forgets what is known of `name`.
+    /// Removes `name` from the cache.
     pub(super) fn forget(&self, name: &str) {
         self.0.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
@@ -176,15 +176,15 @@ impl Upstream {
         read: impl FnOnce(&rdkafka::metadata::Metadata) -> T + Send + 'static,
     ) -> Result<T, KafkaError> {
         let producer = self.producer();
-        let asked = tokio::task::spawn_blocking(move || {
+        let fetched = tokio::task::spawn_blocking(move || {
             producer.client().fetch_metadata(topic.as_deref(), METADATA_TIMEOUT).map(|metadata| read(&metadata))
         });
-        asked.await.unwrap_or(Err(KafkaError::Canceled))
+        fetched.await.unwrap_or(Err(KafkaError::Canceled))
     }
 
-    /// Hands all records to the producer, then awaits them: a batch costs one round trip, not one a
-    /// record. The outcomes are in the order of the records.
-    pub(super) async fn produce(&self, topic: &str, records: &[Record<'_>]) -> Vec<Outcome> {
+    /// Gives all records to the producer before it awaits the first: a batch costs one round trip, not one a
+    /// record. The deliveries are in the order of the records.
+    pub(super) async fn produce(&self, topic: &str, records: &[Record<'_>]) -> Vec<Delivery> {
         let producer = self.producer();
         let sent: Vec<_> = records
             .iter()
@@ -196,10 +196,10 @@ impl Upstream {
                 producer.send_result(message).map_err(|(error, _)| error)
             })
             .collect();
-        let mut outcomes = Vec::with_capacity(sent.len());
-        for delivery in sent {
-            outcomes.push(match delivery {
-                Ok(delivery) => match delivery.await {
+        let mut deliveries = Vec::with_capacity(sent.len());
+        for record in sent {
+            deliveries.push(match record {
+                Ok(pending) => match pending.await {
                     Ok(Ok(delivered)) => Ok((delivered.partition, delivered.offset)),
                     Ok(Err((error, _))) => Err(error),
                     Err(_) => Err(KafkaError::Canceled),
@@ -207,40 +207,40 @@ impl Upstream {
                 Err(error) => Err(error),
             });
         }
-        if outcomes.iter().any(Result::is_err) {
+        if deliveries.iter().any(Result::is_err) {
             self.replace_if_dead(&producer);
         }
-        outcomes
+        deliveries
     }
 
     fn producer(&self) -> KafkaProducer {
         self.0.producer.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// An idempotent producer that lost its place in the sequence (say, because the topic was lost)
-    /// refuses every later record. A new one starts a new sequence; callers repeat what failed.
+    /// An idempotent producer that lost its place in the sequence (for example because the topic was deleted)
+    /// rejects every later record. A new one starts a new sequence; callers repeat what failed.
     fn replace_if_dead(&self, used: &KafkaProducer) {
         let Some((code, reason)) = used.client().fatal_error() else { return };
         let mut current = self.0.producer.write().unwrap_or_else(PoisonError::into_inner);
         if current.client().fatal_error().is_none() {
-            return; // another request was faster
+            return; // another request has replaced it
         }
         match self.0.settings.client_config().create_with_context(Context) {
             Ok(fresh) => {
-                tracing::warn!(%code, reason, "the producer failed for good; a new one takes over");
+                tracing::warn!(%code, reason, "the producer failed permanently and was replaced");
                 *current = fresh;
             }
-            Err(error) => tracing::error!(%error, "no new producer could be made"),
+            Err(error) => tracing::error!(%error, "no new producer could be created"),
         }
     }
 
-    /// Waits for records still under way; for the time after the last request.
+    /// Waits for records in flight; call it after the last request.
     pub async fn flush(&self) {
         let producer = self.producer();
         let timeout = Duration::from_millis(self.0.settings.message_timeout_ms.into());
         let flushed = tokio::task::spawn_blocking(move || producer.flush(timeout)).await;
         if !matches!(flushed, Ok(Ok(()))) {
-            tracing::warn!("some records were still under way at the end");
+            tracing::warn!("some records were still in flight at the end");
         }
     }
 }

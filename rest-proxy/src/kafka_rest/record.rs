@@ -1,7 +1,6 @@
-//! The body of a produce request: its records as bytes for Kafka.
+//! Parses the body of a produce request into records with the bytes for Kafka.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -10,7 +9,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
-/// What the content type says that keys and values are.
+/// The format of keys and values, from the content type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     /// `application/vnd.kafka.json.v2+json`: any JSON, stored as compact JSON.
@@ -20,7 +19,7 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// The format of a content type; parameters such as a charset do not matter.
+    /// The format of a content type; parameters such as a charset are ignored.
     pub(super) fn of(content_type: &str) -> Option<Self> {
         let essence = content_type.split(';').next().unwrap_or_default().trim();
         if essence.eq_ignore_ascii_case("application/vnd.kafka.json.v2+json") {
@@ -33,7 +32,7 @@ impl Format {
     }
 }
 
-/// A record as Kafka takes it. `None` is a null: no key, or a tombstone.
+/// A record for Kafka. `None` is a null: no key, or a tombstone.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Record<'a> {
     pub(super) key: Option<Cow<'a, [u8]>>,
@@ -43,10 +42,10 @@ pub(super) struct Record<'a> {
 
 /// Why a body is not a produce request.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Malformed {
-    /// No JSON at all.
+pub(super) enum ParseError {
+    /// It is not JSON.
     Json(String),
-    /// JSON, but no records as they should be.
+    /// It is JSON, but its records are invalid.
     Records(String),
 }
 
@@ -55,7 +54,7 @@ pub(super) enum Malformed {
 struct Envelope<'a> {
     #[serde(borrow)]
     records: Vec<Object<WireRecord<'a>>>,
-    // Part of the request of the published proxies, without meaning for JSON and binary.
+    // Allowed in a request by the published proxies, without effect on JSON and binary records.
     #[serde(default, rename = "key_schema")]
     _key_schema: IgnoredAny,
     #[serde(default, rename = "key_schema_id")]
@@ -69,7 +68,7 @@ struct Envelope<'a> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WireRecord<'a> {
-    // Kept as it was written: numbers keep their digits and objects their order.
+    // Unchanged: numbers keep their digits and objects their order.
     #[serde(borrow, default)]
     key: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -78,18 +77,18 @@ struct WireRecord<'a> {
     partition: Option<i32>,
 }
 
-/// Reads the records of a request.
-pub(super) fn parse(body: &[u8], format: Format) -> Result<Vec<Record<'_>>, Malformed> {
+/// Parses the records of a request.
+pub(super) fn parse(body: &[u8], format: Format) -> Result<Vec<Record<'_>>, ParseError> {
     let Object(envelope): Object<Envelope<'_>> = serde_json::from_slice(body).map_err(|error| {
-        if error.is_data() { Malformed::Records(error.to_string()) } else { Malformed::Json(error.to_string()) }
+        if error.is_data() { ParseError::Records(error.to_string()) } else { ParseError::Json(error.to_string()) }
     })?;
     if envelope.records.is_empty() {
-        return Err(Malformed::Records("records must not be empty".to_owned()));
+        return Err(ParseError::Records("records must not be empty".to_owned()));
     }
     envelope.records.into_iter().enumerate().map(|(index, Object(record))| convert(index, &record, format)).collect()
 }
 
-/// A struct out of a JSON object only: a derived one would be read from an array too.
+/// A struct from a JSON object only: a derived struct accepts an array too.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -110,24 +109,24 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-fn convert<'a>(index: usize, record: &WireRecord<'a>, format: Format) -> Result<Record<'a>, Malformed> {
+fn convert<'a>(index: usize, record: &WireRecord<'a>, format: Format) -> Result<Record<'a>, ParseError> {
     let field = |name: &str, raw: Option<&'a RawValue>| match (raw, format) {
         (None, _) => Ok(None),
         (Some(raw), Format::Json) => Ok(Some(compact(raw.get()))),
         (Some(raw), Format::Binary) => match decode(raw) {
             Some(bytes) => Ok(Some(Cow::Owned(bytes))),
-            None => Err(Malformed::Records(format!("records[{index}].{name} must be a base64 string"))),
+            None => Err(ParseError::Records(format!("records[{index}].{name} must be a base64 string"))),
         },
     };
     if record.partition.is_some_and(|partition| partition < 0) {
-        return Err(Malformed::Records(format!("records[{index}].partition must not be negative")));
+        return Err(ParseError::Records(format!("records[{index}].partition must not be negative")));
     }
     Ok(Record { key: field("key", record.key)?, value: field("value", record.value)?, partition: record.partition })
 }
 
 fn decode(raw: &RawValue) -> Option<Vec<u8>> {
     let text: Cow<'_, str> = serde_json::from_str(raw.get()).ok()?;
-    STANDARD.decode(text.as_bytes()).ok()
+    BASE64.decode(text.as_bytes()).ok()
 }
 
 /// Valid JSON without the space between its tokens; borrowed where there is none.
@@ -161,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_kept_digit_by_digit_and_made_compact() {
+    fn json_keeps_every_digit_and_becomes_compact() {
         let body = r#"{"records":[{"key": "a b" , "value": { "z" : 1.10, "a":[ 1, "x \" \\" ], "n":12345678901234567890123 }, "partition":3}]}"#;
         let value = r#"{"z":1.10,"a":[1,"x \" \\"],"n":12345678901234567890123}"#;
         assert_eq!(one(body, Format::Json), (Some(r#""a b""#.to_owned()), Some(value.to_owned()), Some(3)));
@@ -171,9 +170,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_produce_request_is_told_apart() {
+    fn invalid_json_and_invalid_records_are_different_errors() {
         for body in ["", "{", "nul", "{\"records\":[{]}"] {
-            assert!(matches!(parse(body.as_bytes(), Format::Json), Err(Malformed::Json(_))), "{body}");
+            assert!(matches!(parse(body.as_bytes(), Format::Json), Err(ParseError::Json(_))), "{body}");
         }
         for body in [
             "{}",
@@ -186,10 +185,10 @@ mod tests {
             r#"[[{"value":1}]]"#,
             r#"{"records":[["k","v"]]}"#,
         ] {
-            assert!(matches!(parse(body.as_bytes(), Format::Json), Err(Malformed::Records(_))), "{body}");
+            assert!(matches!(parse(body.as_bytes(), Format::Json), Err(ParseError::Records(_))), "{body}");
         }
         for body in [r#"{"records":[{"value":"%%"}]}"#, r#"{"records":[{"key":1}]}"#] {
-            assert!(matches!(parse(body.as_bytes(), Format::Binary), Err(Malformed::Records(_))), "{body}");
+            assert!(matches!(parse(body.as_bytes(), Format::Binary), Err(ParseError::Records(_))), "{body}");
         }
     }
 

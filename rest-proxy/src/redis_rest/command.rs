@@ -1,12 +1,13 @@
-//! Requests into Redis commands: the body form (JSON) and the path form.
+//! Parses a request into a Redis command, from the body form (JSON) or the path form, and rejects the
+//! commands that a proxy with one shared connection cannot run.
 
 use percent_encoding::percent_decode_str;
 use redis::Cmd;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 use std::fmt;
 
-/// Commands that mean nothing over stateless HTTP, or that would change the connection that every
-/// request shares.
+/// Commands that have no meaning over stateless HTTP, or that would change the connection that all
+/// requests share.
 const RESTRICTED: &[&str] = &[
     "ASKING",
     "AUTH",
@@ -31,7 +32,7 @@ const RESTRICTED: &[&str] = &[
     "WATCH",
 ];
 
-/// Commands that hold the shared connection (everybody else would wait), or that belong to the
+/// Commands that block the shared connection, so that all other requests would wait, or that are for the
 /// server's operator.
 const UNAVAILABLE: &[&str] = &[
     "BLMOVE",
@@ -55,7 +56,7 @@ const UNAVAILABLE: &[&str] = &[
     "WAITAOF",
 ];
 
-/// A command as it arrived in JSON: an array of strings, numbers and booleans.
+/// A command; in JSON it is an array of strings, numbers and booleans.
 #[derive(Debug)]
 pub(super) struct Command(pub(super) Cmd);
 
@@ -81,8 +82,8 @@ impl Command {
         Self(cmd)
     }
 
-    /// Why this command is not sent to Redis, in the words of the hosted service.
-    pub(super) fn refusal(&self) -> Option<String> {
+    /// The error for a command that is not sent to Redis, in the hosted service's words.
+    pub(super) fn rejection(&self) -> Option<String> {
         let name = self.name();
         if name.is_empty() {
             return Some("ERR empty command".to_owned());
@@ -116,7 +117,7 @@ impl Command {
         })
     }
 
-    /// XREAD and XREADGROUP are refused only where they would wait.
+    /// XREAD and XREADGROUP are rejected only where they would block.
     fn blocks_on_a_stream(&self) -> bool {
         let name = self.name();
         (name.eq_ignore_ascii_case(b"XREAD") || name.eq_ignore_ascii_case(b"XREADGROUP"))
@@ -130,7 +131,7 @@ impl Command {
 /// The query parameter that may carry the token instead of the header.
 const TOKEN_PARAMETER: &str = "_token";
 
-/// The token out of the query.
+/// The token from the query.
 pub(super) fn token_parameter(query: Option<&str>) -> Option<Vec<u8>> {
     parameters(query).find(|(name, _)| name == TOKEN_PARAMETER.as_bytes()).map(|(_, value)| value)
 }
@@ -164,7 +165,7 @@ impl<'de> Deserialize<'de> for Command {
     }
 }
 
-/// Writes one JSON element straight into the command: no value tree in between.
+/// Writes one JSON element into the command without a value tree in between.
 struct Argument<'a>(&'a mut Cmd);
 
 impl<'de> DeserializeSeed<'de> for Argument<'_> {
@@ -218,11 +219,11 @@ mod tests {
     }
 
     #[test]
-    fn json_elements_become_arguments_as_they_read() {
+    fn json_elements_become_arguments_without_a_change() {
         let command: Command = serde_json::from_str(r#"["SET","k\u00e9y",-7,18446744073709551615,1.5,true]"#).unwrap();
         assert_eq!(texts(&command), ["SET", "kéy", "-7", "18446744073709551615", "1.5", "true"]);
-        for refused in [r#"["SET",null]"#, r#"["SET",["a"]]"#, r#"["SET",{}]"#, r#""SET""#, r#"{"a":1}"#] {
-            assert!(serde_json::from_str::<Command>(refused).is_err(), "{refused}");
+        for invalid in [r#"["SET",null]"#, r#"["SET",["a"]]"#, r#"["SET",{}]"#, r#""SET""#, r#"{"a":1}"#] {
+            assert!(serde_json::from_str::<Command>(invalid).is_err(), "{invalid}");
         }
     }
 
@@ -235,18 +236,18 @@ mod tests {
     }
 
     #[test]
-    fn what_would_hold_or_change_the_shared_connection_is_refused() {
-        let refusal = |args: &[&str]| {
+    fn commands_that_block_or_change_the_shared_connection_are_rejected() {
+        let rejection = |args: &[&str]| {
             let mut cmd = Cmd::new();
             cmd.arg(args);
-            Command(cmd).refusal()
+            Command(cmd).rejection()
         };
         for name in RESTRICTED.iter().chain(UNAVAILABLE) {
-            assert!(refusal(&[&name.to_lowercase(), "x"]).is_some_and(|text| text.contains(name)), "{name}");
+            assert!(rejection(&[&name.to_lowercase(), "x"]).is_some_and(|text| text.contains(name)), "{name}");
         }
-        assert!(refusal(&["xread", "BLOCK", "0", "STREAMS", "s", "$"]).is_some());
-        assert_eq!(refusal(&["XREAD", "STREAMS", "block", "0"]), None);
-        assert_eq!(refusal(&["GET", "multi"]), None);
-        assert!(refusal(&[]).is_some());
+        assert!(rejection(&["xread", "BLOCK", "0", "STREAMS", "s", "$"]).is_some());
+        assert_eq!(rejection(&["XREAD", "STREAMS", "block", "0"]), None);
+        assert_eq!(rejection(&["GET", "multi"]), None);
+        assert!(rejection(&[]).is_some());
     }
 }

@@ -1,24 +1,23 @@
-//! Redis values into the JSON of the REST API.
+//! Writes Redis values as the JSON of the REST API.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use redis::{ServerError, Value};
 use std::io::Write;
 
 /// How strings are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
-    /// As text; bytes that are no UTF-8 become U+FFFD.
+    /// As text; bytes that are not UTF-8 become U+FFFD.
     Text,
     /// `Upstash-Encoding: base64`: exact, whatever the bytes are.
     Base64,
 }
 
 /// `{"result":..}` or `{"error":".."}` of one command, appended to `out`.
-pub(super) fn write_reply(out: &mut Vec<u8>, value: &Value, encoding: Encoding) {
+pub(super) fn write_response(out: &mut Vec<u8>, value: &Value, encoding: Encoding) {
     match value {
         Value::ServerError(error) => write_error(out, &error_text(error)),
-        // The one string that base64 leaves alone: the status reply of a command.
+        // The only string that is never base64: the status reply of a command.
         Value::Okay => out.extend_from_slice(br#"{"result":"OK"}"#),
         value => {
             out.extend_from_slice(br#"{"result":"#);
@@ -35,7 +34,7 @@ pub(super) fn write_error(out: &mut Vec<u8>, text: &str) {
     out.push(b'}');
 }
 
-/// The error as Redis worded it, with its prefix (`NOSCRIPT No matching script..`).
+/// The error in Redis's words, with its prefix (`NOSCRIPT No matching script..`).
 pub(super) fn error_text(error: &ServerError) -> String {
     match error.details() {
         Some(details) => format!("{} {details}", error.code()),
@@ -49,12 +48,12 @@ fn write_value(out: &mut Vec<u8>, value: &Value, encoding: Encoding) {
         Value::Int(number) => write_number(out, *number),
         Value::BulkString(bytes) => write_string(out, bytes, encoding),
         Value::SimpleString(text) | Value::VerbatimString { text, .. } => write_string(out, text.as_bytes(), encoding),
-        // Deeper than the top, clients decode every string.
+        // Below the top level, clients decode every string.
         Value::Okay => write_string(out, b"OK", encoding),
         Value::Array(items) | Value::Set(items) | Value::Push { data: items, .. } => {
             write_array(out, items.iter(), encoding);
         }
-        // What a RESP2 connection would have shown: a flat array, a string, 1 or 0.
+        // As on a RESP2 connection: a flat array, a string, 1 or 0.
         Value::Map(pairs) => write_array(out, pairs.iter().flat_map(|(key, value)| [key, value]), encoding),
         Value::Double(number) => write_string(out, number.to_string().as_bytes(), encoding),
         Value::Boolean(flag) => write_number(out, i64::from(*flag)),
@@ -86,7 +85,7 @@ fn write_string(out: &mut Vec<u8>, bytes: &[u8], encoding: Encoding) {
         Encoding::Text => write_text(out, &String::from_utf8_lossy(bytes)),
         Encoding::Base64 => {
             out.push(b'"');
-            out.extend_from_slice(STANDARD.encode(bytes).as_bytes());
+            out.extend_from_slice(BASE64.encode(bytes).as_bytes());
             out.push(b'"');
         }
     }
@@ -103,7 +102,7 @@ mod tests {
 
     fn written(value: &Value, encoding: Encoding) -> String {
         let mut out = Vec::new();
-        write_reply(&mut out, value, encoding);
+        write_response(&mut out, value, encoding);
         String::from_utf8(out).unwrap()
     }
 

@@ -1,11 +1,12 @@
-//! What the contract tests share: a real Redis of their own, a gateway in this process, and HTTP.
-#![allow(dead_code)] // each test binary uses its part
+//! What the contract tests share: a real Redis server, a proxy in this process, and an HTTP client.
+#![allow(dead_code)] // each test binary uses a part of it
 
 use axum::Router;
-use dropgate_local::gateway;
+use dropgate_rest_proxy::{listen, serve};
 use serde_json::Value;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,24 +14,27 @@ use tempfile::TempDir;
 
 pub const TOKEN: &str = "a-token";
 
-/// Polls until `probe` gives something; the only way these tests wait.
+/// Polls until `probe` returns a value; the only way these tests wait.
 pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut probe: impl FnMut() -> F) -> T {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         if let Some(found) = probe().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "gave up waiting until {what}");
+        assert!(Instant::now() < deadline, "timeout: waited 20 s until {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that nothing listens on. It is below the range of outgoing connections (32768 up on Linux), one
+/// of which could otherwise take it before its server does.
 pub fn free_port() -> u16 {
-    dropgate_local::stack::ports::free().unwrap()
+    let random = || u16::try_from(RandomState::new().hash_one(()) % 17_000).unwrap();
+    let mut ports = std::iter::repeat_with(|| 15_000 + random()).take(200);
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
-/// A `redis-server` of the test's own; it dies with this value.
+/// A `redis-server` process; it is killed when this value is dropped.
 pub struct RedisServer {
     pub port: u16,
     child: Child,
@@ -42,7 +46,7 @@ impl RedisServer {
         Self::start_on(free_port()).await
     }
 
-    /// On a given port, for coming back after an outage.
+    /// Starts it on a given port, to restart it after an outage.
     pub async fn start_on(port: u16) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let child = Command::new(redis_program())
@@ -65,7 +69,7 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Ends it as a crash would, and returns its port.
+    /// Kills it and returns its port.
     pub fn kill(self) -> u16 {
         self.port
     }
@@ -78,7 +82,7 @@ impl Drop for RedisServer {
     }
 }
 
-/// On the path, or where `make setup` puts it.
+/// In the PATH, or where `make setup` installs it.
 fn redis_program() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let cache = std::env::var_os("DROPGATE_CACHE").map(PathBuf::from).or_else(|| {
@@ -92,25 +96,25 @@ fn redis_program() -> PathBuf {
         .expect("redis-server is not installed: run `make setup`")
 }
 
-/// A client; connections are kept for the test only.
+/// An HTTP client; its connections live as long as the test.
 pub fn http() -> reqwest::Client {
-    // Already installed by another test of this binary, or now.
+    // An error means that another test of this binary has installed it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::new()
 }
 
-/// A gateway that serves in this process, and a client that shows its token.
-pub struct Gateway {
+/// A proxy that serves in this process, and a client that sends its token.
+pub struct Proxy {
     pub url: String,
     http: reqwest::Client,
 }
 
-impl Gateway {
+impl Proxy {
     pub async fn serve(router: Router) -> Self {
         let addr: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let listener = gateway::listen(addr).await.unwrap();
+        let listener = listen(addr).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(gateway::serve(listener, router, std::future::pending()));
+        tokio::spawn(serve(listener, router, std::future::pending()));
         Self { url, http: http() }
     }
 
@@ -125,18 +129,18 @@ impl Gateway {
     }
 
     pub async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> (u16, Value) {
-        answer(self.request(reqwest::Method::POST, path).body(body)).await
+        response(self.request(reqwest::Method::POST, path).body(body)).await
     }
 
     pub async fn get(&self, path: &str) -> (u16, Value) {
-        answer(self.request(reqwest::Method::GET, path)).await
+        response(self.request(reqwest::Method::GET, path)).await
     }
 }
 
-/// Status and JSON body of an answer.
-pub async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {
-    let response = request.send().await.expect("the gateway answers");
+/// Status and JSON body of a response.
+pub async fn response(request: reqwest::RequestBuilder) -> (u16, Value) {
+    let response = request.send().await.expect("the proxy responds");
     let status = response.status().as_u16();
-    let body = response.bytes().await.expect("a whole body");
+    let body = response.bytes().await.expect("a complete body");
     (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
 }
