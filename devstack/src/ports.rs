@@ -1,45 +1,39 @@
-//! Ports: given ones are checked, others are free ones of the system's choice.
+//! Ports on loopback: the user's choice is checked, the others are free ones.
 
-use anyhow::{Result, anyhow, bail};
+use crate::settings::env_override;
+use anyhow::{Context as _, Result, anyhow, bail};
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 
-/// Where free ports are looked for: below the range out of which systems serve outgoing connections
-/// (32768 up on Linux), one of which could otherwise take the port before its server does.
-const RANGE: std::ops::Range<u16> = 15_000..32_000;
+/// Below the range of outgoing connections (32768 up on Linux), one of which could otherwise take the port
+/// before its server does.
+const RANGE: Range<u16> = 15_000..32_000;
 
-/// A port on loopback that nobody listens on.
-///
-/// # Errors
-/// If there is none.
+/// A port that nothing listens on.
 pub fn free() -> Result<u16> {
-    let length = RANGE.end - RANGE.start;
-    for _ in 0..200 {
-        let port = RANGE.start + super::random::<2>()?.into_iter().fold(0, |n: u16, b| n << 8 | u16::from(b)) % length;
-        if is_free(port) {
-            return Ok(port);
-        }
-    }
-    bail!("no free port was found from {} to {}", RANGE.start, RANGE.end - 1)
+    let random = || u16::try_from(RandomState::new().hash_one(()) % u64::from(RANGE.end - RANGE.start)).ok();
+    let mut ports = std::iter::repeat_with(random).take(200).flatten().map(|offset| RANGE.start + offset);
+    ports.find(|port| is_free(*port)).with_context(|| format!("found no free port in {RANGE:?}"))
 }
 
 fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
-/// The port that the environment variable `name` gives, or `wish` if it is free, or any free one.
-///
-/// # Errors
-/// If the given port is no port or is taken; the message names the variable and the remedy.
-pub fn given(name: &str, wish: Option<u16>) -> Result<u16> {
-    match std::env::var(name).ok().filter(|value| !value.is_empty()) {
+/// The port that the environment variable `name` sets, else `preferred` if it is free, else any free one.
+pub fn choose(name: &str, preferred: Option<u16>) -> Result<u16> {
+    match env_override(name) {
         Some(value) => {
-            let port: u16 = value.parse().map_err(|_| anyhow!("{name}={value} is no port: give 1 to 65535"))?;
+            let port: u16 = value
+                .parse()
+                .map_err(|_| anyhow!("{name}={value} is not a port: set it to 1 to 65535, or unset it"))?;
             if !is_free(port) {
-                bail!("{name}={port}: that port is taken. Give another one, or none for a free one");
+                bail!("{name}={port}: this port is taken; choose another one, or unset {name} to use a free one");
             }
             Ok(port)
         }
-        None => match wish.filter(|port| is_free(*port)) {
+        None => match preferred.filter(|port| is_free(*port)) {
             Some(port) => Ok(port),
             None => free(),
         },

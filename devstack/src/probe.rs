@@ -1,5 +1,6 @@
-//! Is a part ready? A probe asks it something that only a working one answers.
+//! Probes: requests to which only a working process responds.
 
+use crate::http::http_client;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, Producer as _};
 use sqlx::Connection as _;
@@ -8,37 +9,35 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// How long one question may take.
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// Timeout of one request.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What to ask.
+/// When a process is ready.
 #[derive(Debug, Clone)]
 pub enum Probe {
-    /// A Redis at this address answers PING.
+    /// A Redis at this address responds to PING.
     Redis(String),
-    /// A Kafka at these bootstrap servers tells its metadata.
+    /// A Kafka at these bootstrap servers returns its metadata.
     Kafka(String),
-    /// A database at this URL takes a connection.
+    /// A database at this URL accepts a connection.
     Database(String),
-    /// GET on this URL answers 200.
+    /// GET of this URL returns 200.
     Http(String),
-    /// GET on this URL answers whatever it likes.
-    Answer(String),
-    /// This text stands in the part's output.
+    /// GET of this URL returns any response.
+    AnyHttp(String),
+    /// The output of the process contains this text.
     Output(&'static str),
 }
 
 impl Probe {
-    /// Asks once. `output` is what the part has printed so far.
-    pub async fn content(&self, output: &str) -> bool {
+    /// Probes once. `output` is what the process has printed so far.
+    pub async fn is_ready(&self, output: &str) -> bool {
         match self {
             Self::Output(text) => output.contains(text),
-            Self::Redis(address) => timeout(ANSWER_WITHIN, ping(address)).await.is_ok_and(|r| r.is_ok()),
-            Self::Database(url) => timeout(ANSWER_WITHIN, connect(url)).await.is_ok_and(|r| r.is_ok()),
-            Self::Http(url) => timeout(ANSWER_WITHIN, get(url)).await.is_ok_and(|r| r.is_ok()),
-            Self::Answer(url) => {
-                timeout(ANSWER_WITHIN, crate::http_client().get(url).send()).await.is_ok_and(|r| r.is_ok())
-            }
+            Self::Redis(address) => timeout(TIMEOUT, ping(address)).await.is_ok_and(|r| r.is_ok()),
+            Self::Database(url) => timeout(TIMEOUT, connect(url)).await.is_ok_and(|r| r.is_ok()),
+            Self::Http(url) => timeout(TIMEOUT, get(url)).await.is_ok_and(|r| r.is_ok()),
+            Self::AnyHttp(url) => timeout(TIMEOUT, http_client().get(url).send()).await.is_ok_and(|r| r.is_ok()),
             Self::Kafka(bootstrap) => {
                 let bootstrap = bootstrap.clone();
                 tokio::task::spawn_blocking(move || metadata(&bootstrap)).await.unwrap_or(false)
@@ -50,18 +49,18 @@ impl Probe {
 async fn ping(address: &str) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(b"PING\r\n").await?;
-    let mut answer = [0; 5];
-    stream.read_exact(&mut answer).await?;
-    if &answer == b"+PONG" { Ok(()) } else { Err(std::io::ErrorKind::InvalidData.into()) }
+    let mut reply = [0; 5];
+    stream.read_exact(&mut reply).await?;
+    if &reply == b"+PONG" { Ok(()) } else { Err(std::io::ErrorKind::InvalidData.into()) }
 }
 
 async fn connect(url: &str) -> sqlx::Result<()> {
-    // Not closed in form: over a socket that reports an error where the server was quicker.
+    // Dropped instead of closed: to close a socket that the server has closed first is an error.
     sqlx::MySqlConnection::connect(url).await?.ping().await
 }
 
 async fn get(url: &str) -> reqwest::Result<()> {
-    crate::http_client().get(url).send().await?.error_for_status().map(drop)
+    http_client().get(url).send().await?.error_for_status().map(drop)
 }
 
 fn metadata(bootstrap: &str) -> bool {

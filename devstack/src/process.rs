@@ -1,5 +1,6 @@
-//! One part of the stack: a child process with a log file, a readiness probe and a way to stop it.
+//! A child process with a log file, a readiness probe and a way to stop it.
 
+use crate::probe::Probe;
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::ffi::OsString;
@@ -10,52 +11,43 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::probe::Probe;
+/// Time from the start of a process until its probe must succeed.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time that a dropped process has to end before it is killed.
+const DROP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Interval of checks while a process starts or stops.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long a part may take from its start to its first good answer.
-const READY_WITHIN: Duration = Duration::from_secs(60);
-/// How long a part may take to end when the command is interrupted.
-const DROP_WITHIN: Duration = Duration::from_secs(5);
-/// Between two looks at a part that is starting or stopping.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-
-/// How to run a part.
+/// How to run a process.
 #[derive(Debug, Clone)]
-pub struct Spec {
-    /// Name for people, and of its log file.
+pub struct ProcessSpec {
+    /// Also the name of its log file.
     pub name: &'static str,
-    /// The program.
     pub program: PathBuf,
-    /// Its arguments. No secrets: everybody on the machine can read them.
+    /// Without secrets: every user of the machine can read them.
     pub args: Vec<OsString>,
-    /// Environment on top of ours.
+    /// Added to this process's environment; of two entries with one name the later counts.
     pub env: Vec<(&'static str, String)>,
-    /// Where it runs.
     pub cwd: PathBuf,
-    /// When it is ready.
     pub probe: Probe,
-    /// How long it may take to stop by itself before it is killed.
-    pub stop_within: Duration,
+    /// Time that it has to end after SIGTERM before it is killed.
+    pub stop_timeout: Duration,
 }
 
-/// A running part. Dropping it ends it within seconds; [`Part::stop`] gives it all the time it needs.
+/// A running process. Dropping it ends it within seconds; [`Process::stop`] gives it its whole stop timeout.
 #[derive(Debug)]
-pub struct Part {
-    /// How it was started, and is started again.
-    pub spec: Spec,
+pub struct Process {
+    pub spec: ProcessSpec,
     log: PathBuf,
-    /// Where in the log this start begins.
+    /// Offset in the log at which this start begins.
     log_start: u64,
     child: Child,
-    stopped: bool,
+    ended: bool,
 }
 
-impl Spec {
-    /// Starts the part with its output appended to `log_dir/name.log`. Does not wait for readiness.
-    ///
-    /// # Errors
-    /// If the program cannot be run; the message names it.
-    pub fn start(self, log_dir: &Path) -> Result<Part> {
+impl ProcessSpec {
+    /// Starts the process with its output appended to `log_dir/name.log`. Does not wait until it is ready.
+    pub fn start(self, log_dir: &Path) -> Result<Process> {
         fs::create_dir_all(log_dir)?;
         let log = log_dir.join(format!("{}.log", self.name));
         let out = OpenOptions::new().create(true).append(true).open(&log)?;
@@ -68,17 +60,24 @@ impl Spec {
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
             .stderr(out)
-            // A group of its own: ^C reaches only us, and we stop the parts in order. It also takes
-            // along whatever the part has started itself.
+            // A process group of its own: ^C reaches only the supervisor, which stops the processes in order, and
+            // a signal to the group also reaches what the process has started.
             .process_group(0);
         die_with_parent(&mut command);
         let child =
-            command.spawn().with_context(|| format!("{} cannot be started: {}", self.name, self.program.display()))?;
-        Ok(Part { spec: self, log, log_start, child, stopped: false })
+            command.spawn().with_context(|| format!("cannot start {}: {}", self.name, self.program.display()))?;
+        Ok(Process { spec: self, log, log_start, child, ended: false })
+    }
+
+    /// Starts the process and waits until it is ready.
+    pub async fn start_ready(self, log_dir: &Path) -> Result<Process> {
+        let mut process = self.start(log_dir)?;
+        process.ready().await?;
+        Ok(process)
     }
 }
 
-/// Asks the kernel to end the child if we die without having stopped it.
+/// Makes the kernel end the child if this process dies without stopping it.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "pre_exec is unsafe by its signature")]
 fn die_with_parent(command: &mut Command) {
@@ -94,94 +93,81 @@ fn die_with_parent(command: &mut Command) {
 #[cfg(not(target_os = "linux"))]
 fn die_with_parent(_: &mut Command) {}
 
-impl Part {
-    /// Waits until the probe is content.
-    ///
-    /// # Errors
-    /// If the process ends first or the time is over; the message shows the end of its log.
+impl Process {
+    /// Waits until the probe succeeds. An error contains the end of the log.
     pub async fn ready(&mut self) -> Result<()> {
-        let deadline = Instant::now() + READY_WITHIN;
+        let deadline = Instant::now() + READY_TIMEOUT;
         loop {
             if let Some(status) = self.child.try_wait()? {
-                self.buried();
-                bail!("{} ended while starting ({status}).{}", self.spec.name, self.log_end());
+                self.reap_group();
+                bail!("{} exited while starting ({status}).{}", self.spec.name, self.log_end());
             }
             let output = self.output();
-            if self.spec.probe.content(&output).await {
+            if self.spec.probe.is_ready(&output).await {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("{} is not ready after {} s.{}", self.spec.name, READY_WITHIN.as_secs(), self.log_end());
+                bail!("{} is not ready after {} s.{}", self.spec.name, READY_TIMEOUT.as_secs(), self.log_end());
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
         }
     }
 
-    /// The process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// The exit status, if the process has ended.
-    ///
-    /// # Errors
-    /// If the system cannot tell.
-    pub fn ended(&mut self) -> Result<Option<std::process::ExitStatus>> {
-        let ended = self.child.try_wait()?;
-        if ended.is_some() {
-            self.buried();
+    /// The exit status, once the process has ended.
+    pub fn exit_status(&mut self) -> Result<Option<std::process::ExitStatus>> {
+        let status = self.child.try_wait()?;
+        if status.is_some() {
+            self.reap_group();
         }
-        Ok(ended)
+        Ok(status)
     }
 
-    /// Ends the process: SIGTERM, and SIGKILL when its time is over. Returns its exit status.
-    ///
-    /// # Errors
-    /// If the system cannot tell.
+    /// Ends the process: SIGTERM, and SIGKILL after the stop timeout. Returns its exit status.
     pub async fn stop(mut self) -> Result<std::process::ExitStatus> {
         self.signal(Signal::TERM);
-        let deadline = Instant::now() + self.spec.stop_within;
+        let deadline = Instant::now() + self.spec.stop_timeout;
         loop {
             if let Some(status) = self.child.try_wait()? {
-                self.buried();
+                self.reap_group();
                 return Ok(status);
             }
             if Instant::now() > deadline {
                 self.signal(Signal::KILL);
-                self.stopped = true;
+                self.ended = true;
                 return Ok(self.child.wait()?);
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
         }
     }
 
-    /// Kills the process at once, as a crash would, and waits for its end.
-    ///
-    /// # Errors
-    /// If the system cannot tell.
+    /// Kills the process at once, like a crash, and waits for its end.
     pub fn kill(mut self) -> Result<()> {
         self.signal(Signal::KILL);
-        self.stopped = true;
+        self.ended = true;
         self.child.wait()?;
         Ok(())
     }
 
-    /// The process has ended; what it may have started and left behind ends too.
-    fn buried(&mut self) {
+    /// Kills what the ended process has started and left behind.
+    fn reap_group(&mut self) {
         self.signal(Signal::KILL);
-        self.stopped = true;
+        self.ended = true;
     }
 
-    /// Sends a signal to the process and all it has started.
+    /// Sends a signal to the process and to all that it has started.
     pub fn signal(&self, signal: Signal) {
-        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            // It may be gone already, which is as well.
+        if let Some(group) = pid(self.child.id()) {
+            // An error means that it has ended.
             let _ = kill_process_group(group, signal);
         }
     }
 
-    /// What the part has printed since this start.
+    /// What the process has printed since this start.
     #[must_use]
     pub fn output(&self) -> String {
         let read = || -> std::io::Result<String> {
@@ -198,18 +184,18 @@ impl Part {
         let output = self.output();
         let lines: Vec<&str> = output.lines().filter(|line| !line.trim().is_empty()).collect();
         let end = lines.split_at(lines.len().saturating_sub(12)).1.join("\n  ");
-        format!(" The end of {}:\n  {end}", self.log.display())
+        format!(" Last lines of {}:\n  {end}", self.log.display())
     }
 }
 
-impl Drop for Part {
+impl Drop for Process {
     fn drop(&mut self) {
-        if self.stopped {
+        if self.ended {
             return;
         }
-        // It gets a moment to end what it has started itself.
+        // It has a moment to end what it has started.
         self.signal(Signal::TERM);
-        let deadline = Instant::now() + DROP_WITHIN.min(self.spec.stop_within);
+        let deadline = Instant::now() + DROP_TIMEOUT.min(self.spec.stop_timeout);
         while Instant::now() < deadline {
             if !matches!(self.child.try_wait(), Ok(None)) {
                 break;
@@ -219,4 +205,10 @@ impl Drop for Part {
         self.signal(Signal::KILL);
         let _ = self.child.wait();
     }
+}
+
+/// A process id in the form that signals need.
+#[must_use]
+pub fn pid(id: u32) -> Option<Pid> {
+    i32::try_from(id).ok().and_then(Pid::from_raw)
 }
