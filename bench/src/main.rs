@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use dropgate_bench::edge::{self, EdgeArgs};
 use dropgate_bench::issuer::{self, IssuerArgs};
-use dropgate_local::stack::Site;
+use dropgate_devstack::Paths;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -67,10 +67,10 @@ async fn interruptible(cli: Cli) -> Result<()> {
 
 async fn run(cli: Cli) -> Result<()> {
     let programs = std::env::current_exe()?.parent().map(Path::to_owned).context("no folder of programs")?;
-    let site = |name: &str| Site::new(&cli.repo, &programs, &cli.dir.join(name));
+    let paths = |name: &str| Paths::new(&cli.repo, &programs, &cli.dir.join(name));
     match &cli.what {
-        What::Edge(args) => edge::bench(site("edge")?, args).await,
-        What::Issuer(args) => issuer::bench(site("issuer")?, args).await,
+        What::Edge(args) => edge::bench(paths("edge")?, args).await,
+        What::Issuer(args) => issuer::bench(paths("issuer")?, args).await,
         What::PerMessage => issuer::per_message().await,
     }
 }

@@ -6,7 +6,7 @@ use crate::load::Crowd;
 use crate::machine::Cores;
 use anyhow::{Context as _, Result, bail};
 use dropgate_burst::identity::{Identity, Signer};
-use dropgate_local::stack::{self, Code, Site, Stack};
+use dropgate_devstack::{self as devstack, Code, Paths, Stack};
 use dropgate_shared::ids::CampaignId;
 use dropgate_shared::names::{CampaignKeys, TOPIC};
 use serde_json::{Value, json};
@@ -61,14 +61,14 @@ pub struct Worker {
     pub who: Who,
     /// host:port
     pub address: String,
-    running: stack::Worker,
+    running: devstack::Worker,
 }
 
 impl Worker {
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.running.part.pid()
+        self.running.process.pid()
     }
 }
 
@@ -116,11 +116,11 @@ impl Arena {
     ///
     /// # Errors
     /// If one does not start; the message names it.
-    pub async fn start(site: Site, auth: Auth) -> Result<Self> {
+    pub async fn start(paths: Paths, auth: Auth) -> Result<Self> {
         let cores = Cores::split()?;
         cores.others()?;
-        let peers = bundle(&site.repo, &site.dir)?;
-        let stack = Stack::start_servers(site.clone(), false, &mut |line| println!("  {line}")).await?;
+        let peers = bundle(&paths.repo, &paths.dir)?;
+        let stack = Stack::start_servers(paths.clone(), false, &mut |line| println!("  {line}")).await?;
         crate::topics::create(&stack.endpoints.kafka_bootstrap, TOPIC, PARTITIONS).await?;
 
         let word = match auth {
@@ -134,7 +134,7 @@ impl Arena {
         vars.extend([("ENVIRONMENT", environment), ("AUTH", word), ("JWT_SECRET", JWT_SECRET)]);
         vars.push(("CAPACITY", USUAL_CAPACITY));
         let mut workers = Vec::new();
-        let [ceiling, reader] = ["ceiling.js", "reader.js"].map(|file| site.repo.join("bench/edge").join(file));
+        let [ceiling, reader] = ["ceiling.js", "reader.js"].map(|file| paths.repo.join("bench/edge").join(file));
         let [usual, usual_eval] = ["usual.js", "usual-eval.js"].map(|file| peers.join(file));
         for (who, name, code) in [
             (Who::Ceiling, "ceiling", Code::Script(&ceiling)),
@@ -144,10 +144,10 @@ impl Arena {
             (Who::UsualEval, "usual-eval", Code::Script(&usual_eval)),
         ] {
             cores.measured()?;
-            let running = stack.worker(code, name, &vars, &[]).await?;
+            let running = devstack::Worker::start(&paths, code, name, &vars, &[]).await?;
             cores.others()?;
             let address = running.url.trim_start_matches("http://").to_owned();
-            println!("  {name:<12} ready   pid {}", running.part.pid());
+            println!("  {name:<12} ready   pid {}", running.process.pid());
             workers.push(Worker { who, address, running });
         }
         let identity = match auth {
@@ -290,7 +290,7 @@ impl Arena {
     async fn gateways(&self) -> Result<Asked> {
         let at = &self.stack.endpoints;
         let statz = |url: String| async move {
-            let answer: Value = dropgate_local::http_client().get(url).send().await?.error_for_status()?.json().await?;
+            let answer: Value = devstack::http_client().get(url).send().await?.error_for_status()?.json().await?;
             let field = |name: &str| answer.get(name).and_then(Value::as_u64).context("no counter of the gateway");
             Ok::<_, anyhow::Error>((field("requests")?, field("items")?))
         };
@@ -301,7 +301,7 @@ impl Arena {
 
     async fn redis(&self, command: &Value) -> Result<Value> {
         let at = &self.stack.endpoints;
-        let request = dropgate_local::http_client().post(&at.redis_rest_url).bearer_auth(&at.redis_rest_token);
+        let request = devstack::http_client().post(&at.redis_rest_url).bearer_auth(&at.redis_rest_token);
         let mut answer: Value = request.json(command).send().await?.json().await?;
         if let Some(error) = answer.get("error") {
             bail!("Redis refuses a command of the benchmark: {error}");
@@ -345,7 +345,7 @@ impl Arena {
     /// If the system cannot tell whether a part has ended.
     pub async fn stop(self) -> Result<()> {
         for worker in self.workers {
-            worker.running.part.stop().await?;
+            worker.running.process.stop().await?;
         }
         self.stack.stop().await
     }

@@ -11,7 +11,7 @@ use crate::machine;
 use anyhow::{Context as _, Result, bail};
 use arena::Arena;
 use clap::{Args, ValueEnum};
-use dropgate_local::stack::Site;
+use dropgate_devstack::Paths;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -59,11 +59,11 @@ impl EdgeArgs {
 ///
 /// # Errors
 /// If a part does not start, or a worker answers with something that it should not.
-pub async fn bench(site: Site, args: &EdgeArgs) -> Result<()> {
-    let document = site.repo.join("docs/benchmarks.md");
-    let wasm_kb = gzipped_kb(&site.repo.join("edge"))?;
+pub async fn bench(paths: Paths, args: &EdgeArgs) -> Result<()> {
+    let document = paths.repo.join("docs/benchmarks.md");
+    let wasm_kb = gzipped_kb(&paths.repo.join("edge"))?;
     let mut sheet = Sheet::default();
-    let mut arena = Arena::start(site, args.auth).await?;
+    let mut arena = Arena::start(paths, args.auth).await?;
     sheet.say(&format!(
         "{}; {}. {} rounds of {} s for each worker, in alternating order; {}. Figures are medians (least..greatest).",
         machine::described(),

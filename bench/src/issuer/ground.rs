@@ -3,7 +3,7 @@
 use crate::machine::rss_mb;
 use crate::topics;
 use anyhow::{Context as _, Result, bail};
-use dropgate_local::stack::{Part, Probe, Site, Spec, Stack, ports};
+use dropgate_devstack::{Paths, Process, Stack};
 use dropgate_shared::ids::{CampaignId, Slot, UserId};
 use dropgate_shared::names::{TOPIC, record_key};
 use dropgate_shared::record::AdmissionRecord;
@@ -47,14 +47,13 @@ pub struct Ground {
     /// A few connections to the database.
     pub mysql: MySqlPool,
     stack: Stack,
-    site: Site,
     groups: u32,
 }
 
 /// A running writer.
 pub struct Running {
     /// Its process.
-    pub part: Part,
+    pub part: Process,
     begun: Instant,
     http: String,
 }
@@ -73,12 +72,12 @@ impl Ground {
     ///
     /// # Errors
     /// If one does not start.
-    pub async fn start(site: Site, capacity: u32) -> Result<Self> {
-        let stack = Stack::start_servers(site.clone(), true, &mut |line| println!("  {line}")).await?;
+    pub async fn start(paths: Paths, capacity: u32) -> Result<Self> {
+        let stack = Stack::start_servers(paths, true, &mut |line| println!("  {line}")).await?;
         let pool = MySqlPoolOptions::new().max_connections(64).test_before_acquire(false);
         let mysql = pool.connect(&stack.endpoints.database_url).await?;
-        stack.issuer(&["campaign", "create", CAMPAIGN, "--capacity", &capacity.to_string()])?;
-        Ok(Self { mysql, stack, site, groups: 0 })
+        stack.run_issuer(&["campaign", "create", CAMPAIGN, "--capacity", &capacity.to_string()])?;
+        Ok(Self { mysql, stack, groups: 0 })
     }
 
     /// Stops everything.
@@ -176,27 +175,17 @@ impl Ground {
     /// # Errors
     /// If it cannot be started.
     pub fn member(&self, writer: Writer) -> Result<Running> {
-        let listen = format!("127.0.0.1:{}", ports::free()?);
-        let mut env = self.stack.endpoints.issuer_env();
-        env.extend([("KAFKA_GROUP", format!("bench-{}", self.groups)), ("HTTP_LISTEN", listen.clone())]);
-        let (name, program, args) = match writer {
-            Writer::Issuer(budget) => {
-                env.push(("WRITE_BUDGET", budget.to_owned()));
-                ("issuer", self.site.programs.join("issuer"), vec!["run".into()])
-            }
-            Writer::PerMessage => ("per-message", std::env::current_exe()?, vec!["per-message".into()]),
+        let group = format!("bench-{}", self.groups);
+        let (name, budget) = match writer {
+            Writer::Issuer(budget) => ("issuer", budget),
+            Writer::PerMessage => ("per-message", ""),
         };
-        let spec = Spec {
-            name,
-            program,
-            args,
-            env,
-            cwd: self.site.dir.clone(),
-            probe: Probe::Output("partitions assigned"),
-            stop_within: Duration::from_secs(30),
-        };
+        let (mut spec, http) = self.stack.issuer_spec(name, &[("KAFKA_GROUP", &group), ("WRITE_BUDGET", budget)])?;
+        if writer == Writer::PerMessage {
+            (spec.program, spec.args) = (std::env::current_exe()?, vec!["per-message".into()]);
+        }
         let begun = Instant::now();
-        Ok(Running { part: spec.start(&self.site.logs())?, begun, http: format!("http://{listen}") })
+        Ok(Running { part: spec.start(&self.stack.paths.logs())?, begun, http })
     }
 
     /// Waits until `writer` has inserted `rows` rows, or as many as it can in `limit`. Nobody else may
@@ -226,7 +215,7 @@ impl Ground {
                 return Ok(Written { first_s: (at - begun).as_secs_f64(), rate });
             }
             for writer in &mut *writers {
-                if let Some(status) = writer.part.ended()? {
+                if let Some(status) = writer.part.exit_status()? {
                     bail!("{} has ended ({status}): {}", writer.part.spec.name, writer.part.output());
                 }
             }
@@ -249,7 +238,7 @@ impl Running {
 
     async fn metric(&self, name: &str) -> Result<u64> {
         let url = format!("{}/metrics", self.http);
-        let text = dropgate_local::http_client().get(url).send().await?.error_for_status()?.text().await?;
+        let text = dropgate_devstack::http_client().get(url).send().await?.error_for_status()?.text().await?;
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.and_then(|value| value.parse().ok()).with_context(|| format!("the issuer has no metric {name}"))
     }

@@ -13,7 +13,7 @@ use crate::document::{Sheet, replace};
 use crate::machine;
 use anyhow::{Context as _, Result};
 use clap::Args;
-use dropgate_local::stack::Site;
+use dropgate_devstack::Paths;
 use ground::Ground;
 
 /// Coupons of the campaign: more than any scene writes.
@@ -53,11 +53,11 @@ impl IssuerArgs {
 ///
 /// # Errors
 /// If a part does not start, or rows are missing in the end.
-pub async fn bench(site: Site, args: &IssuerArgs) -> Result<()> {
-    let docs = site.repo.join("docs");
-    let plot = if args.write { docs.join(PLOT) } else { site.dir.with_extension("svg") };
+pub async fn bench(paths: Paths, args: &IssuerArgs) -> Result<()> {
+    let docs = paths.repo.join("docs");
+    let plot = if args.write { docs.join(PLOT) } else { paths.dir.with_extension("svg") };
     let mut sheet = Sheet::default();
-    let mut ground = Ground::start(site, CAPACITY).await?;
+    let mut ground = Ground::start(paths, CAPACITY).await?;
     sheet.say(&format!(
         "{}; MySQL, Kafka, Redis and the writers share all cores. {} rounds in alternating order; figures are medians \
          (least..greatest).",

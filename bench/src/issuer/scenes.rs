@@ -8,7 +8,7 @@ use super::{CAPACITY, IssuerArgs};
 use crate::document::{Sheet, row, text};
 use crate::figures::{Aim, Spread, short};
 use anyhow::{Result, bail, ensure};
-use dropgate_local::stack::Part;
+use dropgate_devstack::Process;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -23,7 +23,7 @@ const FASTEST: Writer = Writer::Issuer("unlimited");
 
 async fn end(writers: Vec<Running>) -> Result<()> {
     for Running { part, .. } in writers {
-        Part::stop(part).await?;
+        Process::stop(part).await?;
     }
     Ok(())
 }
