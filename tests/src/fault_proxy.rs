@@ -1,4 +1,4 @@
-//! A proxy between a part and its server that lets requests through and spoils answers.
+//! A proxy in front of a server that passes requests and injects faults into responses.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,79 +8,71 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What becomes of an answer. The request has always reached the server and been carried out.
+/// A fault of a response. The server has always received and executed the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// It goes through.
+pub enum ResponseFault {
     None,
-    /// It comes so much later.
-    Late(Duration),
-    /// Something else comes instead.
+    /// The response is delayed by this time.
+    Delay(Duration),
+    /// The body is not JSON.
     Garbage,
-    /// The connection is closed instead.
+    /// The connection is closed without a response.
     Close,
 }
 
-/// The proxy. It ends when it is dropped.
+/// The proxy. It stops when it is dropped.
 #[derive(Debug)]
-pub struct Chaos {
-    /// Its address.
+pub struct FaultProxy {
     pub url: String,
-    fault: watch::Sender<Fault>,
-    struck: Arc<AtomicU32>,
+    fault: watch::Sender<ResponseFault>,
+    injected: Arc<AtomicU32>,
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Chaos {
+impl FaultProxy {
     /// A proxy in front of the server at `url`.
-    ///
-    /// # Panics
-    /// If it cannot listen.
-    pub async fn before(url: &str) -> Self {
+    pub async fn in_front_of(url: &str) -> Self {
         let server: SocketAddr = url.strip_prefix("http://").unwrap().parse().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (fault, faults) = watch::channel(Fault::None);
-        let struck = Arc::new(AtomicU32::new(0));
+        let (fault, faults) = watch::channel(ResponseFault::None);
+        let injected = Arc::new(AtomicU32::new(0));
         let task = tokio::spawn({
-            let struck = Arc::clone(&struck);
+            let injected = Arc::clone(&injected);
             async move {
                 while let Ok((client, _)) = listener.accept().await {
-                    tokio::spawn(pass(client, server, faults.clone(), Arc::clone(&struck)));
+                    tokio::spawn(pass(client, server, faults.clone(), Arc::clone(&injected)));
                 }
             }
         });
-        Self { url, fault, struck, task }
+        Self { url, fault, injected, task }
     }
 
-    /// From now on.
-    ///
-    /// # Panics
-    /// Never: the proxy is alive as long as this is.
-    pub fn set(&self, fault: Fault) {
+    /// Injects this fault into every response from now on.
+    pub fn inject(&self, fault: ResponseFault) {
         self.fault.send_replace(fault);
     }
 
-    /// How many answers were spoilt so far.
+    /// Number of responses with a fault so far.
     #[must_use]
-    pub fn struck(&self) -> u32 {
-        self.struck.load(Ordering::Relaxed)
+    pub fn injected(&self) -> u32 {
+        self.injected.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Chaos {
+impl Drop for FaultProxy {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// One connection. A piece of what the server sends counts as an answer: they are small.
-async fn pass(client: TcpStream, server: SocketAddr, faults: watch::Receiver<Fault>, struck: Arc<AtomicU32>) {
+/// One connection. Each read from the server counts as a response: they are small.
+async fn pass(client: TcpStream, server: SocketAddr, faults: watch::Receiver<ResponseFault>, injected: Arc<AtomicU32>) {
     let Ok(server) = TcpStream::connect(server).await else { return };
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let requests = async { tokio::io::copy(&mut from_client, &mut to_server).await.map(drop) };
-    let answers = async {
+    let responses = async {
         let mut piece = vec![0; 1 << 16];
         loop {
             let size = from_server.read(&mut piece).await?;
@@ -88,21 +80,21 @@ async fn pass(client: TcpStream, server: SocketAddr, faults: watch::Receiver<Fau
                 return Ok(());
             }
             let fault = *faults.borrow();
-            if fault != Fault::None {
-                struck.fetch_add(1, Ordering::Relaxed);
+            if fault != ResponseFault::None {
+                injected.fetch_add(1, Ordering::Relaxed);
             }
             match fault {
-                Fault::None => to_client.write_all(&piece[..size]).await?,
-                Fault::Late(by) => {
+                ResponseFault::None => to_client.write_all(&piece[..size]).await?,
+                ResponseFault::Delay(by) => {
                     tokio::time::sleep(by).await;
                     to_client.write_all(&piece[..size]).await?;
                 }
-                Fault::Garbage => {
+                ResponseFault::Garbage => {
                     to_client.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nnot JSON!").await?;
                 }
-                Fault::Close => return Ok(()),
+                ResponseFault::Close => return Ok(()),
             }
         }
     };
-    let _: std::io::Result<()> = tokio::select! { ended = requests => ended, ended = answers => ended };
+    let _: std::io::Result<()> = tokio::select! { ended = requests => ended, ended = responses => ended };
 }
