@@ -73,10 +73,10 @@ pub struct DemoArgs {
 }
 
 impl Cli {
-    /// The paths of a stack in `folder` of the data folder.
-    pub fn paths(&self, folder: &str) -> Result<Paths> {
+    /// The paths of a stack with its data in `dir`.
+    pub fn paths(&self, dir: &Path) -> Result<Paths> {
         let program = std::env::current_exe()?;
         let programs = program.parent().map(Path::to_owned).context("the program has no folder")?;
-        Paths::new(&self.repo, &programs, &self.dir.join(folder))
+        Paths::new(&self.repo, &programs, dir)
     }
 }

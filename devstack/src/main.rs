@@ -30,18 +30,18 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 
 async fn run(cli: Cli) -> Result<ExitCode> {
     match &cli.command {
-        Command::Demo(args) => interruptible(demo::run(cli.paths("demo")?, args)).await,
+        Command::Demo(args) => interruptible(demo::run(cli.paths(&cli.dir.join("demo"))?, args)).await,
         Command::Up => up::up(&cli).await,
         Command::Down => up::down(&cli.dir).await,
         Command::Status => status::status(&cli.dir),
-        Command::Sql { query } => status::sql(&cli.paths("")?, query.as_deref()),
+        Command::Sql { query } => status::sql(&cli.paths(&cli.dir)?, query.as_deref()),
         Command::Logs => status::logs(&cli.dir),
         Command::WithDatabase { command } => {
             // MySQL and MariaDB cannot read each other's folder.
             let folder = if dropgate_devstack::wants_mariadb() { "mariadb" } else { "database" };
-            interruptible(with_database::run(cli.paths(folder)?, command)).await
+            interruptible(with_database::run(cli.paths(&cli.dir.join(folder))?, command)).await
         }
-        Command::Supervise => up::supervise(cli.paths("")?).await,
+        Command::Supervise => up::supervise(cli.paths(&cli.dir)?).await,
     }
 }
 

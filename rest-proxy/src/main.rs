@@ -66,7 +66,7 @@ enum Proxy {
 #[derive(Args)]
 struct Common {
     /// The token that callers must send (better in the environment: arguments are visible to all users).
-    #[arg(long, env = TOKEN_ENV, hide_env_values = true, default_value = "")]
+    #[arg(long, env = TOKEN_ENV, hide_env_values = true, default_value = "", hide_default_value = true)]
     token: String,
     /// The largest request body, in bytes.
     #[arg(long, default_value_t = redis_rest::DEFAULT_BODY_LIMIT_BYTES)]

@@ -16,7 +16,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 const DOWN_TIMEOUT: Duration = Duration::from_secs(120);
 
 pub async fn up(cli: &Cli) -> Result<ExitCode> {
-    let paths = cli.paths("")?;
+    let paths = cli.paths(&cli.dir)?;
     if let Some(state) = State::of(&paths.dir)? {
         println!("the stack is already running");
         print_state(&state);
