@@ -1,7 +1,7 @@
 //! Admission: one atomic step on Redis decides for one claim or for many.
 
 use dropgate_shared::claim::ClaimEntry;
-use dropgate_shared::fault::{Fate, Fault, Source};
+use dropgate_shared::fault::{Effect, Fault, Source};
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::{CampaignId, UserId};
 use dropgate_shared::names::CampaignKeys;
@@ -56,7 +56,7 @@ pub struct Admission {
 /// `lease_ms`: after this time without the issuer's confirmation the sweeper forwards the claim again.
 ///
 /// # Errors
-/// [`Fault`]. With [`Fate::Unknown`] the users may have been admitted: asking again tells.
+/// [`Fault`]. With [`Effect::Unknown`] the users may have been admitted: asking again tells.
 pub async fn admit<H: Http>(
     redis: &RedisRest<H>,
     campaign: &CampaignId,
@@ -70,7 +70,7 @@ pub async fn admit<H: Http>(
     let reply = redis.eval(&scripts::ADMIT, &[&keys.meta, &keys.claims, &keys.outbox], &args).await?;
     // The script ran, so an answer that cannot be read may stand for an admission.
     read(&reply, users.len()).ok_or_else(|| Fault {
-        fate: Fate::Done,
+        effect: Effect::Done,
         retry: true,
         source: Source::Redis,
         label: "garbled",

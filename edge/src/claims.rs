@@ -186,7 +186,7 @@ impl<H: Network> Gate<H> {
                 continue;
             };
             let owed = kafka_has_the_word.then_some(Owed { line, ticket, decision: *decision });
-            let record = AdmissionRecord::new(campaign, user, entry.slot, entry.admitted_ms, trace);
+            let record = AdmissionRecord { campaign, user, slot: entry.slot, admitted_at: entry.admitted_ms, trace };
             let fits = self.outgoing.push(Outgoing { record, owed });
             if !kafka_has_the_word {
                 told.push((ticket, Ok(*decision)));

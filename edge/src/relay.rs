@@ -88,7 +88,13 @@ pub async fn sweep<H: Http>(redis: &RedisRest<H>, kafka: &KafkaRest<H>, campaign
     let records: Vec<AdmissionRecord> = due
         .claims
         .iter()
-        .map(|(user, claim)| AdmissionRecord::new(campaign.clone(), user.clone(), claim.slot, claim.admitted_ms, None))
+        .map(|(user, claim)| AdmissionRecord {
+            campaign: campaign.clone(),
+            user: user.clone(),
+            slot: claim.slot,
+            admitted_at: claim.admitted_ms,
+            trace: None,
+        })
         .collect();
     if !records.is_empty() {
         kafka.produce(&records).await?;

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use dropgate_edge::kafka_rest::{v2, v3};
-use dropgate_shared::fault::{Fate, Fault};
-use dropgate_shared::http::HttpReply;
+use dropgate_shared::fault::{Effect, Fault};
+use dropgate_shared::http::HttpResponse;
 use dropgate_shared::ids::{CampaignId, Slot, UserId};
 use dropgate_shared::record::AdmissionRecord;
 use serde_json::Value;
@@ -17,14 +17,12 @@ fn records(request: &Value) -> Vec<AdmissionRecord> {
         .as_array()
         .unwrap()
         .iter()
-        .map(|record| {
-            AdmissionRecord::new(
-                CampaignId::parse(record["campaign"].as_str().unwrap()).unwrap(),
-                UserId::parse(record["user"].as_str().unwrap()).unwrap(),
-                Slot::new(u32::try_from(record["slot"].as_u64().unwrap()).unwrap()).unwrap(),
-                record["admitted_at"].as_u64().unwrap(),
-                None,
-            )
+        .map(|record| AdmissionRecord {
+            campaign: CampaignId::parse(record["campaign"].as_str().unwrap()).unwrap(),
+            user: UserId::parse(record["user"].as_str().unwrap()).unwrap(),
+            slot: Slot::new(u32::try_from(record["slot"].as_u64().unwrap()).unwrap()).unwrap(),
+            admitted_at: record["admitted_at"].as_u64().unwrap(),
+            trace: None,
         })
         .collect()
 }
@@ -44,11 +42,11 @@ fn a_v3_request_is_one_document_a_record() {
 }
 
 /// I8: only what every proxy's own words acknowledge counts; all else stays an obligation.
-fn told_apart(answers: &Value, least: usize, acknowledged: impl Fn(&HttpReply, &Value) -> Result<(), Fault>) {
+fn told_apart(answers: &Value, least: usize, acknowledged: impl Fn(&HttpResponse, &Value) -> Result<(), Fault>) {
     let answers = answers.as_array().unwrap();
     assert!(answers.len() >= least);
     for answer in answers {
-        let reply = HttpReply {
+        let reply = HttpResponse {
             status: u16::try_from(answer["status"].as_u64().unwrap()).unwrap(),
             body: answer["body"].as_str().unwrap().into(),
         };
@@ -57,7 +55,7 @@ fn told_apart(answers: &Value, least: usize, acknowledged: impl Fn(&HttpReply, &
             Err(fault) => {
                 assert_eq!(answer["acknowledged"], false, "{answer}");
                 assert_eq!(answer["label"], fault.label, "{answer}");
-                assert_eq!(fault.fate, Fate::Unknown, "{answer}");
+                assert_eq!(fault.effect, Effect::Unknown, "{answer}");
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The HTTP-based Redis, over reqwest.
 
-use dropgate_shared::http::{Http, HttpReply, HttpRequest, SendFault};
+use dropgate_shared::http::{Http, HttpRequest, HttpResponse, SendFault};
 use dropgate_shared::redis_rest::RedisRest;
 use std::error::Error;
 use std::time::Duration;
@@ -40,7 +40,7 @@ pub fn client(settings: &RedisSettings) -> Result<Redis, String> {
 pub struct ReqwestHttp(reqwest::Client);
 
 impl Http for ReqwestHttp {
-    async fn post(&self, request: HttpRequest<'_>) -> Result<HttpReply, SendFault> {
+    async fn post(&self, request: HttpRequest<'_>) -> Result<HttpResponse, SendFault> {
         let mut builder =
             self.0.post(request.url).timeout(Duration::from_millis(request.deadline_ms.into())).body(request.body);
         for (name, value) in request.headers {
@@ -49,7 +49,7 @@ impl Http for ReqwestHttp {
         let response = builder.send().await.map_err(fault)?;
         let status = response.status().as_u16();
         let body = response.bytes().await.map_err(fault)?.to_vec();
-        Ok(HttpReply { status, body })
+        Ok(HttpResponse { status, body })
     }
 }
 

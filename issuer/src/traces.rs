@@ -166,7 +166,8 @@ mod tests {
         let mut batch = traces.batch(records.len());
         batch.written(SystemTime::now());
         let (campaign, user, slot) = (CampaignId::parse("c"), UserId::parse("u"), Slot::new(7).unwrap());
-        let mut record = AdmissionRecord::new(campaign.unwrap(), user.unwrap(), slot, 5, None);
+        let mut record =
+            AdmissionRecord { campaign: campaign.unwrap(), user: user.unwrap(), slot, admitted_at: 5, trace: None };
         for (offset, trace) in records.iter().enumerate() {
             let offset = i64::try_from(offset).unwrap();
             let delivery = Delivery { partition: 3, offset, key: None, payload: Vec::new(), replayed: false };

@@ -34,13 +34,13 @@ async fn the_last_spans_reach_the_collector_before_the_end() {
 
     let traces = to(&endpoint);
     let trace: String = TRACE.iter().map(|byte| format!("{byte:02x}")).collect();
-    let record = AdmissionRecord::new(
-        CampaignId::parse("spring").unwrap(),
-        UserId::parse("a-secret-name").unwrap(),
-        Slot::new(57).unwrap(),
-        5,
-        Some(format!("00-{trace}-b7ad6b7169203331-01")),
-    );
+    let record = AdmissionRecord {
+        campaign: CampaignId::parse("spring").unwrap(),
+        user: UserId::parse("a-secret-name").unwrap(),
+        slot: Slot::new(57).unwrap(),
+        admitted_at: 5,
+        trace: Some(format!("00-{trace}-b7ad6b7169203331-01")),
+    };
     let delivery =
         Delivery { partition: 0, offset: 7, key: None, payload: record.encode().into_bytes(), replayed: false };
     let mut batch = traces.batch(1);

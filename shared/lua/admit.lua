@@ -1,12 +1,12 @@
--- Admits users to a campaign, or says why not. One call decides for 1..n users, in the given order.
+-- Admits users to a campaign, or returns the reason why not. One call decides for 1..n users, in the given order.
 -- KEYS  1 meta   2 claims   3 outbox
--- ARGV  1 lease_ms (when the sweeper may first take the obligation)   2.. users
+-- ARGV  1 lease_ms (when the sweeper may first take the outbox entry)   2.. users
 -- Reply false: no such campaign.
 --       { opens_ms, now_ms, held, answer.. }, one answer a user:
 --       "+entry" admitted now, "=entry" admitted before, "full", "early", "late", "paused".
 --       now_ms is 0 where the clock was not needed; held is "claims:last", how many claims there are and
---       when the last was admitted, "" unless somebody was told "full". All numbers are strings.
--- Asking again for the same user changes nothing and returns the same entry (I2, I5).
+--       when the last was admitted; "" unless an answer is "full". All numbers are strings.
+-- Repeating the call for a user changes nothing and returns the same entry (I2, I5).
 local meta = redis.call('HMGET', KEYS[1], 'state', 'capacity', 'count', 'opens_ms', 'closes_ms', 'last_ms')
 if not meta[1] then return false end
 local state, capacity, count = meta[1], tonumber(meta[2]), tonumber(meta[3])

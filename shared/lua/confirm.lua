@@ -1,9 +1,8 @@
--- Records what became of claims (MySQL's word is final, so the entry is overwritten) and ends their
--- obligation. Repeating it changes nothing (I6). That a record is in the dead-letter topic is no final word:
--- said late, it leaves what is issued or refused as it is.
+-- Records the outcome of claims and removes their outbox entries. MySQL decides, so the entry is overwritten.
+-- Repeating it changes nothing (I6). A dead letter is not final: a late ":d" never replaces issued or refused.
 -- KEYS  1 claims   2 outbox
 -- ARGV  user, entry, user, entry..
--- Reply: how many obligations ended
+-- Reply: number of outbox entries removed
 local users, entries = {}, {}
 for i = 1, #ARGV, 2 do
   users[#users + 1] = ARGV[i]

@@ -1,4 +1,4 @@
--- Moves the due time of obligations that Kafka has acknowledged. XX: an entry that the issuer has
+-- Moves the due time of outbox entries that Kafka has acknowledged. XX: an entry that the issuer has
 -- confirmed in the meantime is not created again.
 -- KEYS  1 outbox
 -- ARGV  lease_ms, user, lease_ms, user..

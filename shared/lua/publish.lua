@@ -1,4 +1,4 @@
--- Makes a campaign known to the gate, or updates it. Runs after the holders that MySQL knows were
+-- Publishes a campaign to the gate, or updates it. Runs after the holders that MySQL knows were
 -- written with confirm.lua, so the number of claims is what both histories together have admitted.
 -- KEYS  1 meta   2 claims
 -- ARGV  1 state   2 capacity   3 opens_ms   4 closes_ms (0: never)   5 refused: how many of the claims hold no slot

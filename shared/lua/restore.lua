@@ -1,8 +1,8 @@
--- Puts obligations that nobody holds any more back into the outbox, due at once, so that the sweeper
--- sends them again. NX and the look at the claim: what was confirmed in the meantime stays ended.
+-- Restores lost outbox entries, due at once, so that the sweeper resends them. NX and the check of the claim:
+-- a claim that was confirmed in the meantime stays confirmed.
 -- KEYS  1 claims   2 outbox
 -- ARGV  users whose claim has no row
--- Reply: how many obligations came back
+-- Reply: number of outbox entries restored
 if #ARGV == 0 then return 0 end
 local time = redis.call('TIME')
 local now = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))

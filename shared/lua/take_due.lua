@@ -1,8 +1,7 @@
 -- Takes the outbox entries that are due and leases them, so that one sweeper at a time forwards each.
 -- KEYS  1 claims   2 outbox
 -- ARGV  1 limit   2 lease_min_ms   3 lease_max_ms
--- The lease equals the age of the obligation within its two bounds: it doubles from try to try
--- without a counter being kept anywhere.
+-- The lease equals the age of the entry, within two bounds: it doubles from attempt to attempt without a counter.
 -- Reply { waiting, now_ms, user, entry, user, entry.. }: how many wait in the outbox, then those taken.
 -- All are strings; an entry is empty where the claim is gone.
 local time = redis.call('TIME')

@@ -4,16 +4,16 @@ use crate::ids::Slot;
 use std::fmt;
 use std::str::FromStr;
 
-/// What has become of an admitted claim.
+/// State of an admitted claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimStatus {
-    /// Admitted; the coupon row does not exist yet as far as Redis knows.
+    /// Admitted; as far as Redis knows, the coupon row does not exist yet.
     Admitted,
     /// The coupon row exists.
     Issued,
     /// A refusal row exists: the claim can never be issued.
     Refused,
-    /// The record is in the dead-letter topic and waits for a replay.
+    /// The record is in the dead-letter topic and awaits a replay.
     DeadLettered,
 }
 
@@ -22,7 +22,7 @@ impl ClaimStatus {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            // A dead letter is still owed: for the visitor nothing is decided.
+            // A dead letter can still be replayed, so the visitor's claim is undecided.
             Self::Admitted | Self::DeadLettered => "admitted",
             Self::Issued => "issued",
             Self::Refused => "refused",
@@ -39,11 +39,11 @@ pub struct ClaimEntry {
     pub slot: Slot,
     /// Time of admission by Redis's clock, in ms since the epoch.
     pub admitted_ms: u64,
-    /// What has become of it.
+    /// Its state.
     pub status: ClaimStatus,
 }
 
-/// The text is no claim entry.
+/// The text is not a claim entry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a claim entry reads slot:admitted_ms:status, status one of a, i, r, d")]
 pub struct ClaimEntryError;
@@ -89,14 +89,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_it_writes() {
+    fn decodes_what_it_encodes() {
         for text in ["1:0:a", "57:1763700000123:i", "4294967295:1763700000123:r", "2:3:d"] {
             assert_eq!(text.parse::<ClaimEntry>().unwrap().to_string(), text);
         }
     }
 
     #[test]
-    fn refuses_what_is_no_entry() {
+    fn rejects_malformed_entries() {
         for text in ["", "1", "0:1:a", "1:1:x", "1:1:a:b", "-1:1:a", "1::a", "1:1:"] {
             assert_eq!(text.parse::<ClaimEntry>(), Err(ClaimEntryError), "{text:?}");
         }

@@ -2,13 +2,18 @@
 
 use crate::ids::{CampaignId, UserId};
 use crate::names::record_key;
+use data_encoding::Encoding;
+use data_encoding_macro::new_encoding;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::fmt;
 
-const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+/// Crockford's base32 (crockford.com/base32.html).
+const CROCKFORD: Encoding = new_encoding! { symbols: "0123456789ABCDEFGHJKMNPQRSTVWXYZ", };
 /// Bytes of the MAC that make the code: 80 bits, 16 characters.
 const CODE_BYTES: usize = 10;
+/// Characters between two hyphens.
+const GROUP: usize = 4;
 
 /// The secret that coupon codes are derived from, at least 16 bytes. Never printed.
 #[derive(Clone)]
@@ -20,7 +25,7 @@ pub struct CodeSecret(Hmac<Sha256>);
 pub struct CodeSecretError(usize);
 
 impl CodeSecret {
-    /// Takes the secret.
+    /// Validates the secret.
     ///
     /// # Errors
     /// [`CodeSecretError`] if it has fewer than 16 bytes.
@@ -39,22 +44,13 @@ impl CodeSecret {
         let mut mac = self.0.clone();
         mac.update(record_key(campaign, user).as_bytes());
         let digest = mac.finalize().into_bytes();
-
-        let mut code = String::with_capacity(CODE_BYTES * 2);
-        let (mut bits, mut held) = (0_u32, 0_u32);
-        let mut written = 0;
-        for byte in digest.iter().take(CODE_BYTES) {
-            bits = (bits << 8) | u32::from(*byte);
-            held += 8;
-            while held >= 5 {
-                held -= 5;
-                if written > 0 && written % 4 == 0 {
-                    code.push('-');
-                }
-                let index = (bits >> held) & 31;
-                code.extend(CROCKFORD.get(index as usize).map(|c| char::from(*c)));
-                written += 1;
+        let text = CROCKFORD.encode(digest.get(..CODE_BYTES).unwrap_or_default());
+        let mut code = String::with_capacity(text.len() + text.len() / GROUP);
+        for (at, character) in text.chars().enumerate() {
+            if at > 0 && at % GROUP == 0 {
+                code.push('-');
             }
+            code.push(character);
         }
         code
     }
@@ -71,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secret_has_a_least_length_and_never_shows() {
+    fn secret_has_a_minimum_length_and_is_never_printed() {
         assert_eq!(CodeSecret::parse("short").unwrap_err(), CodeSecretError(5));
         assert_eq!(format!("{:?}", CodeSecret::parse("0123456789abcdef").unwrap()), "CodeSecret(..)");
     }

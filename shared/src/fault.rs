@@ -1,15 +1,15 @@
-//! What went wrong at another system, in the terms that decide what to do next.
+//! A failed call to another system, in the terms that decide what to do next.
 
 use std::fmt;
 
-/// What became of the request. The adapter that sent it decides; callers never guess from a status.
+/// The effect that the failed request had. The adapter that sent it decides; callers never guess from a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// It surely had no effect.
+pub enum Effect {
+    /// None, certainly.
     None,
-    /// It may have had its effect. Never tell this as a refusal, never undo it (I8).
+    /// Unknown. Never report this as a refusal, never undo it (I8).
     Unknown,
-    /// It had its effect, only the answer is unusable.
+    /// The intended one; only the response is unusable.
     Done,
 }
 
@@ -20,11 +20,11 @@ pub enum Source {
     Redis,
     /// The Kafka REST proxy.
     KafkaRest,
-    /// Whoever publishes the public keys that visitors' tokens are checked with.
+    /// The publisher of the keys that tokens are verified with.
     KeySet,
-    /// Whoever tells visitors from programs.
+    /// The service that verifies challenges (Turnstile).
     Challenge,
-    /// What the gate's own platform has bound to it.
+    /// A binding of the gate's own platform.
     Platform,
     /// A Kafka broker.
     Kafka,
@@ -51,8 +51,8 @@ impl Source {
 /// A failed call to another system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// What became of the request.
-    pub fate: Fate,
+    /// The effect of the request.
+    pub effect: Effect,
     /// Whether the same request may succeed if it is sent again.
     pub retry: bool,
     /// The system that failed.
@@ -64,16 +64,16 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// A fault that a later try may not meet, with unknown effect.
+    /// A fault with unknown effect that a retry may not meet.
     #[must_use]
     pub fn unknown(source: Source, label: &'static str, detail: impl Into<String>) -> Self {
-        Self { fate: Fate::Unknown, retry: true, source, label, detail: detail.into() }
+        Self { effect: Effect::Unknown, retry: true, source, label, detail: detail.into() }
     }
 
-    /// A fault that surely had no effect.
+    /// A fault that certainly had no effect.
     #[must_use]
     pub fn none(source: Source, label: &'static str, retry: bool, detail: impl Into<String>) -> Self {
-        Self { fate: Fate::None, retry, source, label, detail: detail.into() }
+        Self { effect: Effect::None, retry, source, label, detail: detail.into() }
     }
 }
 

@@ -1,33 +1,34 @@
-//! The port through which a request leaves: fetch on Workers, a client library natively.
+//! The port for outgoing requests: `fetch` on Workers, a client library natively.
 
+use crate::fault::{Effect, Fault, Source};
 use std::future::Future;
 
 /// A POST request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpRequest<'a> {
-    /// Where to.
+    /// Absolute URL.
     pub url: &'a str,
     /// Headers, name and value.
     pub headers: Vec<(&'static str, &'a str)>,
     /// The body.
     pub body: String,
-    /// How long to wait for the whole answer, in ms.
+    /// Time limit for the whole response, in ms.
     pub deadline_ms: u32,
 }
 
-/// An answer, its body read to the end.
+/// A response, its body read to the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpReply {
+pub struct HttpResponse {
     /// Status code.
     pub status: u16,
     /// Body.
     pub body: Vec<u8>,
 }
 
-/// No answer came, or none in time.
+/// There was no complete response within the deadline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SendFault {
-    /// False only where it is sure that the request never left (connection refused, bad URL).
+    /// False only where the request certainly never left (connection refused, invalid URL).
     pub may_have_arrived: bool,
     /// `timeout`, `connect` or `transport`.
     pub label: &'static str,
@@ -35,11 +36,20 @@ pub struct SendFault {
     pub detail: String,
 }
 
+impl SendFault {
+    /// The fault of a call to `source`.
+    #[must_use]
+    pub fn at(self, source: Source) -> Fault {
+        let effect = if self.may_have_arrived { Effect::Unknown } else { Effect::None };
+        Fault { effect, retry: true, source, label: self.label, detail: self.detail }
+    }
+}
+
 /// Sends requests.
 pub trait Http {
-    /// Sends `request` by POST and reads the answer to its end.
+    /// Sends `request` by POST and reads the response to its end.
     ///
     /// # Errors
-    /// [`SendFault`] where there is no complete answer within the deadline.
-    fn post(&self, request: HttpRequest<'_>) -> impl Future<Output = Result<HttpReply, SendFault>>;
+    /// [`SendFault`] where there is no complete response within the deadline.
+    fn post(&self, request: HttpRequest<'_>) -> impl Future<Output = Result<HttpResponse, SendFault>>;
 }

@@ -1,10 +1,10 @@
-//! Identifiers, checked once at the door and carried as types from there on.
+//! Identifiers, validated once on entry and passed on as types.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::num::NonZeroU32;
 
-/// Why an identifier was refused. `Display` names the rule that was broken and what would be right.
+/// Why an identifier is invalid. `Display` states the rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// The campaign id is not `[a-z0-9-]{1,64}`.
@@ -30,7 +30,7 @@ pub enum IdError {
 pub struct CampaignId(String);
 
 impl CampaignId {
-    /// Checks `text`.
+    /// Validates `text`.
     ///
     /// # Errors
     /// [`IdError::Campaign`].
@@ -47,7 +47,7 @@ impl CampaignId {
     }
 }
 
-/// A user, as the shop names him: 1..128 bytes of UTF-8, compared byte by byte.
+/// A user, as the shop identifies them: 1..128 bytes of UTF-8, compared byte by byte.
 ///
 /// No control characters, and no white space at either end: a MySQL `utf8mb4_bin` comparison pads
 /// with spaces, so `"a"` and `"a "` would be one user there and two in Redis.
@@ -56,7 +56,7 @@ impl CampaignId {
 pub struct UserId(String);
 
 impl UserId {
-    /// Checks `text`.
+    /// Validates `text`.
     ///
     /// # Errors
     /// [`IdError::UserLength`], [`IdError::UserControl`], [`IdError::UserSpace`].
@@ -118,13 +118,13 @@ impl fmt::Display for CampaignId {
     }
 }
 
-/// A place among the admitted, 1..capacity.
+/// A position among the admitted, 1..capacity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Slot(NonZeroU32);
 
 impl Slot {
-    /// Checks that `n` is 1 or more.
+    /// Validates that `n` is 1 or more.
     ///
     /// # Errors
     /// [`IdError::Slot`].

@@ -1,22 +1,22 @@
-//! Names of keys and topics. Every format here is frozen by a test: a change is a migration.
+//! Names of keys and topics. A test freezes each format: a change is a migration.
 
 use crate::ids::{CampaignId, UserId};
 
 /// Kafka topic of the admitted claims.
 pub const TOPIC: &str = "coupon_create";
-/// Kafka topic of the records that can never become a row as they are.
+/// Kafka topic of the records that can never become a row.
 pub const DEAD_LETTER_TOPIC: &str = "coupon_create.dlq";
 /// Redis set of the campaign ids that the sweeper visits.
 pub const CAMPAIGNS_KEY: &str = "dg:campaigns";
 
-/// The Redis keys of one campaign. They share a hash tag, so a cluster keeps them in one slot.
+/// The Redis keys of one campaign. They share a hash tag, so a cluster keeps them on one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CampaignKeys {
-    /// Hash: `state`, `capacity`, `count` (slots handed out), `opens_ms`, `closes_ms` (0: never).
+    /// Hash: [`crate::campaign::CampaignMeta`].
     pub meta: String,
     /// Hash: user -> [`crate::claim::ClaimEntry`]. Admitted users only.
     pub claims: String,
-    /// Sorted set: user -> time in ms from which the sweeper may take the obligation.
+    /// Sorted set: user -> time in ms from which the sweeper may take the outbox entry.
     pub outbox: String,
 }
 

@@ -3,13 +3,13 @@
 use crate::ids::{CampaignId, Slot, UserId};
 use serde::{Deserialize, Serialize};
 
-/// The version this build writes and reads.
+/// The version that this build writes and reads.
 pub const VERSION: u32 = 1;
 
-/// An admitted claim on its way to the issuer, as JSON. Unknown fields are ignored on reading.
+/// An admitted claim on its way to the issuer: JSON that begins with the version, `v`. Unknown fields are ignored on
+/// reading.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdmissionRecord {
-    v: u32,
     /// The campaign.
     pub campaign: CampaignId,
     /// The user.
@@ -18,16 +18,15 @@ pub struct AdmissionRecord {
     pub slot: Slot,
     /// Time of admission by Redis's clock, in ms since the epoch.
     pub admitted_at: u64,
-    /// `traceparent` (W3C Trace Context) of the claim, where one is known. A record that the sweeper
-    /// sends again has none.
+    /// `traceparent` (W3C Trace Context) of the claim, if known. A record that the sweeper resends has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
 }
 
-/// Why a record can never become a row as it is. `Display` is the cause that the dead letter carries.
+/// Why a record can never become a row. `Display` is the reason in the dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// Not a JSON object, or a field is missing or wrong.
+    /// Not a JSON object, or a field is missing or invalid.
     #[error("malformed: {0}")]
     Malformed(String),
     /// Written by another version.
@@ -47,20 +46,20 @@ impl RecordError {
 }
 
 impl AdmissionRecord {
-    /// A record of the current version.
-    #[must_use]
-    pub fn new(campaign: CampaignId, user: UserId, slot: Slot, admitted_at: u64, trace: Option<String>) -> Self {
-        Self { v: VERSION, campaign, user, slot, admitted_at, trace }
-    }
-
     /// The record as JSON.
     #[must_use]
     pub fn encode(&self) -> String {
+        #[derive(Serialize)]
+        struct Versioned<'a> {
+            v: u32,
+            #[serde(flatten)]
+            record: &'a AdmissionRecord,
+        }
         // A struct of strings and numbers always serialises.
-        serde_json::to_string(self).unwrap_or_default()
+        serde_json::to_string(&Versioned { v: VERSION, record: self }).unwrap_or_default()
     }
 
-    /// Reads a record. The version is looked at first: another version's fields mean nothing here.
+    /// Reads a record. The version is checked first: the fields of another version mean nothing here.
     ///
     /// # Errors
     /// [`RecordError`].

@@ -1,10 +1,10 @@
 //! Client side of the Upstash Redis REST protocol, over the [`Http`] port.
 //!
 //! Only the body form is used (`POST /` with a JSON array, `POST /pipeline` with an array of them):
-//! it is the one form that the hosted service, serverless-redis-http and our gateway share.
+//! the one form that the hosted service, serverless-redis-http and our proxy share.
 
-use crate::fault::{Fate, Fault, Source};
-use crate::http::{Http, HttpReply, HttpRequest, SendFault};
+use crate::fault::{Fault, Source};
+use crate::http::{Http, HttpRequest, HttpResponse};
 use crate::scripts::Script;
 use serde_json::Value;
 
@@ -34,38 +34,38 @@ impl<H: Http> RedisRest<H> {
     /// Runs one command.
     ///
     /// # Errors
-    /// [`Fault`], with what became of the command.
+    /// [`Fault`], with the effect on the command.
     pub async fn command<S: AsRef<str>>(&self, args: &[S]) -> Result<Value, Fault> {
-        let reply = self.post("/", json_array(args)).await?;
-        decode(&reply)
+        let response = self.post("/", json_array(args)).await?;
+        decode(&response)
     }
 
-    /// Runs commands in one request, in order, not atomically.
+    /// Runs commands in one request, in order. Not atomic.
     ///
     /// # Errors
     /// [`Fault`] of the request as a whole; each command has its own result within.
     pub async fn pipeline(&self, commands: &[Vec<String>]) -> Result<Vec<Result<Value, Fault>>, Fault> {
         let body = format!("[{}]", commands.iter().map(|c| json_array(c)).collect::<Vec<_>>().join(","));
-        let reply = self.post("/pipeline", body).await?;
+        let response = self.post("/pipeline", body).await?;
         let unknown = |detail: String| Fault::unknown(Source::Redis, "garbled", detail);
-        if reply.status != 200 {
-            return match decode(&reply) {
+        if response.status != 200 {
+            return match decode(&response) {
                 Err(fault) => Err(fault),
-                Ok(_) => Err(unknown(format!("status {} for a pipeline", reply.status))),
+                Ok(_) => Err(unknown(format!("status {} for a pipeline", response.status))),
             };
         }
         let results: Vec<Value> =
-            serde_json::from_slice(&reply.body).map_err(|e| unknown(format!("pipeline answer: {e}")))?;
+            serde_json::from_slice(&response.body).map_err(|e| unknown(format!("pipeline response: {e}")))?;
         if results.len() != commands.len() {
             return Err(unknown(format!("{} results for {} commands", results.len(), commands.len())));
         }
         Ok(results.into_iter().map(result_of).collect())
     }
 
-    /// Runs a script: EVALSHA, then EVAL if the server does not hold it yet.
+    /// Runs a script: EVALSHA, then EVAL if the server has not cached it.
     ///
     /// # Errors
-    /// [`Fault`], with what became of the script.
+    /// [`Fault`], with the effect on the script.
     pub async fn eval<S: AsRef<str>>(&self, script: &Script, keys: &[&str], args: &[S]) -> Result<Value, Fault> {
         let (text, sha1) =
             if self.key_locking { (script.locking_text, script.locking_sha1) } else { (script.text, script.sha1) };
@@ -82,52 +82,69 @@ impl<H: Http> RedisRest<H> {
         }
     }
 
-    async fn post(&self, path: &str, body: String) -> Result<HttpReply, Fault> {
+    async fn post(&self, path: &str, body: String) -> Result<HttpResponse, Fault> {
         let url = format!("{}{path}", self.url);
         let request = HttpRequest {
             url: &url,
-            // serverless-redis-http wants exactly this content type.
+            // serverless-redis-http requires exactly this content type.
             headers: vec![("authorization", &self.authorization), ("content-type", "application/json")],
             body,
             deadline_ms: self.deadline_ms,
         };
-        self.http.post(request).await.map_err(|SendFault { may_have_arrived, label, detail }| Fault {
-            fate: if may_have_arrived { Fate::Unknown } else { Fate::None },
-            retry: true,
-            source: Source::Redis,
-            label,
-            detail,
-        })
+        self.http.post(request).await.map_err(|fault| fault.at(Source::Redis))
     }
 }
 
 const NOSCRIPT: &str = "noscript";
+
+/// A text in a reply; some services send numbers as numbers.
+#[must_use]
+pub fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// A whole number in a reply, as a string or as a number.
+#[must_use]
+pub fn number_of(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_str()?.parse().ok())
+}
+
+/// The reply to TIME, in ms since the epoch.
+#[must_use]
+pub fn time_ms(reply: &Value) -> Option<u64> {
+    let (seconds, micros) = (number_of(reply.get(0)?)?, number_of(reply.get(1)?)?);
+    seconds.checked_mul(1000)?.checked_add(micros / 1000)
+}
 
 fn json_array<S: AsRef<str>>(args: &[S]) -> String {
     // Strings always serialise.
     serde_json::to_string(&args.iter().map(AsRef::as_ref).collect::<Vec<_>>()).unwrap_or_default()
 }
 
-/// Reads the answer to one command: `{"result": ..}` or `{"error": ".."}`.
+/// Decodes the response to one command: `{"result": ..}` or `{"error": ".."}`.
 ///
 /// # Errors
-/// [`Fault`]. An error that Redis or the service worded itself had no effect (our scripts validate
-/// before their first write); anything unreadable may have had one.
-pub fn decode(reply: &HttpReply) -> Result<Value, Fault> {
-    let body: Option<Value> = serde_json::from_slice(&reply.body).ok();
-    match (reply.status, body) {
+/// [`Fault`]. An error worded by Redis or the service had no effect (the scripts validate before their first write).
+/// Anything unreadable may have had one.
+pub fn decode(response: &HttpResponse) -> Result<Value, Fault> {
+    let body: Option<Value> = serde_json::from_slice(&response.body).ok();
+    match (response.status, body) {
         (200, Some(body)) => result_of(body),
         (401 | 403, _) => Err(Fault::none(
             Source::Redis,
             "unauthorized",
             false,
-            "the Redis REST service refuses the token: check UPSTASH_REDIS_REST_TOKEN",
+            "the Redis REST service rejects the token: check UPSTASH_REDIS_REST_TOKEN",
         )),
         (400..=499, Some(body)) if body.get("error").is_some() => result_of(body),
         (status, _) => Err(Fault::unknown(
             Source::Redis,
             if status == 200 { "garbled" } else { "status" },
-            format!("status {status} with a body that is no Redis REST answer"),
+            format!("status {status} with a body that is not a Redis REST response"),
         )),
     }
 }
@@ -141,12 +158,12 @@ fn result_of(mut body: Value) -> Result<Value, Fault> {
             "WRONGPASS" | "NOAUTH" | "NOPERM" => "unauthorized",
             _ => "command",
         };
-        // The service words its own errors; none of them repeats an argument beyond the first words.
+        // No error of the service repeats an argument beyond its first words.
         let detail = error.chars().take(200).collect::<String>();
         return Err(Fault::none(Source::Redis, label, label == "not_serving", detail));
     }
     match body.get_mut("result") {
         Some(result) => Ok(result.take()),
-        None => Err(Fault::unknown(Source::Redis, "garbled", "an answer without result and error")),
+        None => Err(Fault::unknown(Source::Redis, "garbled", "a response without result and error")),
     }
 }

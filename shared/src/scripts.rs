@@ -1,6 +1,6 @@
 //! The Lua scripts that run inside Redis, with the SHA-1 computed at build.
 
-/// A Lua script, as text and as the name EVALSHA calls it by.
+/// A Lua script: its text and the SHA-1 by which EVALSHA calls it.
 #[derive(Debug)]
 pub struct Script {
     /// File name without its ending; a stable label for logs and metrics.
@@ -10,7 +10,7 @@ pub struct Script {
     /// SHA-1 of [`Script::text`], lower-case hex.
     pub sha1: &'static str,
     /// The script for a hosted Redis that locks only the named keys
-    /// (`#!lua flags=allow-key-locking`, Upstash; plain Redis refuses that flag).
+    /// (`#!lua flags=allow-key-locking`, Upstash; plain Redis rejects that flag).
     pub locking_text: &'static str,
     /// SHA-1 of [`Script::locking_text`], lower-case hex.
     pub locking_sha1: &'static str,

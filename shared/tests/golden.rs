@@ -1,9 +1,10 @@
 //! The wire formats against their golden vectors: a change that breaks one of these is a migration.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
 
+use dropgate_shared::campaign::CampaignMeta;
 use dropgate_shared::code::CodeSecret;
-use dropgate_shared::fault::Fate;
-use dropgate_shared::http::HttpReply;
+use dropgate_shared::fault::Effect;
+use dropgate_shared::http::HttpResponse;
 use dropgate_shared::ids::{CampaignId, UserId};
 use dropgate_shared::names::record_key;
 use dropgate_shared::record::AdmissionRecord;
@@ -18,7 +19,7 @@ fn vectors(text: &str, list: &str) -> Vec<Value> {
 }
 
 #[test]
-fn records_are_read_and_written_as_ever() {
+fn records_are_read_and_written_as_before() {
     for vector in vectors(include_str!("golden/records.json"), "accepted") {
         let value = vector["value"].as_str().unwrap();
         let record = AdmissionRecord::decode(value.as_bytes()).unwrap();
@@ -35,7 +36,7 @@ fn records_are_read_and_written_as_ever() {
 }
 
 #[test]
-fn bad_records_are_refused_with_their_cause() {
+fn invalid_records_are_rejected_with_their_cause() {
     for vector in vectors(include_str!("golden/records.json"), "refused") {
         let value = vector["value"].as_str().unwrap();
         let error = AdmissionRecord::decode(value.as_bytes()).expect_err(value);
@@ -54,23 +55,48 @@ fn coupon_codes_never_change() {
 }
 
 #[test]
-fn redis_rest_answers_are_told_apart() {
+fn redis_rest_responses_are_classified() {
     for vector in vectors(include_str!("golden/redis_rest.json"), "answers") {
-        let reply = HttpReply {
+        let response = HttpResponse {
             status: u16::try_from(vector["status"].as_u64().unwrap()).unwrap(),
             body: vector["body"].as_str().unwrap().into(),
         };
-        match decode(&reply) {
+        match decode(&response) {
             Ok(result) => assert_eq!(Some(&result), vector.get("result"), "{vector}"),
             Err(fault) => {
-                let fate = match fault.fate {
-                    Fate::None => "none",
-                    Fate::Unknown => "unknown",
-                    Fate::Done => "done",
+                let effect = match fault.effect {
+                    Effect::None => "none",
+                    Effect::Unknown => "unknown",
+                    Effect::Done => "done",
                 };
                 assert_eq!(Some(fault.label), vector["fault"].as_str(), "{vector}");
-                assert_eq!(Some(fate), vector["fate"].as_str(), "{vector}");
+                assert_eq!(Some(effect), vector["effect"].as_str(), "{vector}");
             }
         }
     }
+}
+
+#[test]
+fn campaign_meta_is_read_and_written_as_before() {
+    let file = include_str!("golden/campaign_meta.json");
+    for vector in vectors(file, "read") {
+        let meta = CampaignMeta::read(&vector["reply"]).unwrap();
+        let read = meta.as_ref().map(|meta| {
+            json!({
+                "state": meta.settings.state, "capacity": meta.settings.capacity, "count": meta.count,
+                "opens_ms": meta.settings.opens_ms, "closes_ms": meta.settings.closes_ms, "last_ms": meta.last_ms,
+            })
+        });
+        assert_eq!(json!(read), vector["is"], "{vector}");
+        if let Some(args) = vector.get("script_args") {
+            assert_eq!(json!(meta.unwrap().settings.script_args()), *args, "{vector}");
+        }
+    }
+    for vector in vectors(file, "damaged") {
+        assert!(CampaignMeta::read(&vector).is_err(), "{vector}");
+    }
+    assert_eq!(
+        CampaignMeta::command("k"),
+        ["HMGET", "k", "state", "capacity", "count", "opens_ms", "closes_ms", "last_ms"]
+    );
 }

@@ -63,13 +63,13 @@ pub async fn produce(
     let id = CampaignId::parse(campaign).unwrap();
     let mut sent = Vec::new();
     for (user, slot) in users.zip(first_slot..) {
-        let record = AdmissionRecord::new(
-            id.clone(),
-            UserId::parse(&user).unwrap(),
-            Slot::new(slot).unwrap(),
-            1_763_700_000_123,
-            None,
-        );
+        let record = AdmissionRecord {
+            campaign: id.clone(),
+            user: UserId::parse(&user).unwrap(),
+            slot: Slot::new(slot).unwrap(),
+            admitted_at: 1_763_700_000_123,
+            trace: None,
+        };
         let mut payloads = vec![record.encode()];
         if slot % 10 == 0 {
             payloads.extend(poison.map(str::to_owned));

@@ -289,7 +289,7 @@ pub fn send(producer: &BaseProducer, slot: u32) -> Result<()> {
     let user = UserId::parse(&format!("user-{slot:08}"))?;
     let now_ms = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
     let key = record_key(&campaign, &user);
-    let value = AdmissionRecord::new(campaign, user, Slot::new(slot)?, now_ms, None).encode();
+    let value = AdmissionRecord { campaign, user, slot: Slot::new(slot)?, admitted_at: now_ms, trace: None }.encode();
     let mut record = BaseRecord::to(TOPIC).key(&key).payload(&value);
     loop {
         record = match producer.send(record) {

@@ -4,7 +4,7 @@
 use crate::identity::jwt::{Algorithm, Signed};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use dropgate_shared::http::{HttpReply, SendFault};
+use dropgate_shared::http::{HttpResponse, SendFault};
 use serde_json::{Value, json};
 use std::future::Future;
 
@@ -30,7 +30,7 @@ pub trait PublicKeys {
     ///
     /// # Errors
     /// [`SendFault`] where there is no complete answer within the deadline.
-    fn get(&self, url: &str, deadline_ms: u32) -> impl Future<Output = Result<HttpReply, SendFault>>;
+    fn get(&self, url: &str, deadline_ms: u32) -> impl Future<Output = Result<HttpResponse, SendFault>>;
 
     /// Whether `key` has signed `message`.
     ///

@@ -8,8 +8,8 @@ pub mod v3;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use dropgate_shared::fault::{Fate, Fault, Source};
-use dropgate_shared::http::{Http, HttpReply, HttpRequest, SendFault};
+use dropgate_shared::fault::{Effect, Fault, Source};
+use dropgate_shared::http::{Http, HttpRequest, HttpResponse};
 use dropgate_shared::record::AdmissionRecord;
 use serde_json::Value;
 
@@ -73,13 +73,7 @@ impl<H: Http> KafkaRest<H> {
             headers.push(("authorization", authorization));
         }
         let request = HttpRequest { url: &self.produce_url, headers, body, deadline_ms: self.deadline_ms };
-        let reply = self.http.post(request).await.map_err(|SendFault { may_have_arrived, label, detail }| Fault {
-            fate: if may_have_arrived { Fate::Unknown } else { Fate::None },
-            retry: true,
-            source: Source::KafkaRest,
-            label,
-            detail,
-        })?;
+        let reply = self.http.post(request).await.map_err(|fault| fault.at(Source::KafkaRest))?;
         match self.dialect {
             Dialect::V2 => v2::acknowledged(&reply),
             Dialect::V3 { .. } => v3::acknowledged(&reply, records.len()),
@@ -88,12 +82,12 @@ impl<H: Http> KafkaRest<H> {
 }
 
 fn fault(label: &'static str, retry: bool, detail: String) -> Fault {
-    Fault { fate: Fate::Unknown, retry, source: Source::KafkaRest, label, detail }
+    Fault { effect: Effect::Unknown, retry, source: Source::KafkaRest, label, detail }
 }
 
 /// An error where the call as a whole failed. Not worth a retry soon where the proxy's or the gate's
 /// configuration is wrong.
-fn refused(reply: &HttpReply) -> Result<(), Fault> {
+fn refused(reply: &HttpResponse) -> Result<(), Fault> {
     if (200..300).contains(&reply.status) {
         return Ok(());
     }

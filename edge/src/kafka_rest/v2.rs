@@ -5,7 +5,7 @@ use super::{fault, refused};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dropgate_shared::fault::Fault;
-use dropgate_shared::http::HttpReply;
+use dropgate_shared::http::HttpResponse;
 use dropgate_shared::names::record_key;
 use dropgate_shared::record::AdmissionRecord;
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ pub fn encode(records: &[AdmissionRecord]) -> String {
 ///
 /// # Errors
 /// [`Fault`]; not worth a retry soon where the proxy's or the gate's configuration is wrong.
-pub fn acknowledged(reply: &HttpReply) -> Result<(), Fault> {
+pub fn acknowledged(reply: &HttpResponse) -> Result<(), Fault> {
     refused(reply)?;
     let body: Value = serde_json::from_slice(&reply.body)
         .map_err(|_| fault("garbled", true, format!("status {} without a JSON body", reply.status)))?;

@@ -5,7 +5,7 @@ use super::{fault, refused};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dropgate_shared::fault::Fault;
-use dropgate_shared::http::HttpReply;
+use dropgate_shared::http::HttpResponse;
 use dropgate_shared::names::record_key;
 use dropgate_shared::record::AdmissionRecord;
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ pub fn encode(records: &[AdmissionRecord]) -> String {
 ///
 /// # Errors
 /// [`Fault`] with an unknown outcome otherwise.
-pub fn acknowledged(reply: &HttpReply, records: usize) -> Result<(), Fault> {
+pub fn acknowledged(reply: &HttpResponse, records: usize) -> Result<(), Fault> {
     refused(reply)?;
     let mut answered = 0_usize;
     for answer in serde_json::Deserializer::from_slice(&reply.body).into_iter::<Value>() {

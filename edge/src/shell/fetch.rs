@@ -2,7 +2,7 @@
 
 use super::{signature, words};
 use crate::identity::keys::{PublicKey, PublicKeys};
-use dropgate_shared::http::{Http, HttpReply, HttpRequest, SendFault};
+use dropgate_shared::http::{Http, HttpRequest, HttpResponse, SendFault};
 use js_sys::Uint8Array;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
@@ -19,14 +19,14 @@ extern "C" {
 pub struct Fetch;
 
 impl Http for Fetch {
-    async fn post(&self, request: HttpRequest<'_>) -> Result<HttpReply, SendFault> {
+    async fn post(&self, request: HttpRequest<'_>) -> Result<HttpResponse, SendFault> {
         let HttpRequest { url, headers, body, deadline_ms } = request;
         answered(send(url, &headers, Some(&body), deadline_ms).await, deadline_ms)
     }
 }
 
 impl PublicKeys for Fetch {
-    async fn get(&self, url: &str, deadline_ms: u32) -> Result<HttpReply, SendFault> {
+    async fn get(&self, url: &str, deadline_ms: u32) -> Result<HttpResponse, SendFault> {
         answered(send(url, &[("accept", "application/json")], None, deadline_ms).await, deadline_ms)
     }
 
@@ -35,7 +35,7 @@ impl PublicKeys for Fetch {
     }
 }
 
-fn answered(result: Result<HttpReply, JsValue>, deadline_ms: u32) -> Result<HttpReply, SendFault> {
+fn answered(result: Result<HttpResponse, JsValue>, deadline_ms: u32) -> Result<HttpResponse, SendFault> {
     result.map_err(|error| {
         let name = js_sys::Reflect::get(&error, &"name".into()).ok().and_then(|n| n.as_string());
         match name.as_deref() {
@@ -55,7 +55,7 @@ async fn send(
     headers: &[(&'static str, &str)],
     body: Option<&str>,
     deadline_ms: u32,
-) -> Result<HttpReply, JsValue> {
+) -> Result<HttpResponse, JsValue> {
     let of_request = Headers::new()?;
     for (name, value) in headers {
         of_request.set(name, value)?;
@@ -70,5 +70,5 @@ async fn send(
     init.set_signal(Some(&AbortSignal::timeout_with_u32(deadline_ms)));
     let response: Response = JsFuture::from(global_fetch(url, &init)).await?.dyn_into()?;
     let body = JsFuture::from(response.array_buffer()?).await?;
-    Ok(HttpReply { status: response.status(), body: Uint8Array::new(&body).to_vec() })
+    Ok(HttpResponse { status: response.status(), body: Uint8Array::new(&body).to_vec() })
 }

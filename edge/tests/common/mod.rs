@@ -8,7 +8,7 @@ use dropgate_edge::identity::keys::{PublicKey, PublicKeys};
 use dropgate_edge::reply::Reply;
 use dropgate_edge::settings::Settings;
 use dropgate_edge::visit::Visit;
-use dropgate_shared::http::{Http, HttpReply, HttpRequest, SendFault};
+use dropgate_shared::http::{Http, HttpRequest, HttpResponse, SendFault};
 use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 /// Answers in a given order, and remembers what was asked.
 #[derive(Clone, Default)]
 pub struct Script {
-    pub answers: Rc<RefCell<VecDeque<Result<HttpReply, SendFault>>>>,
+    pub answers: Rc<RefCell<VecDeque<Result<HttpResponse, SendFault>>>>,
     pub asked: Rc<RefCell<Vec<(String, Value)>>>,
     /// Answers each `user-N` of an EVALSHA with his slot N, and counts as asked.
     pub knows_everyone: Rc<Cell<bool>>,
@@ -81,7 +81,7 @@ impl Errand for Test {
 }
 
 impl PublicKeys for Script {
-    async fn get(&self, url: &str, _deadline_ms: u32) -> Result<HttpReply, SendFault> {
+    async fn get(&self, url: &str, _deadline_ms: u32) -> Result<HttpResponse, SendFault> {
         self.asked.borrow_mut().push((url.to_owned(), Value::Null));
         tokio::time::sleep(Duration::from_millis(self.takes_ms.get())).await;
         self.answers.borrow_mut().pop_front().expect("the test has scripted every call")
@@ -95,7 +95,7 @@ impl PublicKeys for Script {
 
 impl Script {
     pub fn answer(&self, status: u16, body: &Value) -> &Self {
-        self.answers.borrow_mut().push_back(Ok(HttpReply { status, body: body.to_string().into() }));
+        self.answers.borrow_mut().push_back(Ok(HttpResponse { status, body: body.to_string().into() }));
         self
     }
 
@@ -107,7 +107,7 @@ impl Script {
 }
 
 impl Http for Script {
-    async fn post(&self, request: HttpRequest<'_>) -> Result<HttpReply, SendFault> {
+    async fn post(&self, request: HttpRequest<'_>) -> Result<HttpResponse, SendFault> {
         let body = serde_json::from_str(&request.body).unwrap();
         self.asked.borrow_mut().push((request.url.to_owned(), body));
         tokio::time::sleep(Duration::from_millis(self.takes_ms.get())).await;
@@ -115,7 +115,7 @@ impl Http for Script {
             let users = self.asked.borrow().last().unwrap().1.as_array().unwrap()[7..].to_vec();
             let slots = users.iter().map(|user| format!("={}:900:a", &user.as_str().unwrap()["user-".len()..]));
             let reply: Vec<String> = ["0", "900", ""].map(str::to_owned).into_iter().chain(slots).collect();
-            return Ok(HttpReply { status: 200, body: json!({ "result": reply }).to_string().into() });
+            return Ok(HttpResponse { status: 200, body: json!({ "result": reply }).to_string().into() });
         }
         self.answers.borrow_mut().pop_front().expect("the test has scripted every call")
     }

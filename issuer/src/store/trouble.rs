@@ -1,6 +1,6 @@
 //! What a failed statement means, by its number. MySQL and MariaDB share most of them.
 
-use dropgate_shared::fault::{Fate, Fault, Source};
+use dropgate_shared::fault::{Effect, Fault, Source};
 use sqlx::mysql::MySqlDatabaseError;
 
 /// A failed statement, in the terms that decide what to do next.
@@ -69,7 +69,7 @@ pub(crate) fn fault_of(error: &sqlx::Error) -> Fault {
         // The server's own words for a connection or a grant; they hold no value of a row.
         other => format!("{other} ({remedy})"),
     };
-    Fault { fate: Fate::Unknown, retry: true, source: Source::MySql, label, detail }
+    Fault { effect: Effect::Unknown, retry: true, source: Source::MySql, label, detail }
 }
 
 const NO_TABLE: u16 = super::NO_SUCH_TABLE;

@@ -97,13 +97,13 @@ impl Scratch {
 
 /// An admission as it comes out of Kafka.
 pub fn admission(campaign: &str, user: &str, slot: u32) -> Admission {
-    let record = AdmissionRecord::new(
-        CampaignId::parse(campaign).unwrap(),
-        UserId::parse(user).unwrap(),
-        Slot::new(slot).unwrap(),
-        1_763_700_000_123,
-        None,
-    );
+    let record = AdmissionRecord {
+        campaign: CampaignId::parse(campaign).unwrap(),
+        user: UserId::parse(user).unwrap(),
+        slot: Slot::new(slot).unwrap(),
+        admitted_at: 1_763_700_000_123,
+        trace: None,
+    };
     decode(record.encode().as_bytes()).unwrap()
 }
 
