@@ -8,7 +8,7 @@
 //! - every time comes from a [`clock::Clock`];
 //! - nothing iterates over a `HashMap`.
 #![forbid(unsafe_code)]
-// What a reader needs is written at the modules and types; this crate is nobody's dependency.
+// No other crate depends on this one. Modules and types say what a reader needs.
 #![allow(missing_docs)]
 
 pub mod clock;
