@@ -5,10 +5,10 @@
 #![forbid(unsafe_code)]
 
 pub mod connection;
-pub mod document;
-pub mod edge;
-pub mod figures;
+pub mod gate;
 pub mod issuer;
 pub mod load;
 pub mod machine;
+pub mod report;
+pub mod stats;
 pub mod topics;

@@ -3,7 +3,7 @@
 
 use crate::connection::Connection;
 use anyhow::{Context as _, Result, bail};
-use dropgate_burst::identity::Identity;
+use dropgate_burst::load::identity::Identity;
 use hdrhistogram::Histogram;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

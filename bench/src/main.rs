@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use dropgate_bench::edge::{self, EdgeArgs};
+use dropgate_bench::gate::{self, EdgeArgs};
 use dropgate_bench::issuer::{self, IssuerArgs};
 use dropgate_local::stack::Site;
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ async fn run(cli: Cli) -> Result<()> {
     let programs = std::env::current_exe()?.parent().map(Path::to_owned).context("no folder of programs")?;
     let site = |name: &str| Site::new(&cli.repo, &programs, &cli.dir.join(name));
     match &cli.what {
-        What::Edge(args) => edge::bench(site("edge")?, args).await,
+        What::Edge(args) => gate::bench(site("edge")?, args).await,
         What::Issuer(args) => issuer::bench(site("issuer")?, args).await,
         What::PerMessage => issuer::per_message().await,
     }

@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::schedule::Shape;
+use crate::load::schedule::Shape;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;

@@ -6,18 +6,9 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
-pub mod client;
-pub mod driver;
-pub mod figures;
-pub mod identity;
-pub mod ledger;
+pub mod load;
 pub mod oracle;
-pub mod outcome;
-pub mod progress;
-pub mod random;
 pub mod report;
 pub mod rows;
 pub mod run;
-pub mod schedule;
-pub mod verdict;
 pub mod watch;

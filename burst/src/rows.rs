@@ -1,6 +1,6 @@
 //! Reads what MySQL holds of the campaign. Never writes.
 
-use crate::ledger::{Coupon, Refusal, Rows};
+use crate::load::ledger::{Coupon, Refusal, Rows};
 use sqlx::Connection as _;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOptions};
 use std::str::FromStr;

@@ -1,17 +1,17 @@
 //! One run from the first look at the servers to the verdict.
 
 use crate::cli::{Auth, RunArgs};
-use crate::client::Target;
-use crate::driver::{self, Manner};
-use crate::figures::figures;
-use crate::identity::{Crowd, Identity, Signer};
-use crate::ledger::{Ledger, Rows};
+use crate::load::client::Target;
+use crate::load::driver::{self, Manner};
+use crate::load::identity::{Crowd, Identity, Signer};
+use crate::load::ledger::{Ledger, Rows};
+use crate::load::progress::{Display, Live};
+use crate::load::schedule::{Plan, plan};
+use crate::oracle::verdict::Verdict;
 use crate::oracle::{Terms, judge, rows_expected, settled};
-use crate::progress::{Display, Live};
+use crate::report::figures::figures;
 use crate::report::{self, Report};
 use crate::rows::{Store, without_password};
-use crate::schedule::{Plan, plan};
-use crate::verdict::Verdict;
 use crate::watch::{Sight, Watch};
 use dropgate_shared::ids::{CampaignId, UserId};
 use std::sync::Arc;

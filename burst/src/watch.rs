@@ -1,6 +1,6 @@
 //! Watches the rows come, beside the burst and after it.
 
-use crate::progress::Live;
+use crate::load::progress::Live;
 use crate::rows::{Count, Store};
 use serde::Serialize;
 use std::sync::Arc;

@@ -2,14 +2,14 @@
 // clippy knows test functions, not their helpers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use dropgate_burst::client::Target;
-use dropgate_burst::driver::{Manner, open, send};
-use dropgate_burst::figures::figures;
-use dropgate_burst::identity::{Crowd, Identity};
-use dropgate_burst::ledger::{Ledger, Try};
-use dropgate_burst::outcome::{Cause, Outcome};
-use dropgate_burst::progress::Live;
-use dropgate_burst::schedule::{Arrival, Plan, Shape, plan};
+use dropgate_burst::load::client::Target;
+use dropgate_burst::load::driver::{Manner, open, send};
+use dropgate_burst::load::identity::{Crowd, Identity};
+use dropgate_burst::load::ledger::{Ledger, Try};
+use dropgate_burst::load::outcome::{Cause, Outcome};
+use dropgate_burst::load::progress::Live;
+use dropgate_burst::load::schedule::{Arrival, Plan, Shape, plan};
+use dropgate_burst::report::figures::figures;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};

@@ -2,12 +2,12 @@
 // clippy knows test functions, not their helpers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use dropgate_burst::identity::Crowd;
-use dropgate_burst::ledger::{Coupon, Ledger, Refusal, Rows, Try};
+use dropgate_burst::load::identity::Crowd;
+use dropgate_burst::load::ledger::{Coupon, Ledger, Refusal, Rows, Try};
+use dropgate_burst::load::outcome::{Cause, Outcome, Told};
+use dropgate_burst::load::schedule::Arrival;
+use dropgate_burst::oracle::verdict::{Check, Grade, Verdict};
 use dropgate_burst::oracle::{Terms, judge, rows_expected, settled};
-use dropgate_burst::outcome::{Cause, Outcome, Told};
-use dropgate_burst::schedule::Arrival;
-use dropgate_burst::verdict::{Check, Grade, Verdict};
 
 const ALL: [Check; 7] =
     [Check::Owed, Check::Spurious, Check::Repeats, Check::Slots, Check::Full, Check::SoldOut, Check::Answers];

@@ -1,20 +1,20 @@
 //! The issuer beside rows without Kafka and a consumer without batches; and what each does to the other
 //! tenants of the database.
 
-mod ground;
 mod neighbour;
 mod peers;
 mod plot;
-mod scenes;
+mod scenarios;
+mod setup;
 
 pub use peers::per_message;
 
-use crate::document::{Sheet, replace};
 use crate::machine;
+use crate::report::{Sheet, replace};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use dropgate_local::stack::Site;
-use ground::Ground;
+use setup::Ground;
 
 /// Coupons of the campaign: more than any scene writes.
 const CAPACITY: u32 = 20_000_000;
@@ -65,16 +65,16 @@ pub async fn bench(site: Site, args: &IssuerArgs) -> Result<()> {
         args.rounds
     ));
     if args.wants("rows") {
-        scenes::rows(&mut ground, args, &mut sheet).await?;
+        scenarios::rows(&mut ground, args, &mut sheet).await?;
     }
     if args.wants("latency") {
-        scenes::latency(&mut ground, args, &mut sheet).await?;
+        scenarios::latency(&mut ground, args, &mut sheet).await?;
     }
     if args.wants("growth") {
-        scenes::growth(&mut ground, args, &mut sheet).await?;
+        scenarios::growth(&mut ground, args, &mut sheet).await?;
     }
     if args.wants("neighbour") {
-        let panels = scenes::neighbours(&mut ground, args, &mut sheet).await?;
+        let panels = scenarios::neighbours(&mut ground, args, &mut sheet).await?;
         if let Some(folder) = plot.parent() {
             std::fs::create_dir_all(folder)?;
         }

@@ -1,7 +1,7 @@
 //! The other tenants of the database: orders and sign-ups at a steady rate, whatever becomes of them.
 
 use anyhow::Result;
-use dropgate_burst::random::Random;
+use dropgate_burst::load::random::Random;
 use sqlx::{Executor as _, MySqlPool};
 use std::cell::Cell;
 use std::rc::Rc;

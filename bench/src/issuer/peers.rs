@@ -1,6 +1,6 @@
 //! What the issuer is compared with: rows without Kafka, and a consumer without batches.
 
-use super::ground::CAMPAIGN;
+use super::setup::CAMPAIGN;
 use anyhow::{Context as _, Result};
 use dropgate_shared::record::AdmissionRecord;
 use rdkafka::ClientConfig;

@@ -1,8 +1,8 @@
 //! The checks, one function each. What they promise stands in [`Check::promise`].
 
 use super::{Court, expect_full, overtaken};
-use crate::outcome::{Outcome, Told};
-use crate::verdict::{Check, Finding, Grade, Offence};
+use crate::load::outcome::{Outcome, Told};
+use crate::oracle::verdict::{Check, Finding, Grade, Offence};
 use std::collections::{HashMap, HashSet};
 
 /// Offenders that are named; all are counted.

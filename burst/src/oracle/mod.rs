@@ -3,10 +3,11 @@
 //! Nothing here is a threshold. One user who was wronged is a failure, and is named.
 
 mod checks;
+pub mod verdict;
 
-use crate::ledger::{Coupon, Ledger, Rows, Try};
-use crate::outcome::{Outcome, Told};
-use crate::verdict::{Grade, Remarks, Verdict};
+use self::verdict::{Grade, Remarks, Verdict};
+use crate::load::ledger::{Coupon, Ledger, Rows, Try};
+use crate::load::outcome::{Outcome, Told};
 use std::collections::{HashMap, HashSet};
 
 /// What the oracle is asked.

@@ -1,6 +1,6 @@
 //! Charts as inline SVG. Colours and sizes come from the page's style sheet, by class.
 
-use crate::figures::{Latency, Slice};
+use crate::report::figures::{Latency, Slice};
 use std::fmt::Write as _;
 
 /// At this size text is readable on a phone and not too big on a desk.

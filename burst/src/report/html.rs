@@ -1,12 +1,12 @@
 //! The report as one page that needs nothing else.
 
 use super::{Report, chart, grouped, span, text};
-use crate::figures::Winner;
-use crate::verdict::{Finding, Grade};
+use crate::oracle::verdict::{Finding, Grade};
+use crate::report::figures::Winner;
 use std::fmt::Write as _;
 use time::OffsetDateTime;
 
-const STYLE: &str = include_str!("page.css");
+const STYLE: &str = include_str!("../../templates/page.css");
 /// More winners than this make the page slow; JSON has them all.
 const WINNERS: usize = 1_000;
 

@@ -1,12 +1,13 @@
 //! What is told at the end: on the terminal, to machines, and as a page.
 
 pub mod chart;
+pub mod figures;
 pub mod html;
 pub mod json;
 pub mod text;
 
-use crate::figures::Figures;
-use crate::verdict::Verdict;
+use crate::oracle::verdict::Verdict;
+use crate::report::figures::Figures;
 use serde::Serialize;
 
 /// A run and its verdict.

@@ -1,7 +1,7 @@
 //! The report on the terminal.
 
 use super::{Report, grouped, span};
-use crate::verdict::Grade;
+use crate::oracle::verdict::Grade;
 use std::fmt::Write as _;
 
 /// The table, the checks and the verdict.

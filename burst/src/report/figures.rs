@@ -1,7 +1,7 @@
 //! The numbers of a run. They describe; they do not judge.
 
-use crate::ledger::{Ledger, Rows, Try};
-use crate::outcome::{Cause, Outcome};
+use crate::load::ledger::{Ledger, Rows, Try};
+use crate::load::outcome::{Cause, Outcome};
 use crate::watch::Sight;
 use hdrhistogram::Histogram;
 use serde::Serialize;

@@ -5,7 +5,7 @@ use crate::connection::Connection;
 use crate::load::Crowd;
 use crate::machine::Cores;
 use anyhow::{Context as _, Result, bail};
-use dropgate_burst::identity::{Identity, Signer};
+use dropgate_burst::load::identity::{Identity, Signer};
 use dropgate_local::stack::{self, Code, Site, Stack};
 use dropgate_shared::ids::CampaignId;
 use dropgate_shared::names::{CampaignKeys, TOPIC};

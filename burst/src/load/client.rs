@@ -1,7 +1,7 @@
 //! One keep-alive connection to the edge.
 
-use crate::identity::Identity;
-use crate::outcome::{Cause, Outcome, read};
+use crate::load::identity::Identity;
+use crate::load::outcome::{Cause, Outcome, read};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};

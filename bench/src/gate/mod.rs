@@ -1,17 +1,17 @@
 //! The gate on workerd beside three peers: a bare worker that only answers, the worker that most people
 //! would write, and the same with a script in Redis.
 
-mod arena;
 mod responder;
-mod scenes;
+mod scenarios;
+mod setup;
 
-use crate::document::{Sheet, replace};
-use crate::figures::{Aim, Spread};
 use crate::machine;
+use crate::report::{Sheet, replace};
+use crate::stats::{Aim, Spread};
 use anyhow::{Context as _, Result, bail};
-use arena::Arena;
 use clap::{Args, ValueEnum};
 use dropgate_local::stack::Site;
+use setup::Arena;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -77,21 +77,21 @@ pub async fn bench(site: Site, args: &EdgeArgs) -> Result<()> {
     ));
     arena.same_answers().await?;
     if args.wants("sold-out") {
-        scenes::sold_out(&mut arena, args, &mut sheet).await?;
+        scenarios::sold_out(&mut arena, args, &mut sheet).await?;
     }
     if args.wants("admission") {
         for connections in [64, 256] {
-            scenes::admission(&mut arena, args, connections, &mut sheet).await?;
+            scenarios::admission(&mut arena, args, connections, &mut sheet).await?;
         }
     }
     if args.wants("latency") {
-        scenes::latency(&mut arena, args, &mut sheet).await?;
+        scenarios::latency(&mut arena, args, &mut sheet).await?;
     }
     if args.wants("first-second") {
-        scenes::first_second(&mut arena, args, &mut sheet).await?;
+        scenarios::first_second(&mut arena, args, &mut sheet).await?;
     }
     if args.wants("growth") {
-        scenes::growth(&mut arena, args, &mut sheet).await?;
+        scenarios::growth(&mut arena, args, &mut sheet).await?;
     }
     arena.stop().await?;
     let spread = Spread::of(&[wasm_kb]);

@@ -1,12 +1,12 @@
 //! What is measured.
 
 use super::EdgeArgs;
-use super::arena::{Arena, Asked, Who};
 use super::responder::Responder;
-use crate::document::{Sheet, row, text};
-use crate::figures::{Aim, Spread, short};
+use super::setup::{Arena, Asked, Who};
 use crate::load::{Load, closed, open};
 use crate::machine::Processor;
+use crate::report::{Sheet, row, text};
+use crate::stats::{Aim, Spread, short};
 use anyhow::{Context as _, Result, bail};
 use std::time::Duration;
 

@@ -1,12 +1,12 @@
 //! What is measured.
 
-use super::ground::{CAMPAIGN, Ground, Running, Writer, send};
 use super::neighbour::{self, RATE, Visit};
 use super::peers::raw;
 use super::plot::Panel;
+use super::setup::{CAMPAIGN, Ground, Running, Writer, send};
 use super::{CAPACITY, IssuerArgs};
-use crate::document::{Sheet, row, text};
-use crate::figures::{Aim, Spread, short};
+use crate::report::{Sheet, row, text};
+use crate::stats::{Aim, Spread, short};
 use anyhow::{Result, bail, ensure};
 use dropgate_local::stack::Part;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! What was asked, what was answered, and what stands in MySQL.
 
-use crate::identity::Crowd;
-use crate::outcome::Outcome;
-use crate::schedule::Arrival;
+use crate::load::identity::Crowd;
+use crate::load::outcome::Outcome;
+use crate::load::schedule::Arrival;
 
 /// One request and its answer. Moments are microseconds since the start of the burst.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! What is going on, while it goes on.
 
-use crate::outcome::Outcome;
+use crate::load::outcome::Outcome;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::OnceLock;

@@ -1,6 +1,6 @@
 //! When each claim is due, decided before the first one is sent.
 
-use crate::random::Random;
+use crate::load::random::Random;
 use std::time::Duration;
 
 /// How arrivals spread over the window.

@@ -1,6 +1,6 @@
 //! The tables: printed, and written into `docs/benchmarks.md` between two markers.
 
-use crate::figures::{Aim, Ratio, Spread};
+use crate::stats::{Aim, Ratio, Spread};
 use anyhow::{Context as _, Result};
 use std::fmt::Write as _;
 use std::path::Path;

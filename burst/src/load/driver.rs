@@ -3,13 +3,13 @@
 //! A metronome puts claims into a line when they are due; each connection takes the next of the line
 //! when it is free. An answer that is late delays no arrival: it only keeps one connection from others.
 
-use crate::client::{Connection, Target};
-use crate::identity::Crowd;
-use crate::ledger::{Ledger, Try};
-use crate::outcome::Outcome;
-use crate::progress::Live;
-use crate::random::Random;
-use crate::schedule::Arrival;
+use crate::load::client::{Connection, Target};
+use crate::load::identity::Crowd;
+use crate::load::ledger::{Ledger, Try};
+use crate::load::outcome::Outcome;
+use crate::load::progress::Live;
+use crate::load::random::Random;
+use crate::load::schedule::Arrival;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
