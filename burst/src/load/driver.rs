@@ -1,15 +1,15 @@
-//! Sends every claim at its moment, and again while nothing is decided.
+//! Sends every claim when it is due, and retries it while it is undecided.
 //!
-//! A metronome puts claims into a line when they are due; each connection takes the next of the line
-//! when it is free. An answer that is late delays no arrival: it only keeps one connection from others.
+//! The scheduler queues attempts when they are due; each connection takes the next attempt when it is
+//! free. A late response delays no arrival: it only keeps one connection busy.
 
-use crate::load::client::{Connection, Target};
-use crate::load::identity::Crowd;
-use crate::load::ledger::{Ledger, Try};
-use crate::load::outcome::Outcome;
-use crate::load::progress::Live;
-use crate::load::random::Random;
-use crate::load::schedule::Arrival;
+use super::client::{Connection, Endpoint};
+use super::identity::Crowd;
+use super::ledger::{Attempt, Ledger};
+use super::outcome::ClaimOutcome;
+use super::progress::LiveCounters;
+use super::random::Random;
+use super::schedule::Arrival;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,158 +19,158 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-/// How the crowd behaves.
+/// How users retry a claim that is undecided.
 #[derive(Debug, Clone, Copy)]
-pub struct Manner {
-    /// How often a visitor presses the button before he gives up.
-    pub tries: u16,
-    /// How long a visitor waits who was not told when to ask again.
-    pub retry_unasked: Duration,
-    /// The longest that he waits, whatever `Retry-After` says.
-    pub retry_cap: Duration,
-    /// Nobody presses at the exact moment: up to this much later.
+pub struct RetryBehavior {
+    pub max_attempts: u16,
+    /// The pause if the response has no `Retry-After`.
+    pub default_pause: Duration,
+    /// Upper bound on `Retry-After`.
+    pub retry_after_cap: Duration,
+    /// Each pause is longer by a random part of this.
     pub jitter: Duration,
     /// Seed of the jitter.
     pub seed: u64,
 }
 
-/// Between the opened connections and the first moment.
+/// Between the opening of the connections and the first arrival.
 const LEAD: Duration = Duration::from_millis(100);
 
-/// The edge does not answer at all.
+/// Not even one connection could be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("no connection can be opened: {0}")]
-pub struct NotReached(#[from] std::io::Error);
+pub struct ConnectError(#[from] std::io::Error);
 
 #[derive(Clone, Copy)]
-struct Job {
+struct DueAttempt {
     claim: u32,
     number: u16,
 }
 
-/// Claims that are due, in their order. The semaphore counts them, so a free connection waits for the
+/// Attempts that are due, in their order. The semaphore counts them, so a free connection waits for the
 /// next one and no wake-up is lost.
-struct Line {
-    jobs: Mutex<VecDeque<Job>>,
+struct DueQueue {
+    attempts: Mutex<VecDeque<DueAttempt>>,
     waiting: Semaphore,
 }
 
-impl Line {
-    fn jobs(&self) -> MutexGuard<'_, VecDeque<Job>> {
-        // Nothing panics while it holds the lock, and a queue is whole between any two calls.
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+impl DueQueue {
+    fn attempts(&self) -> MutexGuard<'_, VecDeque<DueAttempt>> {
+        // No code panics while it holds the lock, and the queue is consistent between any two calls.
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, job: Job) {
-        self.jobs().push_back(job);
+    fn push(&self, attempt: DueAttempt) {
+        self.attempts().push_back(attempt);
         self.waiting.add_permits(1);
     }
 
-    async fn next(&self) -> Option<Job> {
+    async fn next(&self) -> Option<DueAttempt> {
         self.waiting.acquire().await.ok()?.forget();
-        self.jobs().pop_front()
+        self.attempts().pop_front()
     }
 }
 
-enum After {
-    Done,
-    Again(Instant, Job),
+/// What a sender reports to the scheduler after an attempt.
+enum Followup {
+    ClaimDone,
+    Retry(Instant, DueAttempt),
 }
 
-/// Opens the connections: the crowd comes to a shop whose door is known to be there.
+/// Opens the connections before the clock starts.
 ///
 /// # Errors
-/// [`NotReached`] if not even the first can be opened. Others that fail are opened when needed.
-pub async fn open(target: &Target, connections: usize, patience: Duration) -> Result<Vec<Connection>, NotReached> {
-    let deadline = Instant::now() + patience;
+/// If not even the first can be opened. Others that fail are opened when they are needed.
+pub async fn open(endpoint: &Endpoint, connections: usize, timeout: Duration) -> Result<Vec<Connection>, ConnectError> {
+    let deadline = Instant::now() + timeout;
     let mut first = Connection::default();
-    first.open(target, deadline).await?;
+    first.open(endpoint, deadline).await?;
     let mut opened = vec![first];
     for _ in 1..connections {
         let mut connection = Connection::default();
-        let _ = connection.open(target, deadline).await;
+        let _ = connection.open(endpoint, deadline).await;
         opened.push(connection);
     }
     Ok(opened)
 }
 
-/// Sends the crowd and returns when every claim is decided or given up.
+/// Sends the crowd. Returns when every claim is decided or given up.
 pub async fn send(
-    target: Arc<Target>,
+    endpoint: Arc<Endpoint>,
     crowd: Crowd,
     arrivals: Vec<Arrival>,
-    manner: Manner,
+    retry: RetryBehavior,
     connections: Vec<Connection>,
-    live: Arc<Live>,
+    live: Arc<LiveCounters>,
 ) -> Ledger {
     let start = Instant::now() + LEAD;
     let started_ms = epoch_ms(SystemTime::now() + LEAD);
     let arrivals = Arc::new(arrivals);
-    let line = Arc::new(Line { jobs: Mutex::default(), waiting: Semaphore::new(0) });
-    let (after, results) = unbounded_channel();
+    let queue = Arc::new(DueQueue { attempts: Mutex::default(), waiting: Semaphore::new(0) });
+    let (followup, followups) = unbounded_channel();
 
-    let mut workers = JoinSet::new();
+    let mut senders = JoinSet::new();
     for (i, connection) in connections.into_iter().enumerate() {
-        let worker = Worker {
+        let sender = Sender {
             connection,
-            target: target.clone(),
+            endpoint: endpoint.clone(),
             crowd: crowd.clone(),
             arrivals: arrivals.clone(),
-            manner,
-            random: Random::new(manner.seed ^ (i as u64).rotate_left(32)),
+            retry,
+            random: Random::new(retry.seed ^ (i as u64).rotate_left(32)),
             start,
             live: live.clone(),
         };
-        workers.spawn(worker.work(line.clone(), after.clone()));
+        senders.spawn(sender.run(queue.clone(), followup.clone()));
     }
-    drop(after);
+    drop(followup);
     live.start(start);
-    metronome(&arrivals, start, &line, results).await;
-    line.waiting.close();
+    scheduler(&arrivals, start, &queue, followups).await;
+    queue.waiting.close();
 
-    let mut tries: Vec<Try> = workers.join_all().await.into_iter().flatten().collect();
-    tries.sort_by_key(|one| one.answered_us);
+    let mut attempts: Vec<Attempt> = senders.join_all().await.into_iter().flatten().collect();
+    attempts.sort_by_key(|attempt| attempt.answered_us);
     let arrivals = Arc::try_unwrap(arrivals).unwrap_or_else(|shared| shared.to_vec());
-    Ledger { crowd, arrivals, tries, started_ms }
+    Ledger { crowd, arrivals, attempts, started_ms }
 }
 
-/// Puts every claim, and every repeated press, into the line at its moment, until all are done.
-async fn metronome(arrivals: &[Arrival], start: Instant, line: &Line, mut results: UnboundedReceiver<After>) {
+/// Queues every claim, and every retry, when it is due, until all claims are done.
+async fn scheduler(arrivals: &[Arrival], start: Instant, queue: &DueQueue, mut followups: UnboundedReceiver<Followup>) {
     let mut coming = arrivals.iter().enumerate().peekable();
-    let mut again: BinaryHeap<Reverse<(Instant, u32, u16)>> = BinaryHeap::new();
+    let mut retries: BinaryHeap<Reverse<(Instant, u32, u16)>> = BinaryHeap::new();
     let mut left = arrivals.len();
-    let moment = |arrival: &Arrival| start + Duration::from_micros(arrival.due_us);
+    let due_at = |arrival: &Arrival| start + Duration::from_micros(arrival.due_us);
     while left > 0 {
         let now = Instant::now();
-        while let Some((claim, _)) = coming.next_if(|(_, arrival)| moment(arrival) <= now) {
-            line.push(Job { claim: u32::try_from(claim).unwrap_or(u32::MAX), number: 1 });
+        while let Some((claim, _)) = coming.next_if(|(_, arrival)| due_at(arrival) <= now) {
+            queue.push(DueAttempt { claim: u32::try_from(claim).unwrap_or(u32::MAX), number: 1 });
         }
-        while let Some(Reverse((due, claim, number))) = again.peek().copied()
+        while let Some(Reverse((due, claim, number))) = retries.peek().copied()
             && due <= now
         {
-            again.pop();
-            line.push(Job { claim, number });
+            retries.pop();
+            queue.push(DueAttempt { claim, number });
         }
-        let next_arrival = coming.peek().map(|(_, arrival)| moment(arrival));
-        let next_again = again.peek().map(|Reverse((due, ..))| *due);
-        let next = [next_arrival, next_again].into_iter().flatten().min();
-        let alarm = async {
+        let next_arrival = coming.peek().map(|(_, arrival)| due_at(arrival));
+        let next_retry = retries.peek().map(|Reverse((due, ..))| *due);
+        let next = [next_arrival, next_retry].into_iter().flatten().min();
+        let until_next = async {
             match next {
                 Some(due) => sleep_until(due).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            () = alarm => {}
-            result = results.recv() => {
-                let Some(mut result) = result else { return };
+            () = until_next => {}
+            followup = followups.recv() => {
+                let Some(mut followup) = followup else { return };
                 loop {
-                    match result {
-                        After::Done => left -= 1,
-                        After::Again(due, job) => again.push(Reverse((due, job.claim, job.number))),
+                    match followup {
+                        Followup::ClaimDone => left -= 1,
+                        Followup::Retry(due, attempt) => retries.push(Reverse((due, attempt.claim, attempt.number))),
                     }
-                    match results.try_recv() {
-                        Ok(next) => result = next,
+                    match followups.try_recv() {
+                        Ok(next) => followup = next,
                         Err(_) => break,
                     }
                 }
@@ -179,60 +179,61 @@ async fn metronome(arrivals: &[Arrival], start: Instant, line: &Line, mut result
     }
 }
 
-struct Worker {
+/// Owns one connection.
+struct Sender {
     connection: Connection,
-    target: Arc<Target>,
+    endpoint: Arc<Endpoint>,
     crowd: Crowd,
     arrivals: Arc<Vec<Arrival>>,
-    manner: Manner,
+    retry: RetryBehavior,
     random: Random,
     start: Instant,
-    live: Arc<Live>,
+    live: Arc<LiveCounters>,
 }
 
-impl Worker {
-    async fn work(mut self, line: Arc<Line>, after: UnboundedSender<After>) -> Vec<Try> {
-        let mut tries = Vec::new();
-        while let Some(job) = line.next().await {
-            let Some(arrival) = self.arrivals.get(job.claim as usize).copied() else {
+impl Sender {
+    async fn run(mut self, queue: Arc<DueQueue>, followups: UnboundedSender<Followup>) -> Vec<Attempt> {
+        let mut attempts = Vec::new();
+        while let Some(due) = queue.next().await {
+            let Some(arrival) = self.arrivals.get(due.claim as usize).copied() else {
                 continue;
             };
             let user = self.crowd.name(arrival.user);
             let sent = Instant::now();
             self.live.sent();
-            let outcome = self.connection.claim(&self.target, &user).await;
+            let outcome = self.connection.claim(&self.endpoint, &user).await;
             let answered = Instant::now();
 
-            let pause = self.pause(&outcome).filter(|_| job.number < self.manner.tries);
+            let pause = self.pause(&outcome).filter(|_| due.number < self.retry.max_attempts);
             self.live.answered(&outcome, pause.is_none());
-            // The metronome outlives the line.
-            let _ = after.send(match pause {
-                Some(pause) => After::Again(answered + pause, Job { number: job.number + 1, ..job }),
-                None => After::Done,
+            // The scheduler outlives the senders.
+            let _ = followups.send(match pause {
+                Some(pause) => Followup::Retry(answered + pause, DueAttempt { number: due.number + 1, ..due }),
+                None => Followup::ClaimDone,
             });
-            tries.push(Try {
-                claim: job.claim,
-                number: job.number,
+            attempts.push(Attempt {
+                claim: due.claim,
+                number: due.number,
                 sent_us: self.since_start_us(sent),
                 answered_us: self.since_start_us(answered),
                 outcome,
             });
         }
-        tries
+        attempts
     }
 
-    /// How long the visitor waits before he presses again; none if he knows all he can know.
-    fn pause(&mut self, outcome: &Outcome) -> Option<Duration> {
-        let Outcome::Undecided { retry_after, .. } = outcome else {
+    /// How long the user waits before the next attempt; none if the claim is decided.
+    fn pause(&mut self, outcome: &ClaimOutcome) -> Option<Duration> {
+        let ClaimOutcome::Undecided { retry_after, .. } = outcome else {
             return None;
         };
-        let asked = retry_after.unwrap_or(self.manner.retry_unasked).min(self.manner.retry_cap);
-        let jitter_us = u64::try_from(self.manner.jitter.as_micros()).unwrap_or(u64::MAX);
-        Some(asked + Duration::from_micros(self.random.below(jitter_us)))
+        let pause = retry_after.unwrap_or(self.retry.default_pause).min(self.retry.retry_after_cap);
+        let jitter_us = u64::try_from(self.retry.jitter.as_micros()).unwrap_or(u64::MAX);
+        Some(pause + Duration::from_micros(self.random.below(jitter_us)))
     }
 
-    fn since_start_us(&self, moment: Instant) -> u64 {
-        u64::try_from(moment.saturating_duration_since(self.start).as_micros()).unwrap_or(u64::MAX)
+    fn since_start_us(&self, time: Instant) -> u64 {
+        u64::try_from(time.saturating_duration_since(self.start).as_micros()).unwrap_or(u64::MAX)
     }
 }
 
