@@ -1,85 +1,67 @@
-//! The tables: printed, and written into `docs/benchmarks.md` between two markers.
+//! The report of a run: printed, and written into `docs/benchmarks.md` between two markers.
 
-use crate::stats::{Aim, Ratio, Spread};
+use crate::stats::{Ratio, Spread, Target};
 use anyhow::{Context as _, Result};
-use std::fmt::Write as _;
 use std::path::Path;
 
-/// A row of a table.
+/// A cell of a table: the figures of all rounds.
 #[must_use]
-pub fn row(cells: &[&str]) -> Vec<String> {
-    cells.iter().map(|cell| (*cell).to_owned()).collect()
-}
-
-/// A cell of a table: figures of all rounds.
-#[must_use]
-pub fn text(figures: &[f64]) -> String {
+pub fn cell(figures: &[f64]) -> String {
     Spread::of(figures).to_string()
 }
 
-/// What a run has found, in the order in which it is told.
+/// Markdown, in the order in which the parts are added.
 #[derive(Debug, Default)]
-pub struct Sheet {
-    text: String,
+pub struct Report {
+    markdown: String,
     ratios: Vec<Ratio>,
 }
 
-impl Sheet {
+impl Report {
     /// A paragraph or a heading.
     pub fn say(&mut self, text: &str) {
         println!("\n{text}");
-        self.push(text);
+        self.note(text);
     }
 
-    /// A paragraph for the document alone.
+    /// A paragraph that is not printed.
     pub fn note(&mut self, text: &str) {
-        self.push(text);
+        self.markdown.push_str(text);
+        self.markdown.push_str("\n\n");
     }
 
-    /// A table of text. The first row is its head.
-    pub fn table(&mut self, rows: &[Vec<String>]) {
-        let mut text = String::new();
-        for (index, row) in rows.iter().enumerate() {
-            // Writing into a string does not fail.
-            let _ = writeln!(text, "| {} |", row.join(" | "));
-            if index == 0 {
-                let _ = writeln!(text, "|{}", "---|".repeat(row.len()));
-            }
-        }
-        println!("\n{}", aligned(rows));
-        self.push(text.trim_end());
-    }
-
-    /// A result.
-    pub fn ratio(&mut self, name: &str, spread: Spread, aim: Aim) {
-        self.ratios.push(Ratio { name: name.to_owned(), spread, aim });
-    }
-
-    fn push(&mut self, text: &str) {
-        self.text.push_str(text);
-        self.text.push_str("\n\n");
-    }
-
-    /// Closes with the verdicts, and prints the results one a line, as the last lines of all.
-    /// Returns the text for the document.
-    #[must_use]
-    pub fn close(mut self) -> String {
-        let head = row(&["result", "median (least..greatest)", "aim", "verdict"]);
-        let rows = self.ratios.iter().map(|ratio| {
-            let (aim, verdict) = ratio.verdict();
-            vec![format!("`{}`", ratio.name), ratio.spread.to_string(), aim, verdict.to_owned()]
-        });
+    pub fn table(&mut self, head: &[&str], rows: Vec<Vec<String>>) {
+        let head = head.iter().map(|&name| name.to_owned()).collect();
         let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
-        self.table(&rows);
+        println!("\n{}", aligned(&rows));
+        let mut lines: Vec<String> = rows.iter().map(|row| format!("| {} |", row.join(" | "))).collect();
+        lines.insert(1, format!("|{}", "---|".repeat(rows.first().map_or(0, Vec::len))));
+        self.note(&lines.join("\n"));
+    }
+
+    pub fn ratio(&mut self, name: &str, spread: Spread, target: Target) {
+        self.ratios.push(Ratio { name: name.to_owned(), spread, target });
+    }
+
+    /// Adds the ratios as a table and prints them, one per line, as the last lines of the output.
+    /// Returns the markdown.
+    #[must_use]
+    pub fn finish(mut self) -> String {
+        let rows = self.ratios.iter().map(|ratio| {
+            let (target, verdict) = ratio.verdict();
+            vec![format!("`{}`", ratio.name), ratio.spread.to_string(), target, verdict.to_owned()]
+        });
+        let rows = rows.collect();
+        self.table(&["result", "median (min..max)", "target", "verdict"], rows);
         println!();
         for ratio in &self.ratios {
             println!("{ratio}");
         }
-        self.text.trim_end().to_owned()
+        self.markdown.trim_end().to_owned()
     }
 }
 
-/// The table with its columns under each other, for a terminal.
+/// The rows with aligned columns, for a terminal.
 fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
@@ -91,15 +73,15 @@ fn aligned(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Replaces what stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->` in the file.
+/// Replaces the text between `<!-- NAME:begin -->` and `<!-- NAME:end -->` in the file.
 ///
 /// # Errors
 /// If the file cannot be read or written, or has no such markers.
 pub fn replace(path: &Path, name: &str, text: &str) -> Result<()> {
-    let before = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let before = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let after = replaced(&before, name, text)
         .with_context(|| format!("{} has no markers <!-- {name}:begin --> and <!-- {name}:end -->", path.display()))?;
-    std::fs::write(path, after).with_context(|| format!("{} cannot be written", path.display()))
+    std::fs::write(path, after).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn replaced(document: &str, name: &str, text: &str) -> Option<String> {
@@ -114,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_stands_between_the_markers_is_replaced() {
+    fn only_the_text_between_the_markers_is_replaced() {
         let document = "a\n<!-- x:begin -->\nold\n<!-- x:end -->\nb\n";
         let expected = "a\n<!-- x:begin -->\nnew\n<!-- x:end -->\nb\n";
         assert_eq!(replaced(document, "x", "new").as_deref(), Some(expected));
@@ -123,8 +105,19 @@ mod tests {
     }
 
     #[test]
-    fn columns_stand_under_each_other() {
+    fn columns_are_aligned() {
         let rows = [vec!["a".to_owned(), "bb".to_owned()], vec!["ccc".to_owned(), "d".to_owned()]];
         assert_eq!(aligned(&rows), "  a    bb\n  ccc  d");
+    }
+
+    #[test]
+    fn a_report_is_markdown() {
+        let mut report = Report::default();
+        report.note("Text.");
+        report.table(&["a", "b"], vec![vec!["1".to_owned(), "2".to_owned()]]);
+        report.ratio("x.y", Spread::of(&[1.0]), Target::AtLeast(0.5));
+        let ratios = "| result | median (min..max) | target | verdict |\n|---|---|---|---|\n\
+                      | `x.y` | 1.00 (1.00..1.00) | at least 0.50 | met |";
+        assert_eq!(report.finish(), format!("Text.\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n{ratios}"));
     }
 }

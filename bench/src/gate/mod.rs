@@ -1,73 +1,34 @@
-//! The gate on workerd beside three peers: a bare worker that only answers, the worker that most people
-//! would write, and the same with a script in Redis.
+//! The gate on workerd, and its peers: bare workers that only respond, the worker that most people would
+//! write, and the same with a script in Redis.
 
+mod args;
 mod responder;
 mod scenarios;
 mod setup;
 
+pub use args::GateArgs;
+
 use crate::machine;
-use crate::report::{Sheet, replace};
-use crate::stats::{Aim, Spread};
+use crate::report::{Report, replace};
+use crate::stats::{Spread, Target};
 use anyhow::{Context as _, Result, bail};
-use clap::{Args, ValueEnum};
+use dropgate_burst::load::identity::Auth;
 use dropgate_local::stack::Site;
-use setup::Arena;
+use setup::GateSetup;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
-/// How visitors say who they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Auth {
-    /// A JWT, signed with HS256.
-    JwtHs256,
-    /// The header `X-User-Id`, believed as it is.
-    InsecureHeader,
-}
-
-/// What to measure, and for how long.
-#[derive(Debug, Clone, Args)]
-pub struct EdgeArgs {
-    /// Rounds; every figure is the median of so many
-    #[arg(long, env = "ROUNDS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=100))]
-    rounds: u32,
-    /// Seconds that one worker is under load within a round
-    #[arg(long, env = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
-    seconds: u64,
-    /// How visitors say who they are, to the gate and to its peers alike
-    #[arg(long, env = "AUTH", value_enum, default_value = "jwt-hs256")]
-    auth: Auth,
-    /// Write the tables into docs/benchmarks.md
-    #[arg(long)]
-    write: bool,
-    /// Only scenes whose name contains this: sold-out, admission, latency, first-second, growth
-    #[arg(long, env = "ONLY", default_value = "")]
-    only: String,
-}
-
-impl EdgeArgs {
-    fn duration(&self) -> Duration {
-        Duration::from_secs(self.seconds)
-    }
-
-    fn wants(&self, scene: &str) -> bool {
-        scene.contains(&self.only)
-    }
-}
-
-/// Runs the comparison.
-///
 /// # Errors
-/// If a part does not start, or a worker answers with something that it should not.
-pub async fn bench(site: Site, args: &EdgeArgs) -> Result<()> {
+/// If a process does not start, or a worker responds in an unexpected way.
+pub async fn bench(site: Site, args: &GateArgs) -> Result<()> {
     let document = site.repo.join("docs/benchmarks.md");
     let wasm_kb = gzipped_kb(&site.repo.join("edge"))?;
-    let mut sheet = Sheet::default();
-    let mut arena = Arena::start(site, args.auth).await?;
-    sheet.say(&format!(
-        "{}; {}. {} rounds of {} s for each worker, in alternating order; {}. Figures are medians (least..greatest).",
-        machine::described(),
-        arena.cores.described(),
+    let mut report = Report::default();
+    let mut setup = GateSetup::start(site, args.auth).await?;
+    report.say(&format!(
+        "{}; {}. {} rounds of {} s for each worker, in alternating order; {}. Figures are medians (min..max).",
+        machine::describe(),
+        setup.cores.describe(),
         args.rounds,
         args.seconds,
         match args.auth {
@@ -75,46 +36,45 @@ pub async fn bench(site: Site, args: &EdgeArgs) -> Result<()> {
             Auth::InsecureHeader => "the user in a header, no JWT",
         }
     ));
-    arena.same_answers().await?;
+    setup.check_same_responses().await?;
     if args.wants("sold-out") {
-        scenarios::sold_out(&mut arena, args, &mut sheet).await?;
+        scenarios::sold_out(&mut setup, args, &mut report).await?;
     }
     if args.wants("admission") {
         for connections in [64, 256] {
-            scenarios::admission(&mut arena, args, connections, &mut sheet).await?;
+            scenarios::admission(&mut setup, args, connections, &mut report).await?;
         }
     }
     if args.wants("latency") {
-        scenarios::latency(&mut arena, args, &mut sheet).await?;
+        scenarios::latency(&mut setup, args, &mut report).await?;
     }
     if args.wants("first-second") {
-        scenarios::first_second(&mut arena, args, &mut sheet).await?;
+        scenarios::first_second(&mut setup, args, &mut report).await?;
     }
     if args.wants("growth") {
-        scenarios::growth(&mut arena, args, &mut sheet).await?;
+        scenarios::growth(&mut setup, args, &mut report).await?;
     }
-    arena.stop().await?;
-    let spread = Spread::of(&[wasm_kb]);
-    sheet.ratio("edge.wasm_gzip_kb", spread, Aim::AtMost(250.0));
-    let text = sheet.close();
+    setup.stop().await?;
+    report.ratio("edge.wasm_gzip_kb", Spread::of(&[wasm_kb]), Target::AtMost(250.0));
+    let markdown = report.finish();
     if args.write {
-        replace(&document, "edge", &text)?;
+        replace(&document, "edge", &markdown)?;
     }
     Ok(())
 }
 
-/// What an isolate loads, compressed as `edge/size.sh` does it, in KB of 1024 bytes.
+/// What an isolate loads, compressed as in `edge/size.sh`, in KB of 1024 bytes.
 fn gzipped_kb(edge: &Path) -> Result<f64> {
     let files = ["build/index_bg.wasm", "build/index.js", "entry.mjs"].map(|file| edge.join(file));
     if let Some(missing) = files.iter().find(|file| !file.exists()) {
-        bail!("there is no {}: run `make edge`", missing.display());
+        bail!("{} does not exist; run `make edge`", missing.display());
     }
     let done = Command::new("sh")
         .args(["-c", "cat \"$@\" | gzip -9c | wc -c", "sh"])
         .args(files)
         .stdin(Stdio::null())
         .output()
-        .context("gzip cannot be run")?;
-    let bytes: f64 = String::from_utf8_lossy(&done.stdout).trim().parse().context("gzip has failed")?;
+        .context("cannot run gzip")?;
+    let bytes: f64 = String::from_utf8_lossy(&done.stdout).trim().parse().context("gzip failed")?;
     Ok(bytes / 1024.0)
 }

@@ -3,12 +3,20 @@
 use hdrhistogram::{CreationError, Histogram};
 use serde::Serialize;
 
-/// For values from 1 us to one hour, with three significant digits (60 kB).
+/// From 1 us to one hour, with three significant digits (60 kB).
 ///
 /// # Errors
 /// None: the bounds are constant and valid.
-pub fn histogram_us() -> Result<Histogram<u64>, CreationError> {
-    Histogram::new_with_bounds(1, 3_600_000_000, 3)
+pub fn histogram_us(values_us: impl IntoIterator<Item = u64>) -> Result<Histogram<u64>, CreationError> {
+    let mut histogram = Histogram::new_with_bounds(1, 3_600_000_000, 3)?;
+    values_us.into_iter().for_each(|value_us| histogram.saturating_record(value_us));
+    Ok(histogram)
+}
+
+/// NaN for an empty histogram.
+#[must_use]
+pub fn quantile_ms(histogram_us: &Histogram<u64>, quantile: f64) -> f64 {
+    if histogram_us.is_empty() { f64::NAN } else { histogram_us.value_at_quantile(quantile) as f64 / 1000.0 }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -25,16 +33,10 @@ pub struct Latency {
 
 impl Latency {
     #[must_use]
-    pub fn of(values_us: impl Iterator<Item = u64>) -> Self {
-        let Ok(mut histogram) = histogram_us() else {
+    pub fn of(values_us: impl IntoIterator<Item = u64>) -> Self {
+        let Some(histogram) = histogram_us(values_us).ok().filter(|histogram| !histogram.is_empty()) else {
             return Self::default();
         };
-        for value_us in values_us {
-            histogram.saturating_record(value_us);
-        }
-        if histogram.is_empty() {
-            return Self::default();
-        }
         Self {
             count: histogram.len(),
             p50_us: histogram.value_at_quantile(0.5),
