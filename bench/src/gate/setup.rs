@@ -302,7 +302,8 @@ impl GateSetup {
             && (ceiling != gate || reader != gate)
         {
             bail!(
-                "bench/edge/ceiling.js responds {ceiling:?}, reader.js {reader:?}, the gate {gate:?}; change the first two"
+                "the responses differ: bench/edge/ceiling.js {ceiling:?}, reader.js {reader:?}, the gate {gate:?}; \
+                 change the first two"
             );
         }
         self.clear().await

@@ -8,7 +8,8 @@ pub struct IssuerArgs {
     #[arg(long, env = "ROUNDS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
     /// Records in the topic; the scenarios growth and neighbour use a fifth of them
-    #[arg(long, env = "RECORDS", default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(1_000..=5_000_000))]
+    #[arg(long, env = "RECORDS", default_value_t = 500_000,
+          value_parser = clap::value_parser!(u32).range(1_000..=5_000_000))]
     pub records: u32,
     /// Write the tables into docs/benchmarks.md
     #[arg(long)]

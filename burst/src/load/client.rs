@@ -124,7 +124,7 @@ impl Connection {
                     return ClaimOutcome::undecided(UndecidedReason::Broken);
                 }
                 Err(_) => {
-                    // Nobody reads the late response: this connection cannot be used again.
+                    // The late response is never read, so this connection cannot be used again.
                     self.0 = None;
                     return ClaimOutcome::undecided(UndecidedReason::Timeout);
                 }

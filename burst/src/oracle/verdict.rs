@@ -55,8 +55,8 @@ impl Check {
             Self::Full => "If at least N users claim, exactly N coupons exist at the end.",
             Self::SoldOut => "If any user got `sold out`, all N coupons exist at the end.",
             Self::Answers => {
-                "A valid claim is admitted, repeated, denied, or undecided. Any other response is a fault of the system \
-                 or of the settings of this run."
+                "A valid claim is admitted, repeated, denied, or undecided. Any other response is a fault of the \
+                 system or of the settings of this run."
             }
         }
     }

@@ -109,9 +109,8 @@ impl Chart {
 }
 
 fn svg(width: f64, height: f64, label: &str, content: &str) -> String {
-    format!(
-        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{content}</svg>"#
-    )
+    let attributes = format!(r#"viewBox="0 0 {width} {height}" role="img" aria-label="{label}""#);
+    format!(r#"<svg xmlns="http://www.w3.org/2000/svg" {attributes}>{content}</svg>"#)
 }
 
 /// Round values from 0 to `max`, about `count` of them.
@@ -245,9 +244,8 @@ pub fn latency_panels(panels: &[LatencyPanel], shaded_means: &str) -> String {
         chart.line("median", &panel.median);
         chart.line("p99", &panel.p99);
         chart.text(chart.left, top - 8.0, r#"class="title""#, &panel.title);
-        let legend = format!(
-            r#"<tspan class="median">median</tspan> and <tspan class="p99">p99</tspan> of each second; shaded: {shaded_means}"#
-        );
+        let lines = r#"<tspan class="median">median</tspan> and <tspan class="p99">p99</tspan> of each second"#;
+        let legend = format!("{lines}; shaded: {shaded_means}");
         chart.text(chart.right, top - 8.0, r#"text-anchor="end""#, &legend);
         content.push_str(&chart.svg);
         top += PANEL_HEIGHT;
