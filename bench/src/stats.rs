@@ -1,30 +1,29 @@
-//! Figures of several rounds: the median, and how far the others are from it.
+//! Figures of several rounds, and what they should be.
 
+use dropgate_burst::report::grouped;
 use std::fmt;
 
-/// Median, least and greatest of several rounds.
+/// Median, minimum and maximum of several rounds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
-    /// The median; of two in the middle their mean.
+    /// For an even number of rounds the mean of the middle two.
     pub median: f64,
-    /// The least.
     pub min: f64,
-    /// The greatest.
     pub max: f64,
 }
 
 impl Spread {
-    /// Of these figures; not a number where there is none.
+    /// NaN for no figures.
     #[must_use]
     pub fn of(figures: &[f64]) -> Self {
         let mut sorted = figures.to_vec();
         sorted.sort_by(f64::total_cmp);
         let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
-        let (low, high) = (at(sorted.len().saturating_sub(1) / 2), at(sorted.len() / 2));
-        Self { median: f64::midpoint(low, high), min: at(0), max: at(sorted.len().saturating_sub(1)) }
+        let last = sorted.len().saturating_sub(1);
+        Self { median: f64::midpoint(at(last / 2), at(sorted.len() / 2)), min: at(0), max: at(last) }
     }
 
-    /// Of the quotients, round by round: whatever disturbed a round disturbed both sides of it.
+    /// Of the quotients, round by round: a disturbance of one round affects both sides of its quotient.
     #[must_use]
     pub fn ratio(these: &[f64], those: &[f64]) -> Self {
         let quotients: Vec<f64> = these.iter().zip(those).map(|(this, that)| this / that).collect();
@@ -39,11 +38,12 @@ impl fmt::Display for Spread {
     }
 }
 
-/// A figure with about three digits that say something, thousands apart.
+/// About three significant digits, with a thousands separator.
 #[must_use]
 pub fn short(figure: f64) -> String {
+    let sign = if figure < 0.0 { "-" } else { "" };
     match figure.abs() {
-        n if n >= 1000.0 => thousands(figure),
+        n if n >= 1000.0 => format!("{sign}{}", grouped(n.round() as u64)),
         n if n >= 99.95 => format!("{figure:.0}"),
         n if n >= 9.995 => format!("{figure:.1}"),
         n if n >= 0.0995 => format!("{figure:.2}"),
@@ -53,54 +53,37 @@ pub fn short(figure: f64) -> String {
     }
 }
 
-fn thousands(figure: f64) -> String {
-    let digits = format!("{:.0}", figure.abs());
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    if figure < 0.0 { format!("-{text}") } else { text }
-}
-
 /// What a ratio should be.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Aim {
-    /// So much or more.
+pub enum Target {
     AtLeast(f64),
-    /// So much or less.
     AtMost(f64),
-    /// Told for its own sake.
+    /// Reported without a target.
     None,
 }
 
 /// A named result.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ratio {
-    /// Its stable name.
     pub name: String,
-    /// The rounds.
     pub spread: Spread,
-    /// What it should be.
-    pub aim: Aim,
+    pub target: Target,
 }
 
 impl Ratio {
-    /// The aim in words, and whether the median meets it.
+    /// The target in words, and whether the median meets it.
     #[must_use]
     pub fn verdict(&self) -> (String, &'static str) {
         let word = |met: bool| if met { "met" } else { "missed" };
-        match self.aim {
-            Aim::AtLeast(aim) => (format!("at least {}", short(aim)), word(self.spread.median >= aim)),
-            Aim::AtMost(aim) => (format!("at most {}", short(aim)), word(self.spread.median <= aim)),
-            Aim::None => ("-".to_owned(), "-"),
+        match self.target {
+            Target::AtLeast(target) => (format!("at least {}", short(target)), word(self.spread.median >= target)),
+            Target::AtMost(target) => (format!("at most {}", short(target)), word(self.spread.median <= target)),
+            Target::None => ("-".to_owned(), "-"),
         }
     }
 }
 
-/// The line that programs read. Plain digits: thousands are not set apart.
+/// The line for programs, without a thousands separator.
 impl fmt::Display for Ratio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plain = |n: f64| short(n).replace(',', "");
@@ -114,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_spread_tells_the_middle_and_both_ends() {
+    fn a_spread_has_the_median_and_both_ends() {
         assert_eq!(Spread::of(&[3.0, 1.0, 2.0]), Spread { median: 2.0, min: 1.0, max: 3.0 });
         assert_eq!(Spread::of(&[4.0, 1.0, 2.0, 3.0]).median, 2.5);
         assert_eq!(Spread::of(&[7.0]).to_string(), "7.00 (7.00..7.00)");
@@ -123,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_as_long_as_they_deserve() {
+    fn figures_have_about_three_digits() {
         for (figure, text) in [
             (26_514.3, "26,514"),
             (1_000_000.0, "1,000,000"),
@@ -141,10 +124,10 @@ mod tests {
 
     #[test]
     fn a_result_is_one_line_and_has_a_verdict() {
-        let ratio = |median: f64, aim| Ratio { name: "a.b".to_owned(), spread: Spread::of(&[median]), aim };
-        assert_eq!(ratio(0.93, Aim::None).to_string(), "ratio a.b 0.93 (0.93..0.93)");
-        assert_eq!(ratio(1234.0, Aim::None).to_string(), "ratio a.b 1234 (1234..1234)");
-        assert_eq!(ratio(0.93, Aim::AtLeast(0.9)).verdict(), ("at least 0.90".to_owned(), "met"));
-        assert_eq!(ratio(0.11, Aim::AtMost(0.1)).verdict().1, "missed");
+        let ratio = |median: f64, target| Ratio { name: "a.b".to_owned(), spread: Spread::of(&[median]), target };
+        assert_eq!(ratio(0.93, Target::None).to_string(), "ratio a.b 0.93 (0.93..0.93)");
+        assert_eq!(ratio(1234.0, Target::None).to_string(), "ratio a.b 1234 (1234..1234)");
+        assert_eq!(ratio(0.93, Target::AtLeast(0.9)).verdict(), ("at least 0.90".to_owned(), "met"));
+        assert_eq!(ratio(0.11, Target::AtMost(0.1)).verdict().1, "missed");
     }
 }

@@ -1,17 +1,15 @@
-//! A small generator of random numbers: the same seed gives the same crowd on every machine.
+//! A small random number generator: the same seed gives the same crowd on every machine.
 
 /// SplitMix64 (Steele, Lea, Flood 2014). Good enough to spread arrivals, not for secrets.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// A generator that repeats itself for the same `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next 64 bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -22,7 +20,7 @@ impl Random {
 
     /// A number from 0 to `bound` - 1; 0 if `bound` is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        // The high half of a 128-bit product: no modulo, and a bias far below what anyone can see.
+        // The high half of a 128-bit product: no modulo, and a negligible bias.
         let product = u128::from(self.bits()) * u128::from(bound);
         u64::try_from(product >> 64).unwrap_or(0)
     }

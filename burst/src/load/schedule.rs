@@ -1,48 +1,46 @@
 //! When each claim is due, decided before the first one is sent.
 
-use crate::random::Random;
+use super::random::Random;
 use std::time::Duration;
 
-/// How arrivals spread over the window.
+/// Distribution of the arrivals over the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Shape {
-    /// As a crowd does it: a Poisson process, given how many come in all. Bunches and gaps.
+pub enum ArrivalPattern {
+    /// A Poisson process with a fixed total
     Poisson,
-    /// At equal distances.
+    /// At equal distances
     Even,
 }
 
-/// What is asked for.
+/// The settings of a schedule.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     /// Distinct users.
     pub users: u32,
-    /// Additional claims by users who are already in the list, as a share of `users`.
+    /// Additional claims by users who already claimed, as a share of `users`.
     pub repeats: f64,
-    /// The window in which every claim falls due.
+    /// The window in which every claim is due.
     pub over: Duration,
-    /// How they spread over it.
-    pub shape: Shape,
-    /// The same seed gives the same schedule.
+    pub pattern: ArrivalPattern,
     pub seed: u64,
 }
 
-/// One press of the button.
+/// One claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrival {
-    /// Its moment, in microseconds since the start.
+    /// Microseconds since the start.
     pub due_us: u64,
-    /// Whose it is. Users are numbered from 0 in the order of their first arrival.
+    /// Users are numbered from 0 in the order of their first arrival.
     pub user: u32,
     /// Whether this user has an earlier arrival.
     pub repeat: bool,
 }
 
-/// A repeat comes with equal odds from one of the latest users (a double tap: the first answer is
-/// probably still under way) or from anyone who came before.
+/// A repeat comes with equal probability from one of the latest users (a double tap: the first response
+/// is probably still pending) or from any earlier user.
 const DOUBLE_TAP_AMONG: u64 = 16;
 
-/// The arrivals in the order of their moments.
+/// The arrivals in the order of their due times. The same plan gives the same arrivals.
 #[must_use]
 pub fn plan(plan: &Plan) -> Vec<Arrival> {
     let mut random = Random::new(plan.seed);
@@ -51,17 +49,17 @@ pub fn plan(plan: &Plan) -> Vec<Arrival> {
     let total = users + repeats;
     let window_us = u64::try_from(plan.over.as_micros()).unwrap_or(u64::MAX);
 
-    let mut moments: Vec<u64> = match plan.shape {
+    let mut dues_us: Vec<u64> = match plan.pattern {
         // Given their number, the arrivals of a Poisson process are independent and uniform.
-        Shape::Poisson => (0..total).map(|_| random.below(window_us.max(1))).collect(),
-        Shape::Even => (0..total)
+        ArrivalPattern::Poisson => (0..total).map(|_| random.below(window_us.max(1))).collect(),
+        ArrivalPattern::Even => (0..total)
             .map(|i| u64::try_from(u128::from(window_us) * u128::from(i) / u128::from(total)).unwrap_or(0))
             .collect(),
     };
-    moments.sort_unstable();
+    dues_us.sort_unstable();
 
     let (mut firsts_left, mut repeats_left, mut arrived) = (users, repeats, 0_u64);
-    moments
+    dues_us
         .into_iter()
         .map(|due_us| {
             // Drawn without replacement; the first arrival of all cannot be a repeat.
@@ -88,20 +86,20 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
-    fn crowd(seed: u64, shape: Shape) -> Vec<Arrival> {
-        plan(&Plan { users: 1000, repeats: 0.2, over: Duration::from_secs(1), shape, seed })
+    fn crowd(seed: u64, pattern: ArrivalPattern) -> Vec<Arrival> {
+        plan(&Plan { users: 1000, repeats: 0.2, over: Duration::from_secs(1), pattern, seed })
     }
 
     #[test]
     fn the_same_seed_is_the_same_crowd() {
-        assert_eq!(crowd(7, Shape::Poisson), crowd(7, Shape::Poisson));
-        assert_ne!(crowd(7, Shape::Poisson), crowd(8, Shape::Poisson));
+        assert_eq!(crowd(7, ArrivalPattern::Poisson), crowd(7, ArrivalPattern::Poisson));
+        assert_ne!(crowd(7, ArrivalPattern::Poisson), crowd(8, ArrivalPattern::Poisson));
     }
 
     #[test]
     fn everyone_comes_once_and_repeats_come_later() {
-        for shape in [Shape::Poisson, Shape::Even] {
-            let arrivals = crowd(1, shape);
+        for pattern in [ArrivalPattern::Poisson, ArrivalPattern::Even] {
+            let arrivals = crowd(1, pattern);
             assert_eq!(arrivals.len(), 1200);
             assert!(arrivals.is_sorted_by_key(|a| a.due_us));
             assert!(arrivals.iter().all(|a| a.due_us < 1_000_000));
@@ -114,26 +112,31 @@ mod tests {
     }
 
     #[test]
-    fn shapes_differ_as_they_should() {
-        let gaps = |shape| {
-            let arrivals = crowd(3, shape);
+    fn patterns_differ() {
+        let gaps = |pattern| {
+            let arrivals = crowd(3, pattern);
             let gaps: Vec<u64> = arrivals.windows(2).map(|w| w[1].due_us - w[0].due_us).collect();
             (gaps.iter().min().copied().unwrap(), gaps.iter().max().copied().unwrap())
         };
-        let (least, most) = gaps(Shape::Even);
+        let (least, most) = gaps(ArrivalPattern::Even);
         assert!(most - least <= 1, "{least} {most}");
-        let (least, most) = gaps(Shape::Poisson);
+        let (least, most) = gaps(ArrivalPattern::Poisson);
         // The mean gap is 833 us; a Poisson process has some far below and some far above.
         assert!(least < 20 && most > 3000, "{least} {most}");
         // And no drift: half of them come in the first half.
-        let early = crowd(3, Shape::Poisson).iter().filter(|a| a.due_us < 500_000).count();
+        let early = crowd(3, ArrivalPattern::Poisson).iter().filter(|a| a.due_us < 500_000).count();
         assert!((500..700).contains(&early), "{early}");
     }
 
     #[test]
     fn some_repeats_are_double_taps() {
-        let arrivals =
-            plan(&Plan { users: 10_000, repeats: 0.2, over: Duration::from_secs(1), shape: Shape::Poisson, seed: 1 });
+        let arrivals = plan(&Plan {
+            users: 10_000,
+            repeats: 0.2,
+            over: Duration::from_secs(1),
+            pattern: ArrivalPattern::Poisson,
+            seed: 1,
+        });
         let mut first = std::collections::HashMap::new();
         let mut soon = 0;
         for arrival in &arrivals {
@@ -145,9 +148,11 @@ mod tests {
 
     #[test]
     fn edges() {
-        let none = Plan { users: 0, repeats: 0.5, over: Duration::from_secs(1), shape: Shape::Even, seed: 1 };
+        let none =
+            Plan { users: 0, repeats: 0.5, over: Duration::from_secs(1), pattern: ArrivalPattern::Even, seed: 1 };
         assert_eq!(plan(&none), []);
-        let at_once = plan(&Plan { users: 3, repeats: 2.0, over: Duration::ZERO, shape: Shape::Poisson, seed: 1 });
+        let at_once =
+            plan(&Plan { users: 3, repeats: 2.0, over: Duration::ZERO, pattern: ArrivalPattern::Poisson, seed: 1 });
         assert_eq!(at_once.len(), 9);
         assert!(at_once.iter().all(|a| a.due_us == 0));
         assert!(!at_once[0].repeat);

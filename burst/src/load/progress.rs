@@ -1,6 +1,6 @@
-//! What is going on, while it goes on.
+//! Progress of a run, on standard error.
 
-use crate::outcome::Outcome;
+use super::outcome::ClaimOutcome;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::OnceLock;
@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Counters that the driver moves and the display reads.
+/// Counters that the driver and the row watcher write and the display reads.
 #[derive(Debug, Default)]
-pub struct Live {
+pub struct LiveCounters {
     start: OnceLock<Instant>,
     sent: AtomicU64,
     admitted: AtomicU64,
@@ -20,10 +20,9 @@ pub struct Live {
     rows: AtomicU64,
 }
 
-impl Live {
-    /// The burst begins at `moment`.
-    pub fn start(&self, moment: Instant) {
-        let _ = self.start.set(moment);
+impl LiveCounters {
+    pub fn start(&self, at: Instant) {
+        let _ = self.start.set(at);
     }
 
     /// Time since the start; zero before it.
@@ -32,17 +31,16 @@ impl Live {
         self.start.get().map(|start| Instant::now().saturating_duration_since(*start)).unwrap_or_default()
     }
 
-    /// A request leaves.
     pub fn sent(&self) {
         self.sent.fetch_add(1, Relaxed);
     }
 
-    /// An answer came; `last` if its claim will not be sent again.
-    pub fn answered(&self, outcome: &Outcome, last: bool) {
+    /// Counts a response; `last` if its claim is not retried.
+    pub fn answered(&self, outcome: &ClaimOutcome, last: bool) {
         let counter = match outcome {
-            Outcome::Admitted(_) => Some(&self.admitted),
-            Outcome::SoldOut => Some(&self.sold_out),
-            Outcome::Undecided { .. } => Some(&self.undecided),
+            ClaimOutcome::Admitted(_) => Some(&self.admitted),
+            ClaimOutcome::SoldOut => Some(&self.sold_out),
+            ClaimOutcome::Undecided { .. } => Some(&self.undecided),
             _ => None,
         };
         if let Some(counter) = counter {
@@ -53,7 +51,6 @@ impl Live {
         }
     }
 
-    /// MySQL has this many rows.
     pub fn rows(&self, rows: u64) {
         self.rows.store(rows, Relaxed);
     }
@@ -71,17 +68,17 @@ impl Live {
     }
 }
 
-/// Shows the counters on standard error: a bar on a terminal, else a line every two seconds.
-pub struct Display {
+/// Shows the counters: a bar on a terminal, otherwise a line every two seconds.
+pub struct ProgressDisplay {
     bar: Option<ProgressBar>,
-    said: Instant,
+    last_line: Instant,
     quiet: bool,
 }
 
 const LINE_EVERY: Duration = Duration::from_secs(2);
 
-impl Display {
-    /// A display for `claims` claims. `quiet` shows nothing.
+impl ProgressDisplay {
+    /// `quiet` shows nothing.
     #[must_use]
     pub fn new(claims: u64, quiet: bool) -> Self {
         let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
@@ -91,25 +88,23 @@ impl Display {
             }
             bar
         });
-        Self { bar, said: Instant::now(), quiet }
+        Self { bar, last_line: Instant::now(), quiet }
     }
 
-    /// Shows how far it is.
-    pub fn show(&mut self, live: &Live, what: &str) {
+    pub fn show(&mut self, live: &LiveCounters, phase: &str) {
         match &self.bar {
             Some(bar) => {
                 bar.set_position(live.done.load(Relaxed));
-                bar.set_message(format!("{what}: {}", live.line()));
+                bar.set_message(format!("{phase}: {}", live.line()));
             }
-            None if !self.quiet && self.said.elapsed() >= LINE_EVERY => {
-                self.said = Instant::now();
-                eprintln!("{:6.1} s  {what}: {}", live.elapsed().as_secs_f64(), live.line());
+            None if !self.quiet && self.last_line.elapsed() >= LINE_EVERY => {
+                self.last_line = Instant::now();
+                eprintln!("{:6.1} s  {phase}: {}", live.elapsed().as_secs_f64(), live.line());
             }
             None => {}
         }
     }
 
-    /// Takes the bar away.
     pub fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -1,4 +1,4 @@
-//! A server that looks at nothing and answers at once: what the load itself can do.
+//! A server with a constant response: it shows the limit of the load generator.
 
 use anyhow::{Context as _, Result};
 use std::sync::mpsc;
@@ -6,29 +6,26 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
-/// The server. It ends when it is dropped.
+/// Runs until it is dropped.
 pub struct Responder {
-    /// host:port
+    /// `host:port`
     pub address: String,
     _stop: oneshot::Sender<()>,
 }
 
 impl Responder {
     /// Starts it in a thread of its own, on the cores that this thread is bound to now.
-    ///
-    /// # Errors
-    /// If it cannot listen.
     pub fn start() -> Result<Self> {
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let (stop, stopped) = oneshot::channel::<()>();
         let serve = move || -> Result<()> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let listener = TcpListener::bind("127.0.0.1:0").await?;
-                tell.send(listener.local_addr()?.to_string())?;
+                sender.send(listener.local_addr()?.to_string())?;
                 let accept = async {
                     while let Ok((stream, _)) = listener.accept().await {
-                        tokio::spawn(answer(stream));
+                        tokio::spawn(respond(stream));
                     }
                 };
                 tokio::select! {
@@ -39,11 +36,11 @@ impl Responder {
             })
         };
         std::thread::spawn(serve);
-        Ok(Self { address: told.recv().context("the responder cannot listen")?, _stop: stop })
+        Ok(Self { address: receiver.recv().context("the responder cannot listen")?, _stop: stop })
     }
 }
 
-async fn answer(mut stream: TcpStream) -> std::io::Result<()> {
+async fn respond(mut stream: TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut bytes = Vec::with_capacity(2048);
     loop {

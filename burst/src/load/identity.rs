@@ -1,13 +1,12 @@
-//! How a visitor says who he is.
+//! Who the users are and how they authenticate.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use data_encoding::BASE64URL_NOPAD;
 use hmac::{Hmac, KeyInit, Mac};
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use serde::Serialize;
 use sha2::Sha256;
 
-/// The crowd: `prefix` and a number from 1 to `users`.
+/// Users whose ids are `prefix` and a number from 1 to `users`.
 #[derive(Debug, Clone)]
 pub struct Crowd {
     prefix: String,
@@ -15,13 +14,11 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// A crowd of `users`.
     #[must_use]
     pub fn new(prefix: &str, users: u32) -> Self {
         Self { prefix: prefix.to_owned(), users }
     }
 
-    /// How many they are.
     #[must_use]
     pub fn users(&self) -> u32 {
         self.users
@@ -33,26 +30,32 @@ impl Crowd {
         format!("{}{}", self.prefix, u64::from(user) + 1)
     }
 
-    /// The index of the user with this id; none if he is not of this crowd.
+    /// The index of the user with this id; none if they are not in this crowd.
     #[must_use]
     pub fn index(&self, name: &str) -> Option<u32> {
         let number: u32 = name.strip_prefix(&self.prefix)?.parse().ok()?;
         let user = number.checked_sub(1).filter(|n| *n < self.users)?;
-        // "007" and "+7" are other people than "7".
+        // "007" and "+7" are other users than "7".
         (self.name(user) == name).then_some(user)
     }
 }
 
-/// Makes the header that tells the edge who asks.
+/// How users authenticate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Auth {
+    /// A JWT signed with HS256, in the header Authorization
+    JwtHs256,
+    /// The header X-User-Id, without any proof
+    InsecureHeader,
+}
+
+/// Makes the header that authenticates a user.
 #[derive(Clone)]
 pub enum Identity {
-    /// `X-User-Id`.
     InsecureHeader,
-    /// `Authorization: Bearer`, a JWT signed with HS256.
     Jwt(Box<Signer>),
 }
 
-/// Signs tokens.
 #[derive(Clone)]
 pub struct Signer {
     mac: Hmac<Sha256>,
@@ -61,11 +64,11 @@ pub struct Signer {
     issued_s: u64,
 }
 
-/// The tokens outlive every burst.
+/// Longer than any burst.
 const TOKEN_LIFE_S: u64 = 3600;
 
 #[derive(Serialize)]
-struct Claims<'a> {
+struct JwtClaims<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     aud: Option<&'a str>,
     exp: u64,
@@ -76,18 +79,17 @@ struct Claims<'a> {
 }
 
 impl Signer {
-    /// Signs with `secret`. `issued_s` is the time of signing, in seconds since the epoch.
+    /// `issued_s` is the time of signing, in seconds since the epoch.
     #[must_use]
     pub fn new(secret: &str, issuer: Option<String>, audience: Option<String>, issued_s: u64) -> Option<Self> {
         let mac = Hmac::new_from_slice(secret.as_bytes()).ok()?;
         Some(Self { mac, issuer, audience, issued_s })
     }
 
-    /// The token of a user.
     #[must_use]
     pub fn token(&self, user: &str) -> String {
         let expires_s = self.issued_s + TOKEN_LIFE_S;
-        let claims = Claims {
+        let claims = JwtClaims {
             aud: self.audience.as_deref(),
             exp: expires_s,
             iat: self.issued_s,
@@ -96,18 +98,18 @@ impl Signer {
         };
         // A struct of strings and numbers always serialises.
         let claims = serde_json::to_string(&claims).unwrap_or_default();
-        let head = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
-        let mut token = format!("{head}.{}", URL_SAFE_NO_PAD.encode(claims));
+        let head = BASE64URL_NOPAD.encode(br#"{"alg":"HS256","typ":"JWT"}"#);
+        let mut token = format!("{head}.{}", BASE64URL_NOPAD.encode(claims.as_bytes()));
         let mut mac = self.mac.clone();
         mac.update(token.as_bytes());
         token.push('.');
-        token.push_str(&URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()));
+        token.push_str(&BASE64URL_NOPAD.encode(&mac.finalize().into_bytes()));
         token
     }
 }
 
 impl Identity {
-    /// The header for `user`; none if his id cannot stand in one.
+    /// None if the user's id is not valid in a header.
     #[must_use]
     pub fn header(&self, user: &str) -> Option<(HeaderName, HeaderValue)> {
         let (name, text) = match self {
@@ -124,23 +126,24 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn users_are_found_by_the_names_they_bear() {
+    fn users_are_found_by_their_ids() {
         let crowd = Crowd::new("u-", 10);
         assert_eq!((crowd.name(0), crowd.name(9)), ("u-1".to_owned(), "u-10".to_owned()));
         assert_eq!((crowd.index("u-1"), crowd.index("u-10")), (Some(0), Some(9)));
-        for stranger in ["u-0", "u-11", "u-01", "u-+1", "u-", "v-1", "u-1 ", ""] {
-            assert_eq!(crowd.index(stranger), None, "{stranger}");
+        for unknown in ["u-0", "u-11", "u-01", "u-+1", "u-", "v-1", "u-1 ", ""] {
+            assert_eq!(crowd.index(unknown), None, "{unknown}");
         }
     }
 
     #[test]
-    fn a_token_is_what_other_libraries_make_of_the_same_claims() {
+    fn a_token_equals_the_one_of_another_library() {
         let signer =
             Signer::new("0123456789abcdef0123456789abcdef", None, Some("shop".to_owned()), 1_763_700_000).unwrap();
         let token = signer.token("u-1");
         let parts: Vec<&str> = token.split('.').collect();
         assert_eq!(parts[0], "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9");
-        let claims: serde_json::Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(parts[1]).unwrap()).unwrap();
+        let claims: serde_json::Value =
+            serde_json::from_slice(&BASE64URL_NOPAD.decode(parts[1].as_bytes()).unwrap()).unwrap();
         assert_eq!(claims, json!({"sub":"u-1","iat":1_763_700_000,"exp":1_763_703_600,"aud":"shop"}));
         assert_eq!(token, GOLDEN);
     }
