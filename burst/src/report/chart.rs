@@ -234,8 +234,8 @@ pub fn latency_panels(panels: &[LatencyPanel], shaded_means: &str) -> String {
     let end_s = panels.iter().flat_map(|panel| &panel.p99).map(|(at_s, _)| *at_s).fold(10.0, f64::max).ceil();
     let (width, mut content, mut top) = (2.0 * WIDTH, STYLE.to_owned(), 30.0);
     for panel in panels {
-        let mut chart =
-            Chart { top, bottom: top + 130.0, y_scale: Scale::Log10(-1, 4), ..Chart::new(width, end_s, 0.0) };
+        let y_scale = Scale::Log10(-1, 4);
+        let mut chart = Chart { left: 70.0, top, bottom: top + 130.0, y_scale, ..Chart::new(width, end_s, 0.0) };
         if let Some((from_s, to_s)) = panel.shaded {
             chart.rect("shaded", (chart.x(from_s), chart.x(to_s)), (chart.top, chart.bottom));
         }
