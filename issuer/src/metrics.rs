@@ -32,7 +32,7 @@ pub struct StateLabel {
     pub state: &'static str,
 }
 
-/// The metrics; [`Metrics::register`] says what each means. Each is shared with the registry: to count here is to
+/// The metrics; `Metrics::register` says what each means. Each is shared with the registry: to count here is to
 /// publish.
 #[derive(Debug)]
 pub struct Metrics {
