@@ -153,7 +153,8 @@ mod tests {
         assert_eq!(
             problems,
             [
-                "test_only_flag has an unsupported type; expected a string, a number, true or false, or a list of strings",
+                "test_only_flag has an unsupported type; expected a string, a number, true or false, or a list of \
+                 strings",
                 "test_only_secrte is not a setting; did you mean test_only_secret?",
             ]
         );

@@ -94,7 +94,7 @@ pub struct ListArgs {
 pub struct ResumeArgs {
     /// The campaign
     pub id: CampaignId,
-    /// Reopen it even if it is closed: visitors were told that it is over
+    /// Reopen it even if it is closed, and visitors have seen that it is over
     #[arg(long)]
     pub reopen: bool,
     #[command(flatten)]

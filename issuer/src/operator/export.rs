@@ -148,7 +148,8 @@ pub async fn export(store: &impl Store, shown: &str, args: &ExportArgs) -> Resul
 fn report_guarded(guarded: u64) {
     if guarded > 0 {
         eprintln!(
-            "issuer: {guarded} user ids begin like a formula and got an apostrophe before them; --raw leaves them unchanged"
+            "issuer: {guarded} user ids begin like a formula and got an apostrophe before them; --raw leaves them \
+             unchanged"
         );
     }
 }

@@ -1,8 +1,9 @@
 //! A batch of admissions becomes coupons, or refusals, in one transaction.
 //!
 //! Optimistic: one plain multi-row INSERT. Nearly every batch holds new claims under the slots that Redis proposed, and
-//! then that one statement is all: no row is read first. If a constraint rejects it, `resolve` reads which rows exist and
-//! chooses slots for the rest. Never INSERT IGNORE or ON DUPLICATE: they would hide which row was rejected, and why.
+//! then that one statement is all: no row is read first. If a constraint rejects it, `resolve` reads which rows exist
+//! and chooses slots for the rest. Never INSERT IGNORE or ON DUPLICATE: they would hide which row was rejected, and
+//! why.
 //!
 //! | a try ends with | next |
 //! |---|---|
@@ -34,7 +35,8 @@ use tokio::time::Instant;
 const DEADLINE: Duration = Duration::from_secs(30);
 /// How often a batch is tried when others write the same rows.
 const TRIES: u32 = 12;
-/// After this time a batch goes back to the loop, whatever is still to be tried, so that the loop can log, wait, or stop.
+/// After this time a batch goes back to the loop, whatever is still to be tried, so that the loop can log, wait, or
+/// stop.
 const ALL_TRIES: Duration = Duration::from_secs(60);
 /// Rows of one INSERT. 7 binds a row: well below 65,535 a statement, and the statement well below
 /// `max_allowed_packet`.
@@ -51,8 +53,8 @@ pub struct CouponWriter<S> {
     known: Mutex<HashMap<CampaignId, Known>>,
 }
 
-/// What is remembered of a campaign. It may be out of date, but only in ways that a constraint reveals: an allotment that
-/// is too small makes a slot look too high, and the newest one is read; a row under an old allotment is valid.
+/// What is remembered of a campaign. It may be out of date, but only in ways that a constraint reveals: an allotment
+/// that is too small makes a slot look too high, and the newest one is read; a row under an old allotment is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Known {
     /// The newest allotment: the greatest capacity that was granted.

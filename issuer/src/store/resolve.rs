@@ -2,9 +2,9 @@
 //!
 //! All in one transaction under the lock of the campaign's row, so that there is one resolver of a campaign at a time.
 //! Optimistic inserts of other issuers take no such lock; where one comes in between, a constraint rejects the insert
-//! below, and everything is read anew. The order of the questions is that of the promises: a row that exists stays as it
-//! is (I5, I6); then the proposed slot, which the user may have been shown; then any free slot, the highest first (see
-//! [`super::free_slots`]); a refusal only where every slot under the newest allotment is taken (I10).
+//! below, and everything is read anew. The order of the questions is that of the promises: a row that exists stays as
+//! it is (I5, I6); then the proposed slot, which the user may have been shown; then any free slot, the highest first
+//! (see [`super::free_slots`]); a refusal only where every slot under the newest allotment is taken (I10).
 
 use super::coupon_writer::{CouponWriter, Placed, Row, unknown_campaign};
 use super::free_slots::Gaps;

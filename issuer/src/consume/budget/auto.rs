@@ -13,11 +13,12 @@
 //! - The signal is the latency of our own writes against a **quiet baseline**: the lower quartile of the
 //!   last minute, for each class of batch sizes by itself. At least once a second a batch is a single row:
 //!   what other users do, so its latency is what they see. It needs no table and no row of its own.
-//! - If two of the last three writes took more than twice their baseline, the duty is halved at once; after a second without that the duty grows by half a percentage point a second. It is never zero.
+//! - If two of the last three writes took more than twice their baseline, the duty is halved at once; after a second
+//!   without that the duty grows by half a percentage point a second. It is never zero.
 //! - The start is slow: single rows at a low duty, which is also how the first baseline is learned; then
 //!   the duty doubles four times a second until the first cut.
 //!
-//! After a cut we hardly write. What the samples then show is the neighbours' own load, and within a minute
+//! After a cut we hardly write. What the samples then show is the other users' own load, and within a minute
 //! it is the new baseline: a database that is always busy does not stop us for good.
 
 use super::written::{Change, Written, count};

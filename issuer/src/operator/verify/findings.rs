@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-/// What can be found, in the order of the report; [`FindingKind::words`] says what each means. The names are those of the
-/// JSON report.
+/// What can be found, in the order of the report; [`FindingKind::words`] says what each means. The names are those of
+/// the JSON report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingKind {
