@@ -5,7 +5,7 @@ import { gate, start } from "./alone.mjs";
 const sleep = (ms) => new Promise((ok) => setTimeout(ok, ms));
 
 // A Redis REST service that knows every campaign and takes its time.
-const meta = JSON.stringify([{ result: ["open", "100", "7", "5", "0"] }, { result: ["12", "345678"] }]);
+const meta = JSON.stringify([{ result: ["open", "100", "7", "5", "0", null] }, { result: ["12", "345678"] }]);
 const redis = http.createServer((request, response) => {
   request.resume().on("end", () => setTimeout(() => response.end(meta), 300));
 });

@@ -134,7 +134,7 @@ impl<H: Http + 'static> Forwarder<H> {
             let result = async {
                 // Without an acknowledgement the leases stay, and the sweeper takes the entries when they end.
                 produced?;
-                let leases = records.iter().map(|record| (SCHEDULE.acknowledged_lease.0, &record.user));
+                let leases = records.iter().map(|record| (SCHEDULE.acknowledged_lease.0, &record.user)).collect();
                 outbox::lease(&self.redis, &campaign, leases).await?;
                 self.sweeper.sweep_beside_requests(&campaign, platform.now()).await
             };

@@ -110,8 +110,8 @@ impl<H: Http> Sweeper<H> {
             .collect();
         if !records.is_empty() {
             self.kafka.produce(&records).await?;
-            let leases = records.iter().map(|record| (SCHEDULE.acknowledged_lease_at(age(record)), &record.user));
-            outbox::lease(&self.redis, campaign, leases).await?;
+            let lease = |record| (SCHEDULE.acknowledged_lease_at(age(record)), &record.user);
+            outbox::lease(&self.redis, campaign, records.iter().map(lease).collect()).await?;
         }
         let oldest = records.iter().map(age).max().unwrap_or_default();
         Ok(Swept { waiting: due.waiting, taken: due.taken, forwarded: records.len(), oldest })

@@ -16,12 +16,13 @@ use serde_json::Value;
 ///
 /// # Errors
 /// [`Fault`]: the sweeper forwards them once more than needed.
-pub async fn lease<'a, H: Http>(
+pub async fn lease<H: Http>(
     redis: &RedisRest<H>,
     campaign: &CampaignId,
-    leases: impl Iterator<Item = (Millis, &'a UserId)>,
+    leases: Vec<(Millis, &UserId)>,
 ) -> Result<(), Fault> {
-    let args: Vec<String> = leases.flat_map(|(lease, user)| [lease.to_string(), user.as_str().to_owned()]).collect();
+    let args: Vec<String> =
+        leases.into_iter().flat_map(|(lease, user)| [lease.to_string(), user.as_str().to_owned()]).collect();
     redis.eval(&scripts::LEASE, &[&CampaignKeys::of(campaign).outbox], &args).await.map(drop)
 }
 

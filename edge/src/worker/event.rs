@@ -3,7 +3,9 @@
 use crate::counters::Point;
 use crate::labels::fault::LIMITER;
 use crate::platform::{Limiter, Platform};
+// The raw types: the typed ones of `worker` convert through serde and add 7 KB to the module.
 use crate::worker::js::{error_text, object, promise};
+use ::worker::worker_sys::{AnalyticsEngineDataset, RateLimiter};
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::time::Millis;
 use js_sys::{Array, Date, Math, Promise, Reflect};
@@ -19,16 +21,6 @@ extern "C" {
     pub type Context;
     #[wasm_bindgen(method, js_name = waitUntil)]
     fn wait_until(this: &Context, promise: &Promise);
-
-    /// A rate limit (`[[ratelimits]]`).
-    type RateLimit;
-    #[wasm_bindgen(method, catch)]
-    fn limit(this: &RateLimit, key: &JsValue) -> Result<Promise, JsValue>;
-
-    /// A dataset (`[[analytics_engine_datasets]]`).
-    type Dataset;
-    #[wasm_bindgen(method, catch, js_name = writeDataPoint)]
-    fn write_data_point(this: &Dataset, point: &JsValue) -> Result<(), JsValue>;
 
     #[wasm_bindgen(js_name = setTimeout)]
     fn set_timeout(run: &js_sys::Function, ms: u32);
@@ -81,7 +73,7 @@ impl Platform for Event {
         let fault =
             |detail: String| Fault::none(Source::Platform, LIMITER, true, format!("{}: {detail}", limiter.binding()));
         let ask = async {
-            let promise = binding.unchecked_into::<RateLimit>().limit(&object([("key", key.into())]))?;
+            let promise = binding.unchecked_into::<RateLimiter>().limit(object([("key", key.into())]))?;
             Reflect::get(&JsFuture::from(promise).await?, &"success".into())
         };
         let success = ask.await.map_err(|error| fault(error_text(error)))?;
@@ -98,7 +90,7 @@ impl Platform for Event {
 
     fn write_metrics(&self, points: &[Point]) {
         let Some(dataset) = self.binding("METRICS") else { return };
-        let dataset = dataset.unchecked_into::<Dataset>();
+        let dataset = dataset.unchecked_into::<AnalyticsEngineDataset>();
         for Point { key, count, total_ms } in points {
             let dimensions = key.dimensions();
             let index = Array::of1(&dimensions[0].into());
@@ -106,7 +98,7 @@ impl Platform for Event {
             #[expect(clippy::cast_precision_loss, reason = "counts of one second")]
             let numbers: Array = [*count as f64, *total_ms as f64].into_iter().map(JsValue::from_f64).collect();
             let point = object([("blobs", texts.into()), ("doubles", numbers.into()), ("indexes", index.into())]);
-            if let Err(error) = dataset.write_data_point(&point) {
+            if let Err(error) = dataset.write_data_point(point.into()) {
                 self.log_error(&json!({ "event": "metrics", "detail": error_text(error) }));
                 return;
             }

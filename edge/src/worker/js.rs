@@ -12,13 +12,13 @@ pub fn promise(work: impl Future<Output = Result<JsValue, JsValue>> + 'static) -
     future_to_promise(AssertUnwindSafe(work))
 }
 
-pub fn object<const N: usize>(fields: [(&str, JsValue); N]) -> JsValue {
+pub fn object<const N: usize>(fields: [(&str, JsValue); N]) -> Object {
     let object = Object::new();
     for (name, value) in fields {
         // Setting a field of a plain object does not fail.
         let _ = Reflect::set(&object, &name.into(), &value);
     }
-    object.into()
+    object
 }
 
 pub fn error_text(error: JsValue) -> String {
