@@ -1,0 +1,5 @@
+//! What an isolate remembers.
+
+pub mod campaigns;
+pub mod single_flight;
+pub mod sold_out;

@@ -1,0 +1,347 @@
+//! The way of a request through the gate: what is answered at once, what needs I/O, what runs in the background.
+
+mod admissions;
+mod authenticator;
+
+use crate::batching::admission_queue::AdmissionQueues;
+use crate::cache::campaigns::CampaignCache;
+use crate::gate::admissions::Admissions;
+use crate::gate::authenticator::Authenticator;
+use crate::http::common_headers::CommonHeaders;
+use crate::http::problem::{Problem, Rejection};
+use crate::http::request::{Request, URL_LIMIT_BYTES};
+use crate::http::response::Response;
+use crate::http::route::{Route, route};
+use crate::identity::Identity;
+use crate::labels::{Activity, Outcome, RouteLabel};
+use crate::outbox::forwarder::Forwarder;
+use crate::outbox::sweeper::Sweeper;
+use crate::platform::{Limiter, Network, Platform};
+use crate::settings::{AdmitAck, Environment, Settings};
+use crate::telemetry::Telemetry;
+use crate::upstream::admission::{self, Decision, StoredClaim};
+use crate::upstream::kafka_rest::KafkaRest;
+use crate::upstream::turnstile::{self, Turnstile};
+use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
+use dropgate_shared::code::CodeSecret;
+use dropgate_shared::ids::{CampaignId, UserId};
+use dropgate_shared::names::TOPIC;
+use dropgate_shared::redis_rest::RedisRest;
+use dropgate_shared::time::Millis;
+use serde_json::json;
+use std::rc::Rc;
+
+/// A claim needs no body: everything is in its URL and headers.
+pub const BODY_LIMIT_BYTES: u64 = 4096;
+
+/// How [`Gate::begin`] leaves a request.
+pub enum Begun {
+    /// Answered without I/O. The same response may be given to many.
+    Done(Rc<Response>),
+    /// Needs I/O: [`Gate::finish`].
+    Pending(Box<PendingRequest>),
+}
+
+pub struct PendingRequest {
+    campaign: CampaignId,
+    operation: Operation,
+    common_headers: CommonHeaders,
+    began: Millis,
+    /// `traceparent` of the request.
+    trace: Option<String>,
+    /// The client's network address, as Cloudflare reports it.
+    address: Option<String>,
+    challenge: Option<String>,
+}
+
+enum Operation {
+    Claim(Identity),
+    OwnClaim(Identity),
+    Campaign,
+}
+
+/// The gate of one isolate. It wires its parts; each part owns its state and is plain values only, so nothing belongs to
+/// one request.
+pub struct Gate<H> {
+    network: H,
+    redis: RedisRest<H>,
+    authenticator: Rc<Authenticator<H>>,
+    admissions: Rc<Admissions<H>>,
+    sweeper: Rc<Sweeper<H>>,
+    campaigns: Rc<CampaignCache<H>>,
+    turnstile: Option<Turnstile>,
+    codes: CodeSecret,
+    cors_origins: Vec<String>,
+    /// The response to every claim that the sold-out memory rejects.
+    sold_out_response: Rc<Response>,
+    telemetry: Rc<Telemetry>,
+}
+
+impl<H: Network> Gate<H> {
+    /// A gate that calls its upstreams through `network`.
+    pub fn new(settings: Settings, network: H) -> Self {
+        let redis = RedisRest::new(
+            network.clone(),
+            &settings.redis_url,
+            &settings.redis_token,
+            settings.redis_deadline_ms,
+            settings.redis_key_locking,
+        );
+        let kafka = KafkaRest::new(
+            network.clone(),
+            settings.kafka_dialect,
+            &settings.kafka_url,
+            TOPIC,
+            settings.kafka_authorization,
+            settings.kafka_deadline_ms,
+        );
+        let redis_deadline = Millis::from(settings.redis_deadline_ms);
+        let kafka_deadline = Millis::from(settings.kafka_deadline_ms);
+        let claim_timeout = match settings.admit_ack {
+            AdmitAck::Redis => redis_deadline + Millis(2_000),
+            AdmitAck::Kafka => redis_deadline + Millis(2_000) + kafka_deadline,
+        };
+        let telemetry = Rc::new(Telemetry::new(settings.log_sample, settings.environment == Environment::Development));
+        let campaigns = Rc::new(CampaignCache::new(redis.clone(), redis_deadline));
+        let queues = Rc::new(AdmissionQueues::new(redis_deadline));
+        let sweeper = Rc::new(Sweeper::new(redis.clone(), kafka.clone(), Rc::clone(&telemetry)));
+        let forwarder = Rc::new(Forwarder::new(
+            redis.clone(),
+            kafka,
+            settings.admit_ack,
+            kafka_deadline + redis_deadline,
+            Rc::clone(&queues),
+            Rc::clone(&sweeper),
+            Rc::clone(&telemetry),
+        ));
+        Self {
+            authenticator: Rc::new(Authenticator::new(network.clone(), settings.auth, Rc::clone(&telemetry))),
+            admissions: Rc::new(Admissions::new(
+                redis.clone(),
+                queues,
+                Rc::clone(&campaigns),
+                forwarder,
+                claim_timeout,
+                Rc::clone(&telemetry),
+            )),
+            sweeper,
+            campaigns,
+            turnstile: settings.turnstile,
+            codes: settings.code_secret,
+            cors_origins: settings.cors_origins,
+            sold_out_response: Problem::SoldOut.into(),
+            telemetry,
+            network,
+            redis,
+        }
+    }
+
+    /// The headers that [`Gate::begin`] reads of nearly every request.
+    #[must_use]
+    pub fn headers(&self) -> Vec<&'static str> {
+        let origin = (!self.cors_origins.is_empty()).then_some("origin");
+        [self.authenticator.auth().header(), "x-request-id"].into_iter().chain(origin).collect()
+    }
+
+    /// Everything that needs no I/O.
+    #[must_use]
+    pub fn begin<P: Platform>(&self, request: &Request<'_>, platform: &P) -> Begun {
+        let began = platform.now();
+        let common_headers = CommonHeaders::of(request, &self.cors_origins);
+        let found = if request.url.len() > URL_LIMIT_BYTES {
+            Err(Problem::TooLong { limit_bytes: URL_LIMIT_BYTES })
+        } else {
+            route(request.method, request.path())
+        };
+        let (label, examined) = match found {
+            Ok(route) => (route.label(), self.examine(request, route, &common_headers, began)),
+            Err(problem) => (RouteLabel::Unknown, Err(problem.into())),
+        };
+        let mut response = match examined {
+            Ok((campaign, operation)) => {
+                return Begun::Pending(Box::new(PendingRequest {
+                    campaign,
+                    operation,
+                    common_headers,
+                    began,
+                    trace: request.trace(),
+                    address: (request.header)("cf-connecting-ip"),
+                    challenge: self.turnstile.as_ref().and_then(|_| (request.header)(turnstile::HEADER)),
+                }));
+            }
+            Err(response) => response,
+        };
+        let request_id = common_headers.request_id.as_deref();
+        self.telemetry.record_response(label, began, &response, request_id, None, platform);
+        if !common_headers.is_empty() {
+            common_headers.apply_to(Rc::make_mut(&mut response));
+        }
+        Begun::Done(response)
+    }
+
+    /// What needs I/O, or the response where nothing does.
+    fn examine(
+        &self,
+        request: &Request<'_>,
+        route: Route,
+        common_headers: &CommonHeaders,
+        now: Millis,
+    ) -> Result<(CampaignId, Operation), Rc<Response>> {
+        match route {
+            Route::Health => {
+                check_body_size(request)?;
+                Err(Rc::new(Response::json(200, Outcome::Ok, &json!({ "status": "ok" }))))
+            }
+            Route::Options(allowed) => Err(Rc::new(common_headers.options(allowed))),
+            Route::Campaign(campaign) => {
+                check_body_size(request)?;
+                match self.campaigns.cached(&campaign, now) {
+                    Some(result) => Err(Rc::new(result.unwrap_or_else(|problem| problem.response()))),
+                    None => Ok((campaign, Operation::Campaign)),
+                }
+            }
+            Route::OwnClaim(campaign) => {
+                check_body_size(request)?;
+                let header = (request.header)(self.authenticator.auth().header());
+                let credentials = self.authenticator.auth().credentials(header.as_deref())?;
+                Ok((campaign, Operation::OwnClaim(self.authenticator.auth().check(credentials, now)?)))
+            }
+            Route::Claim(campaign) => {
+                let header = (request.header)(self.authenticator.auth().header());
+                let credentials = self.authenticator.auth().credentials(header.as_deref())?;
+                // Before any signature is verified: of a user who certainly holds no claim it makes no difference.
+                if self.admissions.sold_out().is_sold_out_for(&campaign, &credentials.user, now) {
+                    return Err(Rc::clone(&self.sold_out_response));
+                }
+                check_body_size(request)?;
+                let user = credentials.user.clone();
+                let identity = self.authenticator.auth().check(credentials, now)?;
+                self.admissions.sold_out().begin_refresh(&campaign, &user, now);
+                Ok((campaign, Operation::Claim(identity)))
+            }
+        }
+    }
+
+    /// Everything that needs I/O.
+    pub async fn finish<P: Platform>(self: Rc<Self>, pending: Box<PendingRequest>, platform: P) -> Response {
+        let PendingRequest { campaign, operation, common_headers, began, trace, address, challenge } = *pending;
+        let address = address.as_deref();
+        let (route, result) = match operation {
+            Operation::Claim(identity) => {
+                let challenge = challenge.as_deref();
+                let claim = self.claim(&campaign, identity, trace.clone(), address, challenge, &platform);
+                (RouteLabel::Claim, claim.await)
+            }
+            Operation::OwnClaim(identity) => {
+                (RouteLabel::OwnClaim, self.own_claim(&campaign, identity, address, &platform).await)
+            }
+            Operation::Campaign => (RouteLabel::Campaign, self.campaigns.get(&campaign, &platform).await),
+        };
+        let mut response = result.unwrap_or_else(|rejection| match rejection {
+            Rejection::Problem(problem) => problem.response(),
+            // Whatever the effect of the call, it is no refusal (I8).
+            Rejection::Fault(fault) => {
+                self.telemetry.record_fault(Activity::Request, &fault, &platform);
+                Problem::Unavailable.response()
+            }
+        });
+        let request_id = common_headers.request_id.as_deref();
+        self.telemetry.record_response(route, began, &response, request_id, trace.as_deref(), &platform);
+        common_headers.apply_to(&mut response);
+        self.telemetry.add_timing(response, began, &platform)
+    }
+
+    /// The cron: forwards what is due in the outbox.
+    pub async fn sweep<P: Platform>(&self, platform: &P) {
+        self.sweeper.run(platform).await;
+    }
+
+    /// A claim: who asks, whether they may, what Redis decides.
+    async fn claim<P: Platform>(
+        &self,
+        campaign: &CampaignId,
+        identity: Identity,
+        trace: Option<String>,
+        address: Option<&str>,
+        challenge: Option<&str>,
+        platform: &P,
+    ) -> Result<Response, Rejection> {
+        let user = self.identify(identity, address, platform).await?;
+        if let Some(turnstile) = &self.turnstile
+            && !turnstile.verify(&self.network, challenge, (campaign, &user), address).await?
+        {
+            return Err(Problem::ChallengeFailed.into());
+        }
+        let problem = match self.admissions.decide(campaign, &user, trace, platform).await? {
+            Decision::Admitted(entry) => {
+                return Ok(self.claim_response(202, Outcome::Admitted, campaign, &user, &entry));
+            }
+            Decision::Already(entry) => return Ok(self.claim_response(200, Outcome::Again, campaign, &user, &entry)),
+            Decision::SoldOut => Problem::SoldOut,
+            Decision::NotOpen { opens_ms, now_ms } => Problem::NotOpen { opens_ms, now_ms },
+            Decision::Closed => Problem::Closed,
+            Decision::Paused => Problem::Paused,
+            Decision::UnknownCampaign => self.campaigns.missing(campaign),
+        };
+        Err(problem.into())
+    }
+
+    async fn own_claim<P: Platform>(
+        &self,
+        campaign: &CampaignId,
+        identity: Identity,
+        address: Option<&str>,
+        platform: &P,
+    ) -> Result<Response, Rejection> {
+        let user = self.identify(identity, address, platform).await?;
+        match admission::stored_claim(&self.redis, campaign, &user).await? {
+            StoredClaim::Found(entry) => Ok(self.claim_response(200, Outcome::Claim, campaign, &user, &entry)),
+            StoredClaim::None => Err(Problem::NoClaim.into()),
+            StoredClaim::UnknownCampaign => Err(self.campaigns.missing(campaign).into()),
+        }
+    }
+
+    /// The user, verified and within the rate limits.
+    async fn identify<P: Platform>(
+        &self,
+        identity: Identity,
+        address: Option<&str>,
+        platform: &P,
+    ) -> Result<UserId, Rejection> {
+        if let Some(address) = address {
+            check_limit(Limiter::Address, address, platform).await?;
+        }
+        let user = self.authenticator.verify(identity, platform).await?;
+        check_limit(Limiter::User, user.as_str(), platform).await?;
+        Ok(user)
+    }
+
+    fn claim_response(
+        &self,
+        status: u16,
+        outcome: Outcome,
+        campaign: &CampaignId,
+        user: &UserId,
+        entry: &ClaimEntry,
+    ) -> Response {
+        // A refused claim has no code: there is no coupon that it could redeem.
+        let code = (entry.status != ClaimStatus::Refused).then(|| self.codes.code(campaign, user));
+        let body = json!({
+            "status": entry.status.as_str(),
+            "campaign": campaign.as_str(),
+            "slot": entry.slot,
+            "code": code,
+            "admitted_at": entry.admitted_ms,
+        });
+        Response::json(status, outcome, &body).with("location", format!("/v1/campaigns/{campaign}/claims/me"))
+    }
+}
+
+fn check_body_size(request: &Request<'_>) -> Result<(), Problem> {
+    let length = (request.header)("content-length").and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+    if length > BODY_LIMIT_BYTES { Err(Problem::TooLarge { limit_bytes: BODY_LIMIT_BYTES }) } else { Ok(()) }
+}
+
+async fn check_limit<P: Platform>(limiter: Limiter, key: &str, platform: &P) -> Result<(), Rejection> {
+    if platform.within(limiter, key).await? { Ok(()) } else { Err(Problem::TooManyRequests.into()) }
+}

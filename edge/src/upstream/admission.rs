@@ -1,0 +1,234 @@
+//! Calls to Redis about claims and campaigns. Admission is one atomic step that decides for one claim or for many.
+
+use crate::labels::fault::GARBLED;
+use dropgate_shared::campaign::CampaignMeta;
+use dropgate_shared::claim::ClaimEntry;
+use dropgate_shared::fault::{Effect, Fault, Source};
+use dropgate_shared::http::Http;
+use dropgate_shared::ids::{CampaignId, UserId};
+use dropgate_shared::names::CampaignKeys;
+use dropgate_shared::redis_rest::{RedisRest, time_ms};
+use dropgate_shared::scripts;
+use dropgate_shared::time::Millis;
+use serde_json::Value;
+
+/// What Redis decided about one claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Admitted by this call.
+    Admitted(ClaimEntry),
+    /// Admitted by an earlier call; nothing changed.
+    Already(ClaimEntry),
+    SoldOut,
+    NotOpen {
+        opens_ms: u64,
+        /// Redis's clock.
+        now_ms: u64,
+    },
+    Closed,
+    Paused,
+    UnknownCampaign,
+}
+
+/// Identifies a set of holders: two that are equal stand for the same set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HoldersVersion {
+    /// The number of claims.
+    pub claims: u64,
+    /// Time of the last admission, ms since the epoch.
+    pub last_ms: u64,
+}
+
+/// The decisions of one call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admission {
+    /// One a user, in the order asked.
+    pub decisions: Vec<Decision>,
+    /// Present with every [`Decision::SoldOut`].
+    pub holders: Option<HoldersVersion>,
+}
+
+/// Decides for `users`, in their order, in one EVALSHA. Repeating the call is harmless (I5).
+///
+/// `lease`: when this time has passed without the issuer's confirmation the sweeper forwards the claim again.
+///
+/// # Errors
+/// [`Fault`]. With [`Effect::Unknown`] the users may have been admitted; repeating the call returns the decisions.
+pub async fn admit<H: Http>(
+    redis: &RedisRest<H>,
+    campaign: &CampaignId,
+    users: &[&UserId],
+    lease: Millis,
+) -> Result<Admission, Fault> {
+    let keys = CampaignKeys::of(campaign);
+    let lease = lease.to_string();
+    let mut args = vec![lease.as_str()];
+    args.extend(users.iter().map(|user| user.as_str()));
+    let reply = redis.eval(&scripts::ADMIT, &[&keys.meta, &keys.claims, &keys.outbox], &args).await?;
+    // The script ran, so users may be admitted although the reply cannot be read.
+    let malformed = || Fault { effect: Effect::Done, ..garbled("the reply of admit.lua is malformed") };
+    read(&reply, users.len()).ok_or_else(malformed)
+}
+
+/// Reads the reply of `admit.lua`, which describes its form.
+fn read(reply: &Value, users: usize) -> Option<Admission> {
+    if reply.is_null() {
+        return Some(Admission { decisions: vec![Decision::UnknownCampaign; users], holders: None });
+    }
+    let fields: Vec<&str> = reply.as_array()?.iter().map(Value::as_str).collect::<Option<_>>()?;
+    let ([opens_ms, now_ms, holders], answers) = fields.split_first_chunk()?;
+    let (opens_ms, now_ms) = (opens_ms.parse().ok()?, now_ms.parse().ok()?);
+    let holders = match holders.split_once(':') {
+        Some((claims, last_ms)) => {
+            Some(HoldersVersion { claims: claims.parse().ok()?, last_ms: last_ms.parse().ok()? })
+        }
+        None if holders.is_empty() => None,
+        None => return None,
+    };
+    let decisions: Vec<Decision> = answers
+        .iter()
+        .map(|answer| match *answer {
+            "full" => Some(Decision::SoldOut),
+            "early" => Some(Decision::NotOpen { opens_ms, now_ms }),
+            "late" => Some(Decision::Closed),
+            "paused" => Some(Decision::Paused),
+            entry => match entry.split_at_checked(1)? {
+                ("+", entry) => entry.parse().ok().map(Decision::Admitted),
+                ("=", entry) => entry.parse().ok().map(Decision::Already),
+                _ => None,
+            },
+        })
+        .collect::<Option<_>>()?;
+    (decisions.len() == users).then_some(Admission { decisions, holders })
+}
+
+/// A user's claim, as far as Redis has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoredClaim {
+    Found(ClaimEntry),
+    None,
+    /// Redis does not have the campaign, so the claim is unknown.
+    UnknownCampaign,
+}
+
+/// Reads a user's claim, and whether the campaign is there at all.
+///
+/// # Errors
+/// [`Fault`].
+pub async fn stored_claim<H: Http>(
+    redis: &RedisRest<H>,
+    campaign: &CampaignId,
+    user: &UserId,
+) -> Result<StoredClaim, Fault> {
+    let CampaignKeys { meta, claims, .. } = CampaignKeys::of(campaign);
+    let [entry, state] = both(redis, [["HGET", &claims, user.as_str()], ["HGET", &meta, "state"]].map(owned)).await?;
+    match (entry.as_str(), state.is_null()) {
+        (Some(entry), _) => entry.parse().map(StoredClaim::Found).map_err(|_| garbled("a claim entry is malformed")),
+        (None, true) => Ok(StoredClaim::UnknownCampaign),
+        (None, false) => Ok(StoredClaim::None),
+    }
+}
+
+/// The users who hold a claim of `campaign`, as an array in no order.
+///
+/// # Errors
+/// [`Fault`].
+pub async fn holders<H: Http>(redis: &RedisRest<H>, campaign: &CampaignId) -> Result<Value, Fault> {
+    redis.command(&["HKEYS", &CampaignKeys::of(campaign).claims]).await
+}
+
+/// A campaign as Redis holds it at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CampaignView {
+    pub meta: CampaignMeta,
+    /// Redis's clock, ms since the epoch.
+    pub now_ms: u64,
+}
+
+/// The campaign and Redis's clock, in one request; none where Redis has no such campaign.
+///
+/// # Errors
+/// [`Fault`].
+pub async fn campaign_view<H: Http>(
+    redis: &RedisRest<H>,
+    campaign: &CampaignId,
+) -> Result<Option<CampaignView>, Fault> {
+    let meta = CampaignMeta::command(&CampaignKeys::of(campaign).meta);
+    let [meta, time] = both(redis, [meta, owned(["TIME"])]).await?;
+    read_view(&meta, &time)
+}
+
+fn read_view(meta: &Value, time: &Value) -> Result<Option<CampaignView>, Fault> {
+    let meta = CampaignMeta::read(meta).map_err(|e| garbled(e.to_string()))?;
+    let now_ms = time_ms(time).ok_or_else(|| garbled("the reply to TIME is malformed"))?;
+    Ok(meta.map(|meta| CampaignView { meta, now_ms }))
+}
+
+fn owned<const N: usize>(command: [&str; N]) -> Vec<String> {
+    command.map(str::to_owned).to_vec()
+}
+
+/// The results of two commands in one request.
+async fn both<H: Http>(redis: &RedisRest<H>, commands: [Vec<String>; 2]) -> Result<[Value; 2], Fault> {
+    let mut results = redis.pipeline(&commands).await?.into_iter();
+    let mut next = || results.next().unwrap_or_else(|| Err(garbled("a result is missing")));
+    Ok([next()?, next()?])
+}
+
+fn garbled(detail: impl Into<String>) -> Fault {
+    Fault::unknown(Source::Redis, GARBLED, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn entry(text: &str) -> ClaimEntry {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn reads_every_answer_of_the_script() {
+        let reply = json!(["500", "900", "2:900", "+2:900:a", "=1:800:i", "full"]);
+        let admission = read(&reply, 3).unwrap();
+        let expected = [Decision::Admitted(entry("2:900:a")), Decision::Already(entry("1:800:i")), Decision::SoldOut];
+        assert_eq!(
+            (admission.decisions.as_slice(), admission.holders),
+            (expected.as_slice(), Some(HoldersVersion { claims: 2, last_ms: 900 }))
+        );
+        let admission = read(&json!(["500", "400", "", "early", "late", "paused"]), 3).unwrap();
+        let expected = [Decision::NotOpen { opens_ms: 500, now_ms: 400 }, Decision::Closed, Decision::Paused];
+        assert_eq!((admission.decisions.as_slice(), admission.holders), (expected.as_slice(), None));
+        assert_eq!(read(&Value::Null, 2).unwrap().decisions, [Decision::UnknownCampaign; 2]);
+    }
+
+    #[test]
+    fn a_malformed_reply_is_no_decision() {
+        for garbage in [
+            json!("OK"),
+            json!([]),
+            json!(["500", "900", ""]),
+            json!(["500", "900", "", "full", "full"]),
+            json!(["500", "900", "", "?"]),
+            json!(["500", "900", "", "+0:1:a"]),
+            json!(["500", "900", "", ""]),
+            json!(["x", "900", "", "full"]),
+            json!(["500", "900", "many", "full"]),
+            json!([1, 2, 3, 4]),
+        ] {
+            assert_eq!(read(&garbage, 1), None, "{garbage}");
+        }
+    }
+
+    #[test]
+    fn reads_the_campaign() {
+        let view = |meta: Value, time: Value| read_view(&meta, &time);
+        let good = view(json!(["open", "100", "7", "5", "0", null]), json!(["12", "345678"])).unwrap().unwrap();
+        assert_eq!((good.meta.settings.capacity, good.meta.count, good.now_ms), (100, 7, 12_345));
+        assert_eq!(view(json!([null, null, null, null, null, null]), json!(["1", "1"])), Ok(None));
+        let damaged = view(json!(["open", null, null, null, null, null]), json!(["1", "1"])).unwrap_err();
+        assert_eq!(damaged.label, GARBLED);
+        assert!(view(json!(["open", "100", "7", "5", "0", null]), json!(["x"])).is_err());
+    }
+}
