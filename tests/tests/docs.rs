@@ -1,4 +1,6 @@
 //! The documents name only what exists: links, headings, files, folders and `make` targets. No servers.
+//!
+//! A path in code is relative to the top of the checkout, or to the folder of its document.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use dropgate_tests::repo;
@@ -166,11 +168,8 @@ fn is_built(path: &str) -> bool {
 #[test]
 fn documents_name_only_what_exists() {
     let checkout = Checkout::read();
-    let is_document = |file: &&String| {
-        ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"].contains(&file.as_str())
-            || (file.starts_with("docs/") && file.ends_with(".md"))
-    };
-    let documents: Vec<Document> = checkout.files.iter().filter(is_document).map(|file| Document::read(file)).collect();
+    let documents: Vec<Document> =
+        checkout.files.iter().filter(|file| file.ends_with(".md")).map(|file| Document::read(file)).collect();
     let makefile = fs::read_to_string(repo().join("Makefile")).unwrap();
     let targets: BTreeSet<&str> = makefile
         .lines()
@@ -199,7 +198,7 @@ fn documents_name_only_what_exists() {
             for token in code {
                 if checkout.is_path(token) {
                     paths += 1;
-                    if !checkout.has(token) && !is_built(token) {
+                    if !checkout.has(token) && !checkout.has(&resolve(&document.path, token)) && !is_built(token) {
                         fail(format!("path {token}: there is no such file or folder"));
                     }
                 } else if NAMED.contains(&ending(token)) && !token.contains('/') && !checkout.has_name(token) {
