@@ -12,7 +12,7 @@ DENY := $(CACHE)/cargo-deny-0.20.2
 
 .PHONY: help setup build edge demo up down status logs sql test test-page unit e2e bench bench-edge bench-issuer image image-test manifests openapi size deny audit lint fmt docs clean
 
-help: ## this list
+help: ## list the commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
 setup: ## install what the stack needs (once per machine)
@@ -28,7 +28,7 @@ build: setup edge ## compile the gate and the native programs
 	@echo "building the native programs"
 	@cargo build --locked --profile service -p dropgate-issuer -p dropgate-rest-proxy -p dropgate-devstack -p dropgate-burst
 
-demo: build ## a crowd of USERS=10000 for CAPACITY=100 coupons on real servers, with a verdict
+demo: build ## run USERS=10000 against CAPACITY=100 coupons on real servers, and print a verdict
 	@$(DEVSTACK) demo
 
 up: build ## start the stack and leave it running
@@ -46,7 +46,7 @@ logs: ## follow the logs of the stack
 sql: ## query the database of the stack: make sql Q='SELECT COUNT(*) FROM coupons'
 	@$(DEVSTACK) sql $(if $(Q),"$(Q)")
 
-test: build ## all tests
+test: build ## run all tests
 	@mkdir -p target
 	@set -o pipefail; $(MAKE) --no-print-directory unit e2e 2>&1 | tee target/test.log
 	@awk '/^test result:/ { passed += $$4; failed += $$6 } END { printf "\n%d passed, %d failed\n", passed, failed }' \
@@ -61,7 +61,7 @@ e2e: build
 	cargo test --locked -p dropgate-tests --tests -- --test-threads=1
 
 test-page: export DROPGATE_BROWSER := 1
-test-page: build ## the drop page in Chromium (installs it); pictures of every state in target/pictures
+test-page: build ## test the drop page in Chromium (installs it); screenshots in target/pictures
 	cargo test --locked -p dropgate-tests --features browser --test page -- --nocapture
 
 bench: setup edge bench/edge/node_modules/.package-lock.json
@@ -70,44 +70,44 @@ bench: setup edge bench/edge/node_modules/.package-lock.json
 bench/edge/node_modules/.package-lock.json: bench/edge/package-lock.json
 	@npm --prefix bench/edge ci --no-fund --no-audit --loglevel error && touch $@
 
-bench-edge: bench ## the gate beside its peers, into docs/benchmarks.md; to try: ROUNDS=1 SECONDS=2 ONLY=sold-out
+bench-edge: bench ## compare the gate with its peers, into docs/benchmarks.md; quick: ROUNDS=1 SECONDS=2 ONLY=sold-out
 	@$(BENCH) edge $(if $(ROUNDS)$(SECONDS)$(ONLY)$(AUTH),--rounds $(or $(ROUNDS),7) --seconds $(or $(SECONDS),3),--write)
 
-bench-issuer: bench ## the issuer beside its peers and the database's other tenants; to try: ROUNDS=1 RECORDS=20000
+bench-issuer: bench ## compare the issuer with its peers, beside other users of the database; quick: ROUNDS=1 RECORDS=20000
 	@$(BENCH) issuer $(if $(ROUNDS)$(RECORDS)$(ONLY),--rounds $(or $(ROUNDS),3) --records $(or $(RECORDS),500000),--write)
 
-image: ## the issuer as an image, with docker or podman; IMAGE=, RUST_IMAGE=, BASE_IMAGE=
+image: ## build the issuer's image with docker or podman; IMAGE=, RUST_IMAGE=, BASE_IMAGE=
 	@deploy/image.sh build
 
-image-test: build ## build the image and run it against the stack: coupons issued, drained on SIGTERM
+image-test: build ## build the image and test it against the stack: it issues coupons and drains on SIGTERM
 	@deploy/image.sh test
 
 manifests: export DROPGATE_MANIFESTS := 1
-manifests: setup ## check the Kubernetes manifests against its schemas
+manifests: setup ## check the Kubernetes manifests against the schemas of Kubernetes
 	@deploy/manifests.sh
 
 openapi: setup ## check the OpenAPI document and its examples
 	@node edge/openapi.mjs
 
-size: edge ## the worker's size against its budget, and a dry run of its deployment
+size: edge ## check the worker's size and start-up time against their budgets, and dry-run its deployment
 	@edge/size.sh
 
-deny: $(DENY) ## licences and sources of all dependencies
+deny: $(DENY) ## check licences and sources of all dependencies
 	@$(DENY)/bin/cargo-deny --log-level error check bans licenses sources
 
-audit: $(DENY) ## known vulnerabilities of all dependencies (asks the network)
+audit: $(DENY) ## check all dependencies for known vulnerabilities (needs the network)
 	@$(DENY)/bin/cargo-deny check advisories
 
 $(DENY):
 	@echo "building $(notdir $@) (about 3 minutes)"
 	@cargo install --quiet --debug cargo-deny --version 0.20.2 --locked --root $@.part && mv $@.part $@
 
-lint: setup ## format, clippy natively and for wasm
+lint: setup ## check the format; run clippy natively and for wasm
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked -p dropgate-edge --target wasm32-unknown-unknown -- -D warnings
 
-docs: setup ## API documentation
+docs: setup ## build the API documentation; warnings are errors
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
 
 fmt: ## format the code
