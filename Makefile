@@ -1,8 +1,8 @@
-# `make demo` and `make test` do all the set-up they need.
+# `make demo` and `make test` install and build all that they need.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 BIN := target/service
-LOCAL := $(BIN)/dropgate-local
+DEVSTACK := $(BIN)/dropgate-devstack
 CACHE := $(or $(DROPGATE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dropgate)
 WORKER := edge/build/index_bg.wasm
 EDGE_SOURCES := edge/entry.mjs $(shell find edge/src shared/src shared/lua -type f) shared/build.rs \
@@ -12,11 +12,11 @@ DENY := $(CACHE)/cargo-deny-0.20.2
 
 .PHONY: help setup build edge demo up down status logs sql test test-page unit e2e bench bench-edge bench-issuer image image-test manifests openapi size deny audit lint fmt docs clean
 
-help: ## this list
+help: ## list the commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
-setup: ## install what the stack needs (once a machine)
-	@local/setup
+setup: ## install what the stack needs (once per machine)
+	@devstack/setup
 
 edge: $(WORKER) ## compile the gate to WebAssembly
 
@@ -26,27 +26,27 @@ $(WORKER): $(EDGE_SOURCES) | setup
 
 build: setup edge ## compile the gate and the native programs
 	@echo "building the native programs"
-	@cargo build --locked --profile service -p dropgate-issuer -p dropgate-local -p dropgate-burst
+	@cargo build --locked --profile service -p dropgate-issuer -p dropgate-rest-proxy -p dropgate-devstack -p dropgate-burst
 
-demo: build ## a crowd of USERS=10000 for CAPACITY=100 coupons on real servers, with a verdict
-	@$(LOCAL) demo
+demo: build ## run USERS=10000 against CAPACITY=100 coupons on real servers, and print a verdict
+	@$(DEVSTACK) demo
 
 up: build ## start the stack and leave it running
-	@$(LOCAL) up
+	@$(DEVSTACK) up
 
-down: ## stop it
-	@[ ! -x $(LOCAL) ] || $(LOCAL) down
+down: ## stop the stack; its data is kept
+	@[ ! -x $(DEVSTACK) ] || $(DEVSTACK) down
 
-status: ## what runs, and where
-	@if [ -x $(LOCAL) ]; then $(LOCAL) status; else echo "nothing is built yet: make up"; fi
+status: ## show the running processes
+	@if [ -x $(DEVSTACK) ]; then $(DEVSTACK) status; else echo "nothing is built: run make up"; fi
 
-logs: ## follow its logs
-	@$(LOCAL) logs
+logs: ## follow the logs of the stack
+	@$(DEVSTACK) logs
 
-sql: ## ask its database: make sql Q='SELECT COUNT(*) FROM coupons'
-	@$(LOCAL) sql $(if $(Q),"$(Q)")
+sql: ## query the database of the stack: make sql Q='SELECT COUNT(*) FROM coupons'
+	@$(DEVSTACK) sql $(if $(Q),"$(Q)")
 
-test: build ## all tests
+test: build ## run all tests
 	@mkdir -p target
 	@set -o pipefail; $(MAKE) --no-print-directory unit e2e 2>&1 | tee target/test.log
 	@awk '/^test result:/ { passed += $$4; failed += $$6 } END { printf "\n%d passed, %d failed\n", passed, failed }' \
@@ -54,60 +54,60 @@ test: build ## all tests
 
 unit: export DROPGATE_MARIADB := 1
 unit: build
-	$(LOCAL) with-database cargo test --locked --workspace --exclude dropgate-tests
-	DATABASE_KIND=mariadb $(LOCAL) with-database cargo test --locked -p dropgate-issuer --test store
+	$(DEVSTACK) with-database cargo test --locked --workspace --exclude dropgate-tests
+	DATABASE_KIND=mariadb $(DEVSTACK) with-database cargo test --locked -p dropgate-issuer --test store
 
 e2e: build
 	cargo test --locked -p dropgate-tests --tests -- --test-threads=1
 
 test-page: export DROPGATE_BROWSER := 1
-test-page: build ## the drop page in Chromium (installs it); pictures of every state in target/pictures
+test-page: build ## test the drop page in Chromium (installs it); screenshots in target/pictures
 	cargo test --locked -p dropgate-tests --features browser --test page -- --nocapture
 
 bench: setup edge bench/edge/node_modules/.package-lock.json
-	@cargo build --locked --profile service -p dropgate-issuer -p dropgate-local -p dropgate-bench
+	@cargo build --locked --profile service -p dropgate-issuer -p dropgate-rest-proxy -p dropgate-devstack -p dropgate-bench
 
 bench/edge/node_modules/.package-lock.json: bench/edge/package-lock.json
 	@npm --prefix bench/edge ci --no-fund --no-audit --loglevel error && touch $@
 
-bench-edge: bench ## the gate beside its peers, into docs/benchmarks.md; to try: ROUNDS=1 SECONDS=2 ONLY=sold-out
+bench-edge: bench ## compare the gate with its peers, into docs/benchmarks.md; quick: ROUNDS=1 SECONDS=2 ONLY=sold-out
 	@$(BENCH) edge $(if $(ROUNDS)$(SECONDS)$(ONLY)$(AUTH),--rounds $(or $(ROUNDS),7) --seconds $(or $(SECONDS),3),--write)
 
-bench-issuer: bench ## the issuer beside its peers and the database's other tenants; to try: ROUNDS=1 RECORDS=20000
+bench-issuer: bench ## compare the issuer with its peers, beside other users of the database; quick: ROUNDS=1 RECORDS=20000
 	@$(BENCH) issuer $(if $(ROUNDS)$(RECORDS)$(ONLY),--rounds $(or $(ROUNDS),3) --records $(or $(RECORDS),500000),--write)
 
-image: ## the issuer as an image, with docker or podman; IMAGE=, RUST_IMAGE=, BASE_IMAGE=
+image: ## build the issuer's image with docker or podman; IMAGE=, RUST_IMAGE=, BASE_IMAGE=
 	@deploy/image.sh build
 
-image-test: build ## build the image and run it against the stack: coupons issued, drained on SIGTERM
+image-test: build ## build the image and test it against the stack: it issues coupons and drains on SIGTERM
 	@deploy/image.sh test
 
 manifests: export DROPGATE_MANIFESTS := 1
-manifests: setup ## check the Kubernetes manifests against its schemas
+manifests: setup ## check the Kubernetes manifests against the schemas of Kubernetes
 	@deploy/manifests.sh
 
 openapi: setup ## check the OpenAPI document and its examples
 	@node edge/openapi.mjs
 
-size: edge ## the worker's size against its budget, and a dry run of its deployment
+size: edge ## check the worker's size and start-up time against their budgets, and dry-run its deployment
 	@edge/size.sh
 
-deny: $(DENY) ## licences and sources of all dependencies
+deny: $(DENY) ## check licences and sources of all dependencies
 	@$(DENY)/bin/cargo-deny --log-level error check bans licenses sources
 
-audit: $(DENY) ## known vulnerabilities of all dependencies (asks the network)
+audit: $(DENY) ## check all dependencies for known vulnerabilities (needs the network)
 	@$(DENY)/bin/cargo-deny check advisories
 
 $(DENY):
 	@echo "building $(notdir $@) (about 3 minutes)"
 	@cargo install --quiet --debug cargo-deny --version 0.20.2 --locked --root $@.part && mv $@.part $@
 
-lint: setup ## format, clippy natively and for wasm
+lint: setup ## check the format; run clippy natively and for wasm
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked -p dropgate-edge --target wasm32-unknown-unknown -- -D warnings
 
-docs: setup ## API documentation
+docs: setup ## build the API documentation; warnings are errors
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
 
 fmt: ## format the code

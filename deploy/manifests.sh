@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks the Kubernetes manifests against the schemas of Kubernetes, strictly: an unknown field is an error.
-# The validator brings the schemas with it, so no cluster is asked. It knows no KEDA, and says so.
+# The validator contains the schemas, so no cluster is needed. It has no schema for KEDA, and prints a warning for it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

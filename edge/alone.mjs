@@ -1,4 +1,4 @@
-// A worker on workerd alone, in a folder of its own, for the scripts here that try the built gate.
+// Runs a worker on workerd, in a folder of its own, for the scripts here that test the built gate.
 import { spawn } from "node:child_process";
 import { copyFileSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
@@ -14,15 +14,15 @@ const free = () =>
     });
   });
 
-/** A worker that does nothing but answer. */
+/** A worker that only answers. */
 export const BARE = { files: {}, text: `export default { fetch: () => new Response("ok") };` };
 
-/** The gate as it is built in the folder `build`. */
+/** The gate that is built in the folder `build`. */
 export const gate = (build) => ({
   files: { "entry.mjs": "entry.mjs", "build/index.js": `${build}/index.js`, "build/index_bg.wasm": `${build}/index_bg.wasm` },
 });
 
-/** Starts a worker with text bindings `vars`. Returns its port and how to stop it. */
+/** Starts a worker with text bindings `vars`. Returns its port and a function that stops it. */
 export async function start({ files, text }, vars = {}, stderr = "ignore") {
   const dir = mkdtempSync("/tmp/worker-");
   const port = await free();

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compiles the gate to build/worker. wrangler calls it; EDGE_PREBUILT=1 says that it is built already.
+# Compiles the gate to build/. wrangler calls it; with EDGE_PREBUILT=1 it uses the existing build.
 set -euo pipefail
 cd "$(dirname "$0")"
 [ "${EDGE_PREBUILT:-}" != 1 ] || exit 0
@@ -9,17 +9,17 @@ for tool in "$CACHE"/worker-build-*/bin "$CACHE"/wasm-bindgen-cli-*/bin; do
   PATH=$tool:$PATH
 done
 for tool in worker-build wasm-bindgen node_modules/.bin/wasm-opt node_modules/.bin/esbuild; do
-  command -v "$tool" >/dev/null || { echo "there is no $tool: run 'make setup' first" >&2; exit 1; }
+  command -v "$tool" >/dev/null || { echo "$tool is missing: run 'make setup'" >&2; exit 1; }
 done
-# worker-build fetches its helpers itself unless they are named. With --panic-unwind a panic ends the request
-# that it happens in, and no other (docs/adr/0004).
+# worker-build downloads its helpers unless they are named. With --panic-unwind a panic ends only the request in which it
+# happens (docs/adr/0004).
 PATH=$PWD/toolchain:$PATH \
   WASM_BINDGEN_BIN=$(command -v wasm-bindgen) \
   WASM_OPT_BIN=$PWD/node_modules/.bin/wasm-opt \
   ESBUILD_BIN=$PWD/node_modules/.bin/esbuild \
   worker-build --release --panic-unwind
-# Names of functions are for stack traces only, and a tenth of what visitors' data centres load.
-# The features are those that rustc and wasm-bindgen use; with all of them on, workerd cannot read the module.
+# Function names serve stack traces only, and are a tenth of the module.
+# The features are those that rustc and wasm-bindgen use; with all features workerd cannot read the module.
 node_modules/.bin/wasm-opt build/index_bg.wasm --enable-bulk-memory --enable-multivalue --enable-mutable-globals \
   --enable-nontrapping-float-to-int --enable-reference-types --enable-sign-ext --enable-exception-handling \
   --strip-debug --strip-producers -o build/stripped.wasm

@@ -1,5 +1,5 @@
-// What the runtime calls. worker-build's own entry is a class behind a proxy, made anew for each request, which costs a
-// sold-out answer more than all its Rust; the gate keeps nothing in it.
+// The entry point. worker-build's own is a class behind a proxy, created for each request. That costs a sold-out
+// response more than all of its Rust, and the gate has no state in it.
 import Entrypoint from "./build/index.js";
 
 const { fetch, scheduled } = Entrypoint.prototype;

@@ -1,5 +1,6 @@
-// Reads `{ components, checks: [{ what, schema, value }] }` from standard input, and writes the misfits as a JSON list of
-// texts. For tests/openapi.rs: it asks once for all answers. A member that no schema names is a misfit too.
+// Reads `{ components, checks: [{ what, schema, value }] }` from standard input, and writes the values that do not match
+// their schema as a JSON list of texts. tests/openapi.rs calls it once for all responses. A member that no schema names
+// does not match either.
 import { ajv_of } from "./openapi.mjs";
 import { readFileSync } from "node:fs";
 

@@ -1,15 +1,15 @@
-// `make openapi`: whether public/openapi.json is an OpenAPI document, whether its examples keep to its schemas, and
-// whether each `$ref` leads somewhere.
+// `make openapi`: checks that public/openapi.json is an OpenAPI document, that its examples match its schemas, and that
+// each `$ref` has a target.
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import { Validator } from "@seriousme/openapi-schema-validator";
 
-// The document's validator brings the validator of values.
+// The validator of documents depends on the validator of values.
 const require = createRequire(createRequire(import.meta.url).resolve("@seriousme/openapi-schema-validator"));
 const Ajv = require("ajv/dist/2020.js").default;
 
-/** Compiles schemas that refer to `components`. */
+/** Returns a compiler of schemas that refer to `components`. */
 export function ajv_of(components) {
   const ajv = new Ajv({ strict: false, allErrors: true });
   ajv.addSchema({ $id: "https://gate.example/document", components });
@@ -29,7 +29,7 @@ async function check() {
   let examples = 0;
   const visit = (value, path) => {
     if (value === null || typeof value !== "object") return;
-    if (typeof value.$ref === "string" && at(value.$ref) === undefined) problems.push(`${path}: ${value.$ref} leads nowhere`);
+    if (typeof value.$ref === "string" && at(value.$ref) === undefined) problems.push(`${path}: ${value.$ref} has no target`);
     if (value.schema && value.examples) {
       const fits = compile(value.schema);
       for (const [name, example] of Object.entries(value.examples)) {
@@ -40,10 +40,10 @@ async function check() {
     for (const [key, part] of Object.entries(value)) visit(part, `${path}/${key}`);
   };
   visit(document, "#");
-  if (examples === 0) problems.push("no example was looked at");
+  if (examples === 0) problems.push("no example was checked");
 
   for (const problem of problems) console.error(`openapi.json: ${problem}`);
-  console.log(`openapi.json: ${Object.keys(document.paths).length} addresses, ${examples} examples, ${problems.length} problems`);
+  console.log(`openapi.json: ${Object.keys(document.paths).length} URLs, ${examples} examples, ${problems.length} problems`);
   process.exitCode = problems.length ? 1 : 0;
 }
 

@@ -1,11 +1,11 @@
-// One request panics while 100 others wait for Redis, and 100 more come right after. Prints what each hears.
+// One request panics while 100 others wait for Redis, and 100 more follow. Prints the status that each gets.
 import http from "node:http";
 import { gate, start } from "./alone.mjs";
 
 const sleep = (ms) => new Promise((ok) => setTimeout(ok, ms));
 
-// A Redis REST service that knows every campaign and takes its time.
-const meta = JSON.stringify([{ result: ["open", "100", "7", "5", "0"] }, { result: ["12", "345678"] }]);
+// A Redis REST service that has every campaign and is slow.
+const meta = JSON.stringify([{ result: ["open", "100", "7", "5", "0", null] }, { result: ["12", "345678"] }]);
 const redis = http.createServer((request, response) => {
   request.resume().on("end", () => setTimeout(() => response.end(meta), 300));
 });
@@ -28,9 +28,9 @@ const get = (path) =>
     request.on("error", (error) => ok(error.code)).on("timeout", () => request.destroy());
   });
 const all = (count, path) => Promise.all(Array.from({ length: count }, (_, n) => get(path(n))));
-const tally = (heard) => {
+const tally = (statuses) => {
   const counts = {};
-  for (const one of heard) counts[one] = (counts[one] ?? 0) + 1;
+  for (const one of statuses) counts[one] = (counts[one] ?? 0) + 1;
   return JSON.stringify(counts);
 };
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What a panic in one request does to the others, with panic=abort and with panic=unwind: builds the gate twice with
-# a request that panics, and tries both on workerd. docs/adr/0004 tells what came of it.
+# The effect of a panic in one request on the others, with panic=abort and with panic=unwind: builds the gate twice with
+# a request that panics, and runs both on workerd. The result is in docs/adr/0004.
 set -euo pipefail
 cd "$(dirname "$0")"
 trial=$(mktemp -d)

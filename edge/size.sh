@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fails if the worker exceeds its budgets of size and start-up time, or if wrangler would not deploy it.
+# Fails if the worker exceeds its budgets of size and start-up time, or if a dry run of wrangler fails.
 set -euo pipefail
 cd "$(dirname "$0")"
 BUDGET_KB=250

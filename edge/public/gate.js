@@ -1,22 +1,22 @@
-// Talks to the gate, and says in one word what its answer means. Only what is surely known counts: silence, an
-// error page, a proxy's own words are all "undecided", never a refusal.
+// Sends requests to the gate, and reduces each response to one word. Only a response of the gate itself counts: no
+// response, or an error page of a proxy, is "undecided", never a refusal.
 
 const TYPE = "urn:dropgate:problem:";
-/** How long one request may take, ms: longer than the gate itself waits. */
+/** Time limit of one request, in ms: longer than the gate itself waits. */
 const DEADLINE_MS = 15_000;
 
-/** The clock of the gate, in ms since the epoch. An answer is always older than it says, so of all estimates the
- *  latest is the nearest, and the page never believes itself past the opening too early. */
+/** The clock of the gate, in ms since the epoch. A response is always older than its time, so the latest of all estimates
+ *  is the best one, and the page never assumes the opening too early. */
 export class Clock {
   #ahead_ms = -Infinity;
 
-  /** Takes a `server_time` that has just arrived. */
-  heard(server_ms) {
+  /** Adds an estimate: a `server_time` that has just arrived. */
+  sync(server_ms) {
     this.#ahead_ms = Math.max(this.#ahead_ms, server_ms - performance.now());
   }
 
-  /** Forgets what it knew: a device that slept may have stopped its own clock. */
-  woke() {
+  /** Drops the estimates: the clock of a device that slept may have stopped. */
+  reset() {
     this.#ahead_ms = -Infinity;
   }
 
@@ -30,20 +30,20 @@ export class Clock {
 }
 
 /** Sends a request. Returns `{ word, body, wait_ms, dev }`: `word` is "claim", "campaign", the last word of the
- *  problem type, or "undecided"; `wait_ms` is Retry-After; `dev` is whether the gate takes X-User-Id. */
-export async function ask(method, path, headers = {}) {
+ *  problem type, or "undecided"; `wait_ms` is Retry-After; `dev` is whether the gate accepts X-User-Id. */
+export async function send(method, path, headers = {}) {
   let response, body;
   try {
     response = await fetch(path, { method, headers, credentials: "omit", signal: AbortSignal.timeout(DEADLINE_MS) });
     body = await response.json();
   } catch {
-    // No answer, or none that can be read.
+    // No response, or not JSON.
   }
   const wait_ms = Math.min(600, Math.max(0, Number(response?.headers.get("retry-after")) || 0)) * 1000;
-  return { word: word_of(response?.status, body), body, wait_ms, dev: takes_user_id(response, body) };
+  return { word: word_of(response?.status, body), body, wait_ms, dev: accepts_user_id(response, body) };
 }
 
-/** What an answer means. */
+/** The word for a response. */
 export function word_of(status, body) {
   if (status === 200 || status === 202) {
     if (Number.isInteger(body?.slot) && typeof body.status === "string") return "claim";
@@ -53,14 +53,14 @@ export function word_of(status, body) {
   return status === 429 ? "too-many-requests" : "undecided";
 }
 
-/** Only a gate that believes X-User-Id, for local work, asks for it. */
-function takes_user_id(response, body) {
+/** Only a gate in development, which trusts X-User-Id, mentions it. */
+function accepts_user_id(response, body) {
   if (response?.status !== 401) return false;
   return /x-user-id/i.test(`${response.headers.get("www-authenticate")} ${body?.detail}`);
 }
 
-/** How long to wait before try `n` (from 0): what the gate asks for, and then a random part that grows from 1 s to
- *  16 s, so that a crowd which was sent away together does not come back together. */
+/** How long to wait before retry `n` (from 0): Retry-After, and a random time that grows from 1 s to 16 s, so that a crowd
+ *  that was rejected together does not return together. */
 export function pause_ms(n, wait_ms = 0) {
   return wait_ms + 200 + Math.random() * 1000 * 2 ** Math.min(n, 4);
 }

@@ -1,33 +1,33 @@
-// The drop page: a countdown by the gate's clock, one button, and what became of it.
+// The drop page: a countdown by the gate's clock, one button, and the result.
 
-import { Clock, ask, pause, pause_ms } from "./gate.js";
+import { Clock, send, pause, pause_ms } from "./gate.js";
 import { speak } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const wanted = navigator.languages ?? [navigator.language ?? "en"];
 const { lang, say } = speak(wanted, window.dropgateWords);
-/** Dates and numbers as the visitor's country writes them. */
+/** Dates and numbers in the format of the user's country. */
 const locale = wanted.find((tag) => tag.split("-")[0] === lang.split("-")[0]) ?? lang;
 const clock = new Clock();
 
-/** All that the page knows. */
-const know = {
+/** The state of the page. */
+const page = {
   id: /^\/c\/([a-z0-9-]{1,64})\/?$/.exec(location.pathname)?.[1] ?? null,
   bad_id: /^\/c\/./.test(location.pathname),
-  campaign: null, // the gate's answer, with `state` as the clock moves it on
+  campaign: null, // the response of the gate
   unknown: false,
   claim: null,
-  asking: false,
-  stranger: false, // the gate does not know who this is
-  dev: false, // the gate takes X-User-Id
+  asking: false, // a claim is under way
+  signed_out: false, // the gate does not accept the user's token
+  dev: false, // the gate accepts X-User-Id
   note: "",
 };
 // A campaign may be called anything, also "token".
-const store_key = `dropgate:pressed:${know.id}`;
+const store_key = `dropgate:pressed:${page.id}`;
 
-// --- who the visitor is ---------------------------------------------------------------------------
+// --- who the user is -----------------------------------------------------------------------------
 
-/** The storage may be forbidden; the page works without it until it is left. */
+/** The storage may be disabled; without it the page works until it is closed. */
 const memory = {};
 const keep = (storage, key, value) => {
   memory[key] = value;
@@ -45,7 +45,7 @@ const recall = (storage, key) => {
   }
 };
 
-// A token in the address must not stay there: addresses are shown, shared and kept.
+// A token must not stay in the URL: URLs are visible, shared and stored.
 const fragment = new URLSearchParams(location.hash.slice(1));
 if (fragment.has("token")) {
   keep("sessionStorage", "dropgate:token", fragment.get("token"));
@@ -56,94 +56,94 @@ async function identity() {
   const hook = window.dropgateToken;
   const token = typeof hook === "function" ? await Promise.resolve().then(hook).catch(() => null) : recall("sessionStorage", "dropgate:token");
   if (token) return { authorization: `Bearer ${token}` };
-  const user = know.dev && recall("sessionStorage", "dropgate:user");
-  // A header carries bytes; the gate reads them as UTF-8.
+  const user = page.dev && recall("sessionStorage", "dropgate:user");
+  // A header's value is bytes; the gate reads them as UTF-8.
   return user ? { "x-user-id": String.fromCharCode(...new TextEncoder().encode(user)) } : {};
 }
 
-/** A 401: what was shown to the gate is worth nothing. */
-function stranger(answer) {
-  know.stranger = true;
-  know.dev = answer.dev;
+/** A 401: the token is not valid. */
+function sign_out(answer) {
+  page.signed_out = true;
+  page.dev = answer.dev;
   keep("sessionStorage", "dropgate:token", null);
 }
 
 // --- the gate -------------------------------------------------------------------------------------
 
-const path = (rest = "") => `/v1/campaigns/${know.id}${rest}`;
+const path = (rest = "") => `/v1/campaigns/${page.id}${rest}`;
 
-/** Claims, and asks again until there is a decision. */
+/** Claims, and retries until there is a decision. */
 async function claim() {
-  know.asking = true;
-  know.note = "";
-  // From now on a reload looks for the claim. Only a mark: the code itself is nobody's who finds this device.
+  page.asking = true;
+  page.note = "";
+  // After a reload the page looks for the claim. Only a mark is stored: the code must not be found on this device.
   keep("localStorage", store_key, "1");
   render();
-  for (let tries = 0; know.asking; tries++) {
-    const answer = await ask("POST", path("/claims"), await identity());
+  for (let tries = 0; page.asking; tries++) {
+    const answer = await send("POST", path("/claims"), await identity());
     const settled = decide(answer);
     if (settled) break;
     render();
     await pause(pause_ms(tries, answer.wait_ms), ...(navigator.onLine ? [] : ["online"]));
   }
-  know.asking = false;
+  page.asking = false;
   render();
-  if (know.claim) {
+  if (page.claim) {
     $("title").focus();
     await follow();
   }
 }
 
-/** Takes over what an answer to a claim tells. Returns whether that was a decision. */
+/** Updates the state with the response to a claim. Returns whether it is a decision. */
 function decide({ word, body, wait_ms, ...answer }) {
   switch (word) {
     case "claim":
-      know.claim = body;
+      page.claim = body;
       return true;
     case "sold-out":
     case "closed":
-      know.campaign = { ...know.campaign, state: word, remaining: 0 };
+      page.campaign = { ...state.campaign, state: word, remaining: 0 };
       return true;
     case "not-open":
-      // The clock was a little ahead: no reason to make the visitor press again.
-      know.campaign = { ...know.campaign, state: "not-open", opens_at: body.opens_at };
-      clock.woke();
-      clock.heard(body.opens_at - wait_ms);
+      // The clock was a little ahead: the user need not press again.
+      page.campaign = { ...state.campaign, state: "not-open", opens_at: body.opens_at };
+      clock.reset();
+      clock.sync(body.opens_at - wait_ms);
       return wait_ms > 2000;
     case "unknown-campaign":
-      know.unknown = true;
+      page.unknown = true;
       return true;
     case "unauthenticated":
-      stranger(answer);
+      sign_out(answer);
       return true;
     case "paused":
     case "too-many-requests":
-      know.note = say(word === "paused" ? "paused_note" : "busy_note");
+      page.note = say(word === "paused" ? "paused_note" : "busy_note");
       return false;
     case "undecided":
     case "unavailable":
     case "misconfigured":
-      know.note = say(navigator.onLine ? "undecided_note" : "offline_note");
+      page.note = say(navigator.onLine ? "undecided_note" : "offline_note");
       return false;
     default:
-      know.note = say("failed_note", { detail: body.detail ?? body.title });
+      page.note = say("failed_note", { detail: body.detail ?? body.title });
       return true;
   }
 }
 
-/** Looks for the claim that the visitor holds already. Returns the answer's word. */
+/** Looks for a claim that the user already has. Returns the response. */
 async function look() {
-  const answer = await ask("GET", path("/claims/me"), await identity());
-  if (answer.word === "claim") know.claim = answer.body;
+  const answer = await send("GET", path("/claims/me"), await identity());
+  if (answer.word === "claim") page.claim = answer.body;
   if (answer.word === "no-claim") keep("localStorage", store_key, null);
-  if (answer.word === "unauthenticated") stranger(answer);
-  else if (answer.word === "claim" || answer.word === "no-claim") know.stranger = false;
+  if (answer.word === "unauthenticated") sign_out(answer);
+  else if (answer.word === "claim" || answer.word === "no-claim") page.signed_out = false;
   return answer;
 }
 
-/** Watches an admitted claim until its coupon is written. */
+/** Polls an admitted claim until its coupon is written. */
 async function follow() {
-  for (let tries = 0; know.claim?.status === "admitted"; tries++) {
+  for (let tries = 0; page.claim?.status === "admitted"; tries++) {
     await pause(pause_ms(tries, 800));
     await visible();
     const { word } = await look();
@@ -152,39 +152,39 @@ async function follow() {
   }
 }
 
-/** Who leaves the page in the background does not ask. */
+/** A page in the background sends nothing. */
 async function visible() {
   while (document.hidden) await pause(60_000, "visibilitychange");
 }
 
-/** Keeps what is known of the campaign fresh: seldom, each visitor at his own time, and never around the opening. */
+/** Polls the campaign: rarely, each page at its own time, and never around the opening. */
 async function watch() {
   for (let failures = 0; ; ) {
-    const { word, body, wait_ms } = await ask("GET", path());
+    const { word, body, wait_ms } = await send("GET", path());
     if (word === "campaign") {
       failures = 0;
-      clock.heard(body.server_time);
-      know.campaign = body;
-      know.unknown = false;
-      if (!know.asking && know.note === say("unreachable_note")) know.note = "";
+      clock.sync(body.server_time);
+      page.campaign = body;
+      page.unknown = false;
+      if (!page.asking && page.note === say("unreachable_note")) page.note = "";
     } else if (word === "unknown-campaign" || word === "bad-request") {
-      know.unknown = true;
+      page.unknown = true;
     } else {
       failures++;
-      if (!know.asking && !know.claim) know.note = say(navigator.onLine ? "unreachable_note" : "offline_note");
+      if (!page.asking && !page.claim) page.note = say(navigator.onLine ? "unreachable_note" : "offline_note");
     }
     render();
-    if (know.claim || know.unknown) return;
-    await pause(failures ? pause_ms(failures, Math.max(wait_ms, 2000)) : until_next_look_ms(), ...(failures ? ["online"] : []));
+    if (page.claim || page.unknown) return;
+    await pause(failures ? pause_ms(failures, Math.max(wait_ms, 2000)) : until_next_poll_ms(), ...(failures ? ["online"] : []));
     await visible();
-    // While the visitor's own claim is under way, its answer tells more.
-    while (know.asking) await pause(5000);
-    if (know.claim) return;
+    // While the user's own claim is under way, its response says more.
+    while (page.asking) await pause(5000);
+    if (page.claim) return;
   }
 }
 
-function until_next_look_ms() {
-  const { state, opens_at } = know.campaign;
+function until_next_poll_ms() {
+  const { state, opens_at } = page.campaign;
   const spread = (from_s, to_s) => 1000 * (from_s + Math.random() * (to_s - from_s));
   if (state === "open") return spread(5, 10);
   if (state !== "not-open") return spread(30, 60);
@@ -193,15 +193,15 @@ function until_next_look_ms() {
   return next_ms > ahead_ms - 10_000 ? Math.max(ahead_ms, 0) + spread(4, 12) : next_ms;
 }
 
-// --- what is seen ---------------------------------------------------------------------------------
+// --- the view -------------------------------------------------------------------------------------
 
 function phase() {
-  if (!know.id) return "start";
-  if (know.claim) return know.claim.status;
-  if (know.unknown) return "unknown";
-  if (know.asking) return "asking";
-  if (!know.campaign?.state) return "loading";
-  const { state, opens_at, closes_at } = know.campaign;
+  if (!page.id) return "start";
+  if (page.claim) return page.claim.status;
+  if (page.unknown) return "unknown";
+  if (page.asking) return "asking";
+  if (!page.campaign?.state) return "loading";
+  const { state, opens_at, closes_at } = page.campaign;
   const now = clock.now_ms();
   if (closes_at && now >= closes_at) return "closed";
   if (state === "not-open") return now >= opens_at ? "open" : "waiting";
@@ -214,7 +214,7 @@ const TITLES = {
   admitted: "won_title", issued: "won_title", refused: "refused_title",
 };
 
-/** Changes a text only where it differs: a screen reader speaks up at each change. */
+/** Changes a text only where it differs: a screen reader reads each change aloud. */
 function put(id, text) {
   if ($(id).textContent !== text) $(id).textContent = text;
 }
@@ -223,11 +223,11 @@ function show(id, shown) {
   $(id).hidden = !shown;
 }
 
-let told = "";
+let announced = "";
 
 function render() {
   const now = phase();
-  const { campaign, claim } = know;
+  const { campaign, claim } = page;
   const key = now.replace("-", "_");
   const won = now === "admitted" || now === "issued";
   const before = ["waiting", "open"].includes(now);
@@ -235,7 +235,7 @@ function render() {
   const number = (n) => (Number.isFinite(n) ? n.toLocaleString(locale) : "…");
 
   $("stage").dataset.phase = now;
-  put("campaign", know.id ?? "");
+  put("campaign", page.id ?? "");
   put("title", say(TITLES[now] ?? "loading_title"));
   show("countdown", now === "waiting");
   show("ticket", won);
@@ -245,42 +245,42 @@ function render() {
   }
   put("fact", say(`${key}_fact`, { time, left: number(campaign?.remaining), all: number(campaign?.capacity) }));
 
-  const sign_in = know.stranger && before && !know.dev;
+  const sign_in = page.signed_out && before && !page.dev;
   const link = sign_in && window.dropgateSignIn;
   show("start", now === "start");
   show("signin", link);
   if (link) $("signin").href = link;
   show("copy", won);
   show("claim", !won && !link && !["start", "unknown", "refused", "loading"].includes(now));
-  const usable = now === "open" && !sign_in && !(know.dev && know.stranger);
-  // Not `disabled`: it keeps the focus, so that a key or a thumb can rest on it until it works.
+  const usable = now === "open" && !sign_in && !(page.dev && page.signed_out);
+  // Not `disabled`: it keeps the focus, so the user can wait with a finger on it.
   $("claim").setAttribute("aria-disabled", String(!usable));
   put("claim", say(`${key}_button`));
-  show("dev", know.dev && before);
-  show("check", ["sold-out", "closed"].includes(now) && !know.note && !know.stranger);
+  show("dev", page.dev && before);
+  show("check", ["sold-out", "closed"].includes(now) && !page.note && !page.signed_out);
 
-  let note = know.note;
+  let note = page.note;
   if (sign_in) note = link ? say("signin_note") : say("signin_missing");
-  else if (!note && before && know.stranger) note = say("dev_note");
+  else if (!note && before && page.signed_out) note = say("dev_note");
   else if (!note && now === "waiting") note = say("early_note");
-  else if (!note && now === "start" && know.bad_id) note = say("start_bad");
+  else if (!note && now === "start" && page.bad_id) note = say("start_bad");
   else if (!note) note = say(`${key}_note`);
   if (won && !["copied", "copy_failed"].some((k) => note === say(k))) note = say(`${key}_note`);
   put("note", note);
 
-  // What is new is spoken once; the code letter by letter is left to the visitor.
-  const tell = `${$("title").textContent} ${won ? `${say("slot")}: ${claim.slot}.` : ""} ${now === "waiting" ? time : ""} ${note}`;
-  if (tell !== told) put("live", (told = tell));
+  // A change is read aloud once, without the code: the user may have it read letter by letter.
+  const announcement = `${$("title").textContent} ${won ? `${say("slot")}: ${claim.slot}.` : ""} ${now === "waiting" ? time : ""} ${note}`;
+  if (announcement !== announced) put("live", (announced = announcement));
   tick();
 }
 
 let ticking;
 
-/** The countdown, and the moment of the opening: each visitor's own clock, so nothing is asked at that moment. */
+/** The countdown and the opening. It runs by the page's own clock, so the opening sends no request. */
 function tick() {
   clearTimeout(ticking);
   const now = $("stage").dataset.phase;
-  const { opens_at, closes_at } = know.campaign ?? {};
+  const { opens_at, closes_at } = page.campaign ?? {};
   const edge = now === "waiting" ? opens_at : now === "open" ? closes_at : null;
   if (!edge) return;
   const left_ms = edge - clock.now_ms();
@@ -296,29 +296,29 @@ function tick() {
   ticking = setTimeout(tick, Math.min(left_ms % 1000 || 1000, left_ms));
 }
 
-// --- what the visitor does ------------------------------------------------------------------------
+// --- user actions ---------------------------------------------------------------------------------
 
 $("claim").onclick = () => $("claim").getAttribute("aria-disabled") === "false" && claim();
 
 $("copy").onclick = async () => {
-  const done = await navigator.clipboard?.writeText(know.claim.code).then(() => "copied", () => "copy_failed");
+  const done = await navigator.clipboard?.writeText(page.claim.code).then(() => "copied", () => "copy_failed");
   if (done !== "copied") getSelection().selectAllChildren($("code"));
-  know.note = say(done ?? "copy_failed");
+  page.note = say(done ?? "copy_failed");
   render();
 };
 
 $("check").onclick = async () => {
   const { word } = await look();
-  know.note = { claim: "", "no-claim": say("check_none"), unauthenticated: say("signin_missing") }[word] ?? say("unreachable_note");
+  page.note = { claim: "", "no-claim": say("check_none"), unauthenticated: say("signin_missing") }[word] ?? say("unreachable_note");
   render();
-  if (know.claim) await follow();
+  if (page.claim) await follow();
 };
 
 $("start").onsubmit = (event) => {
   event.preventDefault();
   const id = $("start-id").value.trim().toLowerCase();
   if (/^[a-z0-9-]{1,64}$/.test(id)) return location.assign(`/c/${id}`);
-  know.note = say("start_bad");
+  page.note = say("start_bad");
   $("start-id").setAttribute("aria-invalid", "true");
   $("start-id").focus();
   render();
@@ -328,45 +328,45 @@ $("dev").onsubmit = (event) => {
   event.preventDefault();
   const user = $("dev-id").value.trim();
   keep("sessionStorage", "dropgate:user", user || null);
-  know.stranger = !user;
-  know.note = "";
+  page.signed_out = !user;
+  page.note = "";
   render();
   $("claim").focus();
 };
 
 addEventListener("visibilitychange", () => document.hidden || render());
-addEventListener("offline", () => !know.claim && know.id && ((know.note = say("offline_note")), render()));
-addEventListener("online", () => know.note === say("offline_note") && ((know.note = ""), render()));
+addEventListener("offline", () => !page.claim && page.id && ((page.note = say("offline_note")), render()));
+addEventListener("online", () => page.note === say("offline_note") && ((page.note = ""), render()));
 
 // --- begin ----------------------------------------------------------------------------------------
 
 document.documentElement.lang = lang;
-document.title = know.id ? `${know.id} · ${say("title")}` : say("title");
+document.title = page.id ? `${page.id} · ${say("title")}` : say("title");
 for (const id of ["start-label", "start-go", "dev-label", "dev-go", "slot-label", "code-label", "copy", "signin", "check"]) {
   const key = { "slot-label": "slot", "code-label": "code", signin: "signin_button" }[id] ?? id.replace("-", "_");
   $(id).textContent = say(key);
 }
 $("dev-id").value = recall("sessionStorage", "dropgate:user") ?? "";
 render();
-if (know.id) {
+if (page.id) {
   watch();
   begin();
 }
 
-/** Whoever pressed before sees his claim; whoever shows no token hears early how to sign in. */
+/** Shows the claim of a user who pressed before. Tells a user without a token early how to sign in. */
 async function begin() {
   const user = recall("sessionStorage", "dropgate:user");
   const pressed = recall("localStorage", store_key);
   const unnamed = !Object.keys(await identity()).length;
   if (unnamed) {
     const answer = await look();
-    if (answer.dev && user) know.stranger = false;
+    if (answer.dev && user) page.signed_out = false;
   }
-  for (let tries = 0; pressed && !know.claim && !know.stranger; tries++) {
+  for (let tries = 0; pressed && !page.claim && !page.signed_out; tries++) {
     const answer = await look();
-    if (answer.word === "claim" || answer.word === "no-claim" || know.stranger) break;
+    if (answer.word === "claim" || answer.word === "no-claim" || page.signed_out) break;
     await pause(pause_ms(tries, answer.wait_ms), "online");
   }
   render();
-  if (know.claim) await follow();
+  if (page.claim) await follow();
 }

@@ -1,8 +1,8 @@
-// The shop's own part of the page; as delivered it does nothing. Replace this file to use it:
+// The shop's part of the page; as delivered it does nothing. Replace this file to use it:
 //
-//   window.dropgateToken = async () => "eyJ..";      the visitor's JWT, asked for before each request; null: not signed in
-//   window.dropgateSignIn = "https://shop.example/sign-in";   where "Sign in" leads
-//   window.dropgateWords = { en: { title: "Summer drop" } };  other words, or another language (see words.js)
+//   window.dropgateToken = async () => "eyJ..";      the user's JWT, called before each request; null: not signed in
+//   window.dropgateSignIn = "https://shop.example/sign-in";   the target of "Sign in"
+//   window.dropgateWords = { en: { title: "Summer drop" } };  other texts, or another language (see words.js)
 //
-// Without dropgateToken the page takes the token that the shop's link hands over: /c/summer#token=eyJ..
-// The page may talk to this host alone (Content-Security-Policy in _headers): allow others there, under connect-src.
+// Without dropgateToken the page uses the token in the link of the shop: /c/summer#token=eyJ..
+// The page may send requests to this host only (Content-Security-Policy in _headers): allow others there, under connect-src.

@@ -1,4 +1,4 @@
-// What the page says. A shop adds a language, or other words, in `window.dropgateWords` (shop.js).
+// The texts of the page. A shop adds a language, or replaces texts, in `window.dropgateWords` (shop.js).
 
 export const WORDS = {
   en: {
@@ -127,7 +127,7 @@ export const WORDS = {
   },
 };
 
-/** The language to speak, out of those the visitor wants, and `say(key, values)` in it. */
+/** The first language of `wanted` that is available, and `say(key, values)` in it. */
 export function speak(wanted, own = {}) {
   const has = (tag) => Object.hasOwn(WORDS, tag) || Object.hasOwn(own, tag);
   const lang = wanted.flatMap((tag) => [tag, tag.split("-")[0]]).find(has) ?? "en";

@@ -1,61 +1,71 @@
-//! What an isolate counts: answers by route and outcome, faults by upstream and label.
-//!
-//! Counted in memory and written once a second, so that a flood costs an addition a request. What was
-//! not written when the isolate ends is lost: these figures are for watching, Redis and MySQL are for
-//! the proof.
+//! Counts of responses and faults, kept in memory and written once a second, so that a crowd costs one addition a
+//! request. What is not written when the isolate ends is lost: they are for monitoring, Redis and MySQL are the proof.
 
+use crate::labels::{Outcome, RouteLabel};
+use dropgate_shared::time::Millis;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-/// Between two writings, ms.
-const FLUSH_MS: u64 = 1_000;
+/// Time between two writes.
+const FLUSH_INTERVAL: Millis = Millis(1_000);
 
-/// What is counted; each field has few values.
+/// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct MetricKey {
-    /// `request` or `fault`
-    pub kind: &'static str,
-    /// The route's pattern, or the upstream.
-    pub place: &'static str,
-    /// The outcome, or the fault's label.
-    pub label: &'static str,
+pub enum MetricKey {
+    Request {
+        route: RouteLabel,
+        outcome: Outcome,
+    },
+    Fault {
+        /// Label of the system that failed.
+        source: &'static str,
+        label: &'static str,
+    },
 }
 
-/// A figure to be written.
+impl MetricKey {
+    /// Kind, place, label: the dimensions in the dataset.
+    #[must_use]
+    pub fn dimensions(self) -> [&'static str; 3] {
+        match self {
+            Self::Request { route, outcome } => ["request", route.as_str(), outcome.as_str()],
+            Self::Fault { source, label } => ["fault", source, label],
+        }
+    }
+}
+
+/// A count since the last write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Point {
-    /// What was counted.
-    pub what: MetricKey,
-    /// How often, since the last writing.
+    pub key: MetricKey,
     pub count: u64,
-    /// Time it took in all, ms.
+    /// Sum of the durations, in ms.
     pub total_ms: u64,
 }
 
-/// The counters of an isolate.
+/// The counters of one isolate.
 #[derive(Debug, Default)]
 pub struct Counters {
-    counts: RefCell<BTreeMap<MetricKey, (u64, u64)>>,
-    written_ms: Cell<u64>,
+    counts: RefCell<BTreeMap<MetricKey, (u64, Millis)>>,
+    written: Cell<Millis>,
 }
 
 impl Counters {
-    /// Counts one more.
-    pub fn count(&self, what: MetricKey, took_ms: u64) {
+    pub fn count(&self, key: MetricKey, took: Millis) {
         let mut counts = self.counts.borrow_mut();
-        let (count, total_ms) = counts.entry(what).or_default();
+        let (count, total) = counts.entry(key).or_default();
         *count = count.saturating_add(1);
-        *total_ms = total_ms.saturating_add(took_ms);
+        *total = *total + took;
     }
 
-    /// The figures, if it is time to write them; counting begins anew.
-    pub fn due(&self, now_ms: u64) -> Option<Vec<Point>> {
-        if now_ms.saturating_sub(self.written_ms.get()) < FLUSH_MS {
+    /// The counts, if it is time to write them. They start again from zero.
+    pub fn take_due(&self, now: Millis) -> Option<Vec<Point>> {
+        if now - self.written.get() < FLUSH_INTERVAL {
             return None;
         }
-        self.written_ms.set(now_ms);
-        let counts = self.counts.take();
-        Some(counts.into_iter().map(|(what, (count, total_ms))| Point { what, count, total_ms }).collect())
+        self.written.set(now);
+        let counts = self.counts.take().into_iter();
+        Some(counts.map(|(key, (count, total))| Point { key, count, total_ms: total.0 }).collect())
     }
 }
 
@@ -64,15 +74,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_are_told_once_a_second_and_once() {
+    fn counts_are_returned_once_a_second_and_once() {
         let counters = Counters::default();
-        let what = MetricKey { kind: "request", place: "/healthz", label: "ok" };
-        counters.count(what, 3);
-        counters.count(what, 4);
-        assert_eq!(counters.due(5_000).unwrap(), [Point { what, count: 2, total_ms: 7 }]);
-        counters.count(what, 1);
-        assert_eq!(counters.due(5_999), None);
-        assert_eq!(counters.due(6_000).unwrap(), [Point { what, count: 1, total_ms: 1 }]);
-        assert_eq!(counters.due(7_000).unwrap(), []);
+        let key = MetricKey::Request { route: RouteLabel::Health, outcome: Outcome::Ok };
+        counters.count(key, Millis(3));
+        counters.count(key, Millis(4));
+        assert_eq!(counters.take_due(Millis(5_000)).unwrap(), [Point { key, count: 2, total_ms: 7 }]);
+        counters.count(key, Millis(1));
+        assert_eq!(counters.take_due(Millis(5_999)), None);
+        assert_eq!(counters.take_due(Millis(6_000)).unwrap(), [Point { key, count: 1, total_ms: 1 }]);
+        assert_eq!(counters.take_due(Millis(7_000)).unwrap(), []);
+        assert_eq!(key.dimensions(), ["request", "/healthz", "ok"]);
     }
 }

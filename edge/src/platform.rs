@@ -1,16 +1,26 @@
-//! What a request has around it: a clock, a timer, the time after its answer, and what the runtime
-//! has bound to the gate.
+//! What the gate needs of its runtime: the network of an isolate, and the clock, timers, background work, rate limits,
+//! log and metrics around one event.
 
 use crate::counters::Point;
+use crate::identity::jwks::PublicKeys;
+use dropgate_shared::fault::Fault;
+use dropgate_shared::http::Http;
+use dropgate_shared::time::Millis;
 use serde_json::Value;
 use std::future::Future;
 
-/// A rate limit that the operator may bind. It is kind to the upstreams, it decides nothing.
+/// How long one event may work in the background for other requests: the runtime ends it after 30 s.
+pub const BACKGROUND_LIMIT: Millis = Millis(10_000);
+
+/// Outgoing calls. Belongs to no event.
+pub trait Network: Http + PublicKeys + Clone + 'static {}
+
+impl<T: Http + PublicKeys + Clone + 'static> Network for T {}
+
+/// A rate limit that the operator may bind. It protects the upstreams, it decides nothing about a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limiter {
-    /// `LIMIT_PER_USER`
     User,
-    /// `LIMIT_PER_ADDRESS`
     Address,
 }
 
@@ -25,32 +35,31 @@ impl Limiter {
     }
 }
 
-/// The surroundings of one request, or of one run of the cron.
+/// The runtime around one event: a request, or a run of the cron.
 pub trait Platform: Clone + 'static {
-    /// Wall clock, ms since the epoch. On Workers it stands still between two I/O events.
-    fn now_ms(&self) -> u64;
+    /// Time since the epoch. On Workers it stands still between two I/O events.
+    fn now(&self) -> Millis;
 
-    /// From 0 to 1, evenly. Not for secrets.
+    /// Uniform in 0..1. Not for secrets.
     fn random(&self) -> f64;
 
-    /// Waits. A timer belongs to its request and ends with it.
+    /// Waits. A timer belongs to its event and ends with it.
     fn sleep(&self, ms: u32) -> impl Future<Output = ()>;
 
-    /// Work that goes on when the visitor has his answer, or has hung up (`waitUntil`).
-    fn after_answer(&self, work: impl Future<Output = ()> + 'static);
+    /// Runs `work` in the background: it continues after the response, and after a client that disconnects
+    /// (`waitUntil`).
+    fn spawn(&self, work: impl Future<Output = ()> + 'static);
 
     /// Whether `key` is within a limit; true where none is bound.
     ///
     /// # Errors
-    /// In words, where the limit cannot be asked.
-    fn within(&self, limiter: Limiter, key: &str) -> impl Future<Output = Result<bool, String>>;
+    /// [`Fault`] where the limit gives no answer.
+    fn within(&self, limiter: Limiter, key: &str) -> impl Future<Output = Result<bool, Fault>>;
 
-    /// Tells the operator something ordinary.
     fn log(&self, line: &Value);
 
-    /// Tells the operator that something is wrong.
     fn log_error(&self, line: &Value);
 
-    /// Writes figures, if there is a place for them.
-    fn write(&self, points: &[Point]);
+    /// Writes to the metrics dataset, if one is bound.
+    fn write_metrics(&self, points: &[Point]);
 }

@@ -1,5 +1,4 @@
-//! Who the gate believes, over a scripted network. The runtime's own cryptography has its turn in the
-//! end-to-end tests.
+//! Authentication over a scripted network. The end-to-end tests use the runtime's own cryptography.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
 
 mod common;
@@ -8,6 +7,7 @@ use common::*;
 use data_encoding::BASE64URL_NOPAD;
 use dropgate_edge::gate::{Begun, Gate};
 use dropgate_edge::http::response::Response;
+use dropgate_edge::labels::Outcome;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -20,7 +20,6 @@ const HS256: [(&str, &str); 4] =
     [("AUTH", "jwt-hs256"), ("JWT_SECRET", SECRET), ("JWT_AUDIENCE", "dropgate"), ("JWT_SKEW_S", "0")];
 const JWKS: [(&str, &str); 3] =
     [("AUTH", "jwt-jwks"), ("JWT_JWKS_URL", "https://keys/jwks"), ("JWT_AUDIENCE", "dropgate")];
-const CLAIMS: &str = "/v1/campaigns/spring/claims";
 /// The second of the tests' clock.
 const NOW_S: u64 = 1_000;
 
@@ -44,7 +43,7 @@ fn token(user: &str) -> String {
     hs256(SECRET, &json!({ "alg": "HS256" }), &claims_of(user))
 }
 
-/// A token of the key `kid` whose signature the scripted network takes for `mark`'s.
+/// A token of the key `kid` whose signature the scripted network accepts for a key with `mark`.
 fn public(kid: Option<&str>, mark: &str) -> String {
     let message = unsigned(&json!({ "alg": "ES256", "kid": kid }), &claims_of("u1"));
     format!("Bearer {message}.{}", BASE64URL_NOPAD.encode(mark.as_bytes()))
@@ -63,28 +62,28 @@ fn key_set(keys: &[(&str, &str)]) -> Value {
     json!({ "keys": keys })
 }
 
-async fn claim_with(gate: &Rc<Gate<Script>>, platform: &Test, authorization: &str) -> Response {
-    ask(gate, platform, "POST", CLAIMS, &[("authorization", authorization)]).await
+async fn claim_with(gate: &Rc<Gate<ScriptedNetwork>>, platform: &TestPlatform, authorization: &str) -> Response {
+    send(gate, platform, "POST", CLAIMS, &[("authorization", authorization)]).await
 }
 
-/// Everything that is wrong with a token is answered by the same bytes, and costs no call.
+/// Every invalid token gets the same bytes, and costs no call.
 #[tokio::test(start_paused = true)]
-async fn bad_tokens_are_told_apart_by_nobody() {
-    let script = Script::default();
-    let gate = gate_with(&script, &HS256);
-    let platform = Test::new();
-    let header = json!({ "alg": "HS256" });
+async fn all_invalid_tokens_get_the_same_response() {
+    let network = ScriptedNetwork::default();
+    let gate = gate_with(&network, &HS256);
+    let platform = TestPlatform::new();
+    let hs256_header = json!({ "alg": "HS256" });
     let with = |name: &str, value: Value| {
         let mut claims = claims_of("u1");
         claims[name] = value;
-        hs256(SECRET, &header, &claims)
+        hs256(SECRET, &hs256_header, &claims)
     };
     let good = token("u1");
     let bad = [
         String::new(),
         "Bearer".to_owned(),
         "Basic dTpw".to_owned(),
-        hs256(&"forged".repeat(6), &header, &claims_of("u1")),
+        hs256(&"forged".repeat(6), &hs256_header, &claims_of("u1")),
         hs256(SECRET, &json!({ "alg": "none" }), &claims_of("u1")),
         hs256(SECRET, &json!({ "alg": "RS256" }), &claims_of("u1")),
         format!("Bearer {}.", unsigned(&json!({ "alg": "none" }), &claims_of("u1"))),
@@ -98,90 +97,85 @@ async fn bad_tokens_are_told_apart_by_nobody() {
         good.replace('.', ""),
     ];
     let first = claim_with(&gate, &platform, &bad[0]).await;
-    assert_eq!((first.status, header_of(&first, "www-authenticate")), (401, Some("Bearer")));
+    assert_eq!((first.status, header(&first, "www-authenticate")), (401, Some("Bearer")));
     for token in &bad {
         assert_eq!(claim_with(&gate, &platform, token).await, first, "{token}");
-        let own = ask(&gate, &platform, "GET", &format!("{CLAIMS}/me"), &[("authorization", token)]).await;
+        let own = send(&gate, &platform, "GET", &format!("{CLAIMS}/me"), &[("authorization", token)]).await;
         assert_eq!(own, first, "{token}");
     }
-    assert_eq!(ask(&gate, &platform, "POST", CLAIMS, &[("x-user-id", "u1")]).await, first, "the header of local work");
-    assert!(script.asked.borrow().is_empty());
-}
-
-fn header_of<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
-    response.headers.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str())
+    assert_eq!(send(&gate, &platform, "POST", CLAIMS, &[("x-user-id", "u1")]).await, first, "the header of local work");
+    assert!(network.calls.borrow().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_good_token_claims_for_its_subject() {
-    let script = Script::default();
-    let gate = gate_with(&script, &HS256);
-    script.answer(200, &admitted("=7:900:i"));
-    let response = LocalSet::new().run_until(claim_with(&gate, &Test::new(), &token("u7"))).await;
+async fn a_valid_token_claims_for_its_subject() {
+    let network = ScriptedNetwork::default();
+    let gate = gate_with(&network, &HS256);
+    network.respond(200, &admit_reply("=7:900:i"));
+    let response = LocalSet::new().run_until(claim_with(&gate, &TestPlatform::new(), &token("u7"))).await;
     assert_eq!(response.status, 200);
-    assert_eq!(script.asked.borrow()[0].1.as_array().unwrap().last().unwrap(), "u7");
+    assert_eq!(network.calls.borrow()[0].1.as_array().unwrap().last().unwrap(), "u7");
 }
 
-/// After sold-out a stranger is sent away before anything is verified; whoever gives a holder's name
-/// must prove it.
+/// When a campaign is sold out, a token of a user without a slot is not verified; a token of a holder is.
 #[tokio::test(start_paused = true)]
-async fn a_name_that_holds_nothing_is_not_worth_a_signature() {
-    let script = Script::default();
-    let gate = gate_with(&script, &HS256);
-    script.answer(200, &json!({ "result": ["0", "900", "1:900", "full"] }));
-    script.answer(200, &json!({ "result": ["holder"] }));
-    let platform = Test::new();
+async fn only_tokens_of_holders_are_verified_when_a_campaign_is_sold_out() {
+    let network = ScriptedNetwork::default();
+    let gate = gate_with(&network, &HS256);
+    network.respond(200, &json!({ "result": ["0", "900", "1:900", "full"] }));
+    network.respond(200, &json!({ "result": ["holder"] }));
+    let platform = TestPlatform::new();
     let local = LocalSet::new();
     assert_eq!(local.run_until(claim_with(&gate, &platform, &token("late"))).await.status, 410);
     local.await;
     let forged = |user: &str| hs256(&"forged".repeat(6), &json!({ "alg": "HS256" }), &claims_of(user));
-    assert_eq!(claim_with(&gate, &platform, &forged("stranger")).await.status, 410);
+    assert_eq!(claim_with(&gate, &platform, &forged("nobody")).await.status, 410);
     assert_eq!(claim_with(&gate, &platform, &forged("holder")).await.status, 401);
-    assert_eq!(script.asked.borrow().len(), 2);
+    assert_eq!(network.call_count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_are_fetched_once_for_all_who_come_at_once() {
-    let script = Script::default();
-    script.takes_ms.set(30);
-    let gate = gate_with(&script, &JWKS);
-    script.answer(200, &key_set(&[("k1", "one")]));
-    let platform = Test::new();
+async fn keys_are_fetched_once_for_all_requests() {
+    let network = ScriptedNetwork::default();
+    network.takes_ms.set(30);
+    let gate = gate_with(&network, &JWKS);
+    network.respond(200, &key_set(&[("k1", "one")]));
+    let platform = TestPlatform::new();
     let local = LocalSet::new();
     for _ in 0..40 {
         let (gate, platform) = (Rc::clone(&gate), platform.clone());
-        // Signed by nobody: all wait for the keys, and none comes further.
+        // None is signed by the key: all wait for the keys, and none gets further.
         local.spawn_local(async move {
             assert_eq!(claim_with(&gate, &platform, &public(Some("k1"), "two")).await.status, 401);
         });
     }
     local.await;
-    assert_eq!(script.asked.borrow().len(), 1);
+    assert_eq!(network.call_count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_key_is_found_and_a_made_up_one_does_not_make_the_gate_ask_and_ask() {
-    let script = Script::default();
-    let gate = gate_with(&script, &JWKS);
-    let platform = Test::new();
+async fn a_new_key_is_found_and_a_made_up_key_id_does_not_cause_fetches() {
+    let network = ScriptedNetwork::default();
+    let gate = gate_with(&network, &JWKS);
+    let platform = TestPlatform::new();
     let local = LocalSet::new();
     local
         .run_until(async {
-            script.answer(200, &key_set(&[("k1", "one")])).answer(200, &admitted("paused"));
-            assert_eq!(claim_with(&gate, &platform, &public(Some("k1"), "one")).await.outcome, "paused");
-            assert_eq!(script.asked.borrow().len(), 2);
+            network.respond(200, &key_set(&[("k1", "one")])).respond(200, &admit_reply("paused"));
+            assert_eq!(claim_with(&gate, &platform, &public(Some("k1"), "one")).await.outcome, Outcome::Paused);
+            assert_eq!(network.call_count(), 2);
             for _ in 0..20 {
                 assert_eq!(claim_with(&gate, &platform, &public(Some("made-up"), "one")).await.status, 401);
             }
-            assert_eq!(script.asked.borrow().len(), 2, "asked for a key that anybody can make up");
+            assert_eq!(network.call_count(), 2, "fetched for a key id that anybody can make up");
 
             tokio::time::sleep(Duration::from_secs(11)).await;
-            script.answer(200, &key_set(&[("k1", "one"), ("k2", "two")])).answer(200, &admitted("paused"));
-            assert_eq!(claim_with(&gate, &platform, &public(Some("k2"), "two")).await.outcome, "paused");
-            script.answer(200, &admitted("paused"));
+            network.respond(200, &key_set(&[("k1", "one"), ("k2", "two")])).respond(200, &admit_reply("paused"));
+            assert_eq!(claim_with(&gate, &platform, &public(Some("k2"), "two")).await.outcome, Outcome::Paused);
+            network.respond(200, &admit_reply("paused"));
             assert_eq!(
                 claim_with(&gate, &platform, &public(None, "two")).await.outcome,
-                "paused",
+                Outcome::Paused,
                 "no kid: all are tried"
             );
             assert_eq!(claim_with(&gate, &platform, &public(Some("k1"), "two")).await.status, 401);
@@ -189,44 +183,44 @@ async fn a_new_key_is_found_and_a_made_up_one_does_not_make_the_gate_ask_and_ask
         .await;
 }
 
-/// Without keys nobody is believed and nobody is refused; keys that were good go on for an hour.
+/// Without keys nobody is accepted and nobody is refused; keys that were fetched are used for an hour.
 #[tokio::test(start_paused = true)]
-async fn keys_that_cannot_be_had_are_no_refusal() {
-    let script = Script::default();
-    let gate = gate_with(&script, &JWKS);
-    let platform = Test::new();
+async fn keys_that_are_not_available_are_no_refusal() {
+    let network = ScriptedNetwork::default();
+    let gate = gate_with(&network, &JWKS);
+    let platform = TestPlatform::new();
     let local = LocalSet::new();
     local
         .run_until(async {
-            script.silence();
+            network.time_out();
             assert_eq!(claim_with(&gate, &platform, &public(Some("k1"), "one")).await.status, 503);
             assert_eq!(claim_with(&gate, &platform, &public(Some("k1"), "one")).await.status, 503);
-            assert_eq!(script.asked.borrow().len(), 1, "asked again at once");
+            assert_eq!(network.call_count(), 1, "fetched again at once");
 
             tokio::time::sleep(Duration::from_secs(2)).await;
-            script.answer(200, &key_set(&[("k1", "one")])).answer(200, &admitted("paused"));
-            assert_eq!(claim_with(&gate, &platform, &public(Some("k1"), "one")).await.outcome, "paused");
+            network.respond(200, &key_set(&[("k1", "one")])).respond(200, &admit_reply("paused"));
+            assert_eq!(claim_with(&gate, &platform, &public(Some("k1"), "one")).await.outcome, Outcome::Paused);
 
-            // Older than ten minutes: it serves while another is fetched, which fails.
+            // Older than ten minutes: it is used while another is fetched, which fails.
             tokio::time::sleep(Duration::from_secs(700)).await;
-            script.silence().answer(200, &admitted("paused"));
-            assert_eq!(claim_with(&gate, &platform, &public(Some("k1"), "one")).await.outcome, "paused");
+            network.time_out().respond(200, &admit_reply("paused"));
+            assert_eq!(claim_with(&gate, &platform, &public(Some("k1"), "one")).await.outcome, Outcome::Paused);
 
             tokio::time::sleep(Duration::from_secs(3_000)).await;
-            script.answer(500, &json!({}));
+            network.respond(500, &json!({}));
             let expired = claim_with(&gate, &platform, &public(Some("k1"), "one")).await;
-            assert_eq!(expired.outcome, "unavailable", "a key was believed for longer than an hour");
+            assert_eq!(expired.outcome, Outcome::Unavailable, "a key was used for longer than an hour");
         })
         .await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_is_checked_against_the_rules_before_any_key_is_fetched() {
-    let script = Script::default();
-    let gate = gate_with(&script, &JWKS);
+async fn the_claims_of_a_token_are_validated_before_any_key_is_fetched() {
+    let network = ScriptedNetwork::default();
+    let gate = gate_with(&network, &JWKS);
     let mut claims = claims_of("u1");
     claims["aud"] = json!("another");
     let token = format!("Bearer {}.AAAA", unsigned(&json!({ "alg": "ES256" }), &claims));
-    let step = begin(&gate, "POST", CLAIMS, &[("authorization", &token)], &Test::new());
+    let step = begin(&gate, "POST", CLAIMS, &[("authorization", &token)], &TestPlatform::new());
     assert!(matches!(step, Begun::Done(response) if response.status == 401));
 }

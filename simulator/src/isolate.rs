@@ -12,7 +12,9 @@ use dropgate_edge::http::response::Response;
 use dropgate_edge::identity::jwks::{PublicKey, PublicKeys};
 use dropgate_edge::platform::{Limiter, Platform};
 use dropgate_edge::settings::Settings;
+use dropgate_shared::fault::Fault;
 use dropgate_shared::http::{Http, HttpRequest, HttpResponse, SendFault};
+use dropgate_shared::time::Millis;
 use serde_json::Value;
 use std::cell::RefCell;
 use std::future::{Future, pending};
@@ -39,7 +41,7 @@ impl PublicKeys for GateNetwork {
         pending().await
     }
 
-    async fn verify(&self, _key: &PublicKey, _message: &[u8], _signature: &[u8]) -> Result<bool, String> {
+    async fn verify(&self, _key: &PublicKey, _message: &[u8], _signature: &[u8]) -> Result<bool, Fault> {
         pending().await
     }
 }
@@ -54,8 +56,8 @@ pub struct SimulatedPlatform {
 }
 
 impl Platform for SimulatedPlatform {
-    fn now_ms(&self) -> u64 {
-        self.clock.now_ms()
+    fn now(&self) -> Millis {
+        Millis(self.clock.now_ms())
     }
 
     fn random(&self) -> f64 {
@@ -66,11 +68,11 @@ impl Platform for SimulatedPlatform {
         sleep(Duration::from_millis(ms.into())).await;
     }
 
-    fn after_answer(&self, work: impl Future<Output = ()> + 'static) {
+    fn spawn(&self, work: impl Future<Output = ()> + 'static) {
         self.tasks.spawn(work);
     }
 
-    async fn within(&self, _limiter: Limiter, _key: &str) -> Result<bool, String> {
+    async fn within(&self, _limiter: Limiter, _key: &str) -> Result<bool, Fault> {
         Ok(true)
     }
 
@@ -82,7 +84,7 @@ impl Platform for SimulatedPlatform {
         (self.log)(line);
     }
 
-    fn write(&self, _points: &[Point]) {}
+    fn write_metrics(&self, _points: &[Point]) {}
 }
 
 /// An isolate.

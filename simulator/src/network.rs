@@ -384,7 +384,7 @@ impl Travel {
         sleep(Duration::from_millis(delay_ms)).await;
     }
 
-    /// The caller hears of a reset connection, or nothing at all.
+    /// The caller sees a reset connection, or waits for nothing.
     async fn lose(&mut self, reply: Reply, reset: bool) {
         if reset {
             self.pass().await;

@@ -4,7 +4,7 @@ use crate::kafka::{Kafka, dead_letters};
 use crate::mysql::ModelStore;
 use crate::network::Port;
 use crate::world::{GROUP, World};
-use dropgate_issuer::cli::args::{DlqFilter, DlqReplayOptions};
+use dropgate_issuer::cli::dlq::{DlqFilter, DlqReplayOptions};
 use dropgate_issuer::kafka::ports::{Backlog, DeadLetter, DeadLetterReader, DeadLetterReplayer, header};
 use dropgate_issuer::operator::campaign::create::create;
 use dropgate_issuer::operator::campaign::publish::publish;
@@ -32,10 +32,6 @@ impl Backlog for GroupLag {
 struct Reader(Vec<DeadLetter>);
 
 impl DeadLetterReader for Reader {
-    fn total(&self) -> u64 {
-        self.0.len() as u64
-    }
-
     async fn page(&mut self) -> Result<Vec<DeadLetter>, Fault> {
         Ok(std::mem::take(&mut self.0))
     }
@@ -146,7 +142,7 @@ impl World {
             })
         });
         let servers = self.servers();
-        let filter = DlqFilter { campaign: None, cause: None, since: None, until: None, limit: None, progress: false };
+        let filter = DlqFilter { campaign: None, cause: None, since: None, until: None, limit: None };
         let options = DlqReplayOptions { dry_run: false, again: false };
         let replayer = Replayer(self.kafka.clone());
         let reader = Reader(letters.collect());
@@ -161,6 +157,6 @@ impl World {
     pub async fn verify(&self, campaign: usize) -> Result<(Verdict, String), String> {
         let Some(id) = self.id(campaign) else { return Err("no such campaign".to_owned()) };
         let report = verify(&self.servers(), id, Some(&self.secret)).await.map_err(|error| error.to_string())?;
-        Ok((report.verdict(), report.json(true)))
+        Ok((report.verdict(), report.shown(true).json()))
     }
 }

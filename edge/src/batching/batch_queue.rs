@@ -1,81 +1,83 @@
-//! A lane of an isolate: things wait in arrival order, and whoever finds a free place takes many of
-//! one campaign at once.
+//! A bounded queue that few workers empty in batches.
 
 use crate::batching::permits::{Permit, Permits};
 use dropgate_shared::ids::CampaignId;
+use dropgate_shared::time::Millis;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
-/// What a lane carries.
 pub trait OfCampaign {
-    /// The campaign it belongs to.
     fn campaign(&self) -> &CampaignId;
 }
 
-/// A bounded queue with `IN_FLIGHT` places to work at it.
+/// Items wait in arrival order; whoever holds one of `IN_FLIGHT` permits takes a batch, always of one campaign.
+///
+/// Nobody owns the work: any request may add an item, and any request that finds a free permit may lead, in the
+/// background, until nothing waits.
 #[derive(Debug)]
 pub struct BatchQueue<T, const IN_FLIGHT: usize> {
     waiting: RefCell<VecDeque<T>>,
     permits: Permits<IN_FLIGHT>,
+    /// Items in a batch at most.
     batch: usize,
-    most: usize,
+    /// Items that wait at most.
+    capacity: usize,
 }
 
 impl<T: OfCampaign, const IN_FLIGHT: usize> BatchQueue<T, IN_FLIGHT> {
-    /// A lane for `most` waiting things, taken by `batch` at most; a holder of a place has `step_ms`
-    /// from one batch to the next.
+    /// `step`: the time that a leader has from one batch to the next.
     #[must_use]
-    pub fn new(most: usize, batch: usize, step_ms: u64) -> Self {
-        Self { waiting: RefCell::default(), permits: Permits::new(step_ms), batch, most }
+    pub fn new(capacity: usize, batch: usize, step: Millis) -> Self {
+        Self { waiting: RefCell::default(), permits: Permits::new(step), batch, capacity }
     }
 
-    /// Adds `thing`; false where too many wait already.
+    /// Adds `item`; false if the queue is full.
     #[must_use]
-    pub fn push(&self, thing: T) -> bool {
+    pub fn push(&self, item: T) -> bool {
         let mut waiting = self.waiting.borrow_mut();
-        let fits = waiting.len() < self.most;
+        let fits = waiting.len() < self.capacity;
         if fits {
-            waiting.push_back(thing);
+            waiting.push_back(item);
         }
         fits
     }
 
-    /// A place to work from, if something waits and one is free.
-    pub fn lead(&self, now_ms: u64) -> Option<Permit> {
-        if self.waiting.borrow().is_empty() { None } else { self.permits.take(now_ms) }
+    /// A permit to lead, if an item waits and a permit is free.
+    pub fn try_lead(&self, now: Millis) -> Option<Permit> {
+        if self.waiting.borrow().is_empty() { None } else { self.permits.take(now) }
     }
 
-    /// The next batch: all of the campaign that waits longest, in arrival order. The holder's lease
-    /// begins anew. None where nothing waits or the place is lost; it is given back then.
-    pub fn next_batch(&self, permit: Permit, now_ms: u64) -> Option<(Permit, CampaignId, Vec<T>)> {
-        let permit = self.permits.renew(permit, now_ms)?;
+    /// The next batch: the items of the campaign that waits longest, in arrival order. Renews the permit. None, and the
+    /// permit is gone, if nothing waits or the permit was lost.
+    pub fn next_batch(&self, permit: &mut Permit, now: Millis) -> Option<(CampaignId, Vec<T>)> {
+        *permit = self.permits.renew(*permit, now)?;
         let mut waiting = self.waiting.borrow_mut();
         let Some(campaign) = waiting.front().map(|first| first.campaign().clone()) else {
-            self.permits.release(permit);
+            self.permits.release(*permit);
             return None;
         };
         let mut batch = Vec::new();
         let mut others = VecDeque::new();
         while batch.len() < self.batch
-            && let Some(thing) = waiting.pop_front()
+            && let Some(item) = waiting.pop_front()
         {
-            if *thing.campaign() == campaign {
-                batch.push(thing);
+            if *item.campaign() == campaign {
+                batch.push(item);
             } else {
-                others.push_back(thing);
+                others.push_back(item);
             }
         }
         others.append(&mut waiting);
         *waiting = others;
-        Some((permit, campaign, batch))
+        Some((campaign, batch))
     }
 
-    /// Gives a place back before the lane is empty.
+    /// Ends the work before the queue is empty.
     pub fn release(&self, permit: Permit) {
         self.permits.release(permit);
     }
 
-    /// Takes out the first thing that `is` finds.
+    /// Takes out the first item that `is` accepts.
     pub fn remove(&self, is: impl Fn(&T) -> bool) -> Option<T> {
         let mut waiting = self.waiting.borrow_mut();
         let at = waiting.iter().position(is)?;
@@ -87,58 +89,60 @@ impl<T: OfCampaign, const IN_FLIGHT: usize> BatchQueue<T, IN_FLIGHT> {
 mod tests {
     use super::*;
 
-    struct Thing(CampaignId, usize);
+    struct Item(CampaignId, usize);
 
-    impl OfCampaign for Thing {
+    impl OfCampaign for Item {
         fn campaign(&self) -> &CampaignId {
             &self.0
         }
     }
 
-    fn push(batches: &BatchQueue<Thing, 2>, campaign: &str, n: usize) -> bool {
-        batches.push(Thing(CampaignId::parse(campaign).unwrap(), n))
+    type Queue = BatchQueue<Item, 2>;
+
+    fn push(queue: &Queue, campaign: &str, n: usize) -> bool {
+        queue.push(Item(CampaignId::parse(campaign).unwrap(), n))
     }
 
-    fn numbers(batch: &[Thing]) -> Vec<usize> {
-        batch.iter().map(|thing| thing.1).collect()
+    fn numbers(batch: &[Item]) -> Vec<usize> {
+        batch.iter().map(|item| item.1).collect()
     }
 
     #[test]
-    fn a_batch_is_one_campaigns_in_arrival_order_and_others_keep_theirs() {
-        let batches = BatchQueue::new(100, 3, 1000);
+    fn a_batch_is_of_one_campaign_in_arrival_order_and_the_others_keep_their_order() {
+        let queue = Queue::new(100, 3, Millis(1000));
         for (n, campaign) in ["a", "b", "a", "b", "a", "a"].into_iter().enumerate() {
-            assert!(push(&batches, campaign, n));
+            assert!(push(&queue, campaign, n));
         }
-        let permit = batches.lead(0).unwrap();
-        let (permit, _, batch) = batches.next_batch(permit, 0).unwrap();
+        let mut permit = queue.try_lead(Millis(0)).unwrap();
+        let (_, batch) = queue.next_batch(&mut permit, Millis(0)).unwrap();
         assert_eq!(numbers(&batch), [0, 2, 4]);
-        let (permit, campaign, batch) = batches.next_batch(permit, 0).unwrap();
+        let (campaign, batch) = queue.next_batch(&mut permit, Millis(0)).unwrap();
         assert_eq!((campaign.as_str(), numbers(&batch)), ("b", vec![1, 3]));
-        let (permit, _, batch) = batches.next_batch(permit, 0).unwrap();
+        let (_, batch) = queue.next_batch(&mut permit, Millis(0)).unwrap();
         assert_eq!(numbers(&batch), [5]);
-        assert!(batches.next_batch(permit, 0).is_none());
-        assert!(batches.lead(0).is_none(), "nothing waits, yet somebody leads");
+        assert!(queue.next_batch(&mut permit, Millis(0)).is_none());
+        assert!(queue.try_lead(Millis(0)).is_none(), "nothing waits, and there is a leader");
     }
 
     #[test]
-    fn few_work_at_it_and_one_that_vanished_is_replaced() {
-        let batches = BatchQueue::new(100, 3, 1000);
+    fn few_lead_and_one_that_vanished_is_replaced() {
+        let queue = Queue::new(100, 3, Millis(1000));
         for n in 0..9 {
-            assert!(push(&batches, "a", n));
+            assert!(push(&queue, "a", n));
         }
         for _ in 0..2 {
-            let permit = batches.lead(0).unwrap();
-            assert_eq!(batches.next_batch(permit, 0).unwrap().2.len(), 3);
+            let mut permit = queue.try_lead(Millis(0)).unwrap();
+            assert_eq!(queue.next_batch(&mut permit, Millis(0)).unwrap().1.len(), 3);
         }
-        assert!(batches.lead(999).is_none(), "a third works at it");
-        assert!(batches.lead(1010).is_some(), "whoever vanished keeps his permit");
+        assert!(queue.try_lead(Millis(999)).is_none(), "a third one leads");
+        assert!(queue.try_lead(Millis(1010)).is_some(), "a leader that vanished keeps its permit");
     }
 
     #[test]
-    fn a_full_lane_takes_no_more() {
-        let batches = BatchQueue::new(2, 3, 1000);
-        assert!(push(&batches, "a", 0) && push(&batches, "a", 1) && !push(&batches, "a", 2));
-        assert_eq!(batches.remove(|thing| thing.1 == 0).map(|thing| thing.1), Some(0));
-        assert!(push(&batches, "a", 3));
+    fn a_full_queue_accepts_no_more() {
+        let queue = Queue::new(2, 3, Millis(1000));
+        assert!(push(&queue, "a", 0) && push(&queue, "a", 1) && !push(&queue, "a", 2));
+        assert_eq!(queue.remove(|item| item.1 == 0).map(|item| item.1), Some(0));
+        assert!(push(&queue, "a", 3));
     }
 }

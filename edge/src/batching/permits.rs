@@ -1,69 +1,67 @@
-//! Places for work that may be in flight: few, and each a lease.
+//! Permits for work in flight: few, and each with an end.
 //!
-//! A request that is cancelled runs no clean-up, so whoever holds a place may vanish. A place is
-//! therefore free again when its time is over, and a holder asks before each step whether it is still his.
+//! The runtime may cancel a request without any clean-up, so a holder may vanish with its permit. A permit is therefore
+//! free again when its time has passed, and a holder renews it before each step: a late one learns that it has lost it.
 
+use dropgate_shared::time::Millis;
 use std::cell::Cell;
 
 /// At most `N` pieces of work at a time.
 #[derive(Debug)]
 pub struct Permits<const N: usize> {
-    /// When each lease ends, ms; 0: free.
-    ends_ms: Cell<[u64; N]>,
-    lease_ms: u64,
+    /// When each permit is free again. Of two permits for one place no two have the same end, so it identifies the
+    /// holder too.
+    ends: Cell<[Millis; N]>,
+    /// The time that a holder has for one step.
+    step: Millis,
 }
 
-/// A held place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Permit {
     at: usize,
-    ends_ms: u64,
+    ends: Millis,
 }
 
 impl<const N: usize> Permits<N> {
-    /// Places whose holders have `lease_ms` for each step.
     #[must_use]
-    pub fn new(lease_ms: u64) -> Self {
-        Self { ends_ms: Cell::new([0; N]), lease_ms }
+    pub fn new(step: Millis) -> Self {
+        Self { ends: Cell::new([Millis(0); N]), step }
     }
 
-    /// Takes a free place, if there is one.
-    pub fn take(&self, now_ms: u64) -> Option<Permit> {
-        let at = self.ends_ms.get().iter().position(|ends_ms| *ends_ms <= now_ms)?;
-        Some(self.set(at, now_ms))
+    pub fn take(&self, now: Millis) -> Option<Permit> {
+        let at = self.ends.get().iter().position(|ends| *ends <= now)?;
+        Some(self.extend(at, now))
     }
 
-    /// Prolongs the lease of `place` for one more step; none where it was lost.
+    /// The permit for one more step; none if it was lost.
     #[must_use]
-    pub fn renew(&self, permit: Permit, now_ms: u64) -> Option<Permit> {
-        self.holds(permit).then(|| self.set(permit.at, now_ms))
+    pub fn renew(&self, permit: Permit, now: Millis) -> Option<Permit> {
+        self.is_held(permit).then(|| self.extend(permit.at, now))
     }
 
-    /// Gives `place` back.
     pub fn release(&self, permit: Permit) {
-        if self.holds(permit) {
-            self.store(permit.at, 0);
+        if self.is_held(permit) {
+            self.set(permit.at, Millis(0));
         }
     }
 
-    fn holds(&self, permit: Permit) -> bool {
-        self.ends_ms.get().get(permit.at) == Some(&permit.ends_ms)
+    fn is_held(&self, permit: Permit) -> bool {
+        self.ends.get().get(permit.at) == Some(&permit.ends)
     }
 
-    fn set(&self, at: usize, now_ms: u64) -> Permit {
-        // The end of a lease is also its holder's mark, so no two of a place may be alike.
-        let last = self.ends_ms.get().get(at).copied().unwrap_or(0);
-        let ends_ms = now_ms.saturating_add(self.lease_ms).max(last.saturating_add(1));
-        self.store(at, ends_ms);
-        Permit { at, ends_ms }
+    fn extend(&self, at: usize, now: Millis) -> Permit {
+        let last = self.ends.get().get(at).copied().unwrap_or_default();
+        let ends = (now + self.step).max(last + Millis(1));
+        self.set(at, ends);
+        Permit { at, ends }
     }
 
-    fn store(&self, at: usize, value_ms: u64) {
-        let mut ends_ms = self.ends_ms.get();
-        if let Some(slot) = ends_ms.get_mut(at) {
-            *slot = value_ms;
+    fn set(&self, at: usize, value: Millis) {
+        let mut ends = self.ends.get();
+        if let Some(end) = ends.get_mut(at) {
+            *end = value;
         }
-        self.ends_ms.set(ends_ms);
+        self.ends.set(ends);
     }
 }
 
@@ -72,34 +70,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_are_no_more_than_there_are() {
-        let permits = Permits::<2>::new(100);
-        let first = permits.take(0).unwrap();
-        assert!(permits.take(0).is_some());
-        assert_eq!(permits.take(0), None);
+    fn no_more_permits_than_n() {
+        let permits = Permits::<2>::new(Millis(100));
+        let first = permits.take(Millis(0)).unwrap();
+        assert!(permits.take(Millis(0)).is_some());
+        assert_eq!(permits.take(Millis(0)), None);
         permits.release(first);
-        assert!(permits.take(0).is_some());
+        assert!(permits.take(Millis(0)).is_some());
     }
 
     #[test]
-    fn a_holder_that_vanished_loses_his_place_and_a_late_one_knows() {
-        let permits = Permits::<1>::new(100);
-        let vanished = permits.take(0).unwrap();
-        assert_eq!(permits.take(99), None);
-        let heir = permits.take(100).unwrap();
-        assert_eq!(permits.renew(vanished, 101), None);
+    fn a_holder_that_vanished_loses_its_permit_and_a_late_one_learns_it() {
+        let permits = Permits::<1>::new(Millis(100));
+        let vanished = permits.take(Millis(0)).unwrap();
+        assert_eq!(permits.take(Millis(99)), None);
+        let successor = permits.take(Millis(100)).unwrap();
+        assert_eq!(permits.renew(vanished, Millis(101)), None);
         permits.release(vanished);
-        assert_eq!(permits.take(101), None, "the heir's permit was given away");
-        assert!(permits.renew(heir, 150).is_some());
-        assert_eq!(permits.take(201), None, "renewing did not prolong");
+        assert_eq!(permits.take(Millis(101)), None, "the successor's permit was released");
+        assert!(permits.renew(successor, Millis(150)).is_some());
+        assert_eq!(permits.take(Millis(201)), None, "the renewal did not extend it");
     }
 
     #[test]
-    fn two_leases_of_one_moment_are_told_apart() {
-        let permits = Permits::<1>::new(100);
-        let first = permits.take(0).unwrap();
-        let renewed = permits.renew(first, 0).unwrap();
+    fn two_permits_of_one_moment_differ() {
+        let permits = Permits::<1>::new(Millis(100));
+        let first = permits.take(Millis(0)).unwrap();
+        let renewed = permits.renew(first, Millis(0)).unwrap();
         assert_ne!(first, renewed);
-        assert_eq!(permits.renew(first, 0), None);
+        assert_eq!(permits.renew(first, Millis(0)), None);
     }
 }

@@ -1,18 +1,21 @@
-//! Something that one request fetches for all: a value with an age, never a promise.
-//!
-//! Nobody awaits another request's I/O. Whoever finds the value too old and the lease free fetches it,
-//! the others look now and then.
+//! A value that one request fetches for all.
 
 use dropgate_shared::fault::Fault;
+use dropgate_shared::time::Millis;
 use std::cell::{Cell, RefCell};
 
-/// A fetched value, and who fetches it anew.
+/// Holds the last value, the fault of the last fetch, and who fetches now; never a promise, since no request awaits
+/// another request's I/O. A request that finds the value too old and no fetch under way fetches it, in the background;
+/// the others poll. A fetch that vanishes with its request is replaced when its time has passed.
 #[derive(Debug)]
 pub struct SingleFlight<T> {
-    value: RefCell<Option<(u64, T)>>,
-    fault: RefCell<Option<(u64, Fault)>>,
-    tried_ms: Cell<u64>,
-    leased_until_ms: Cell<u64>,
+    /// With the time when the fetch began: the value is at least as old.
+    value: RefCell<Option<(Millis, T)>>,
+    /// With the time when the fetch ended.
+    fault: RefCell<Option<(Millis, Fault)>>,
+    began: Cell<Millis>,
+    /// Until then no other fetch begins.
+    reserved_until: Cell<Millis>,
 }
 
 impl<T> Default for SingleFlight<T> {
@@ -20,61 +23,60 @@ impl<T> Default for SingleFlight<T> {
         Self {
             value: RefCell::default(),
             fault: RefCell::default(),
-            tried_ms: Cell::default(),
-            leased_until_ms: Cell::default(),
+            began: Cell::default(),
+            reserved_until: Cell::default(),
         }
     }
 }
 
 impl<T: Clone> SingleFlight<T> {
-    /// The value, if it was asked for less than `age_ms` ago, and when.
+    /// The value and when its fetch began, if that was less than `max_age` ago.
     #[must_use]
-    pub fn fresh(&self, now_ms: u64, age_ms: u64) -> Option<(u64, T)> {
-        self.value.borrow().as_ref().filter(|(asked_ms, _)| now_ms.saturating_sub(*asked_ms) < age_ms).cloned()
+    pub fn fresh(&self, now: Millis, max_age: Millis) -> Option<(Millis, T)> {
+        self.value.borrow().as_ref().filter(|(asked, _)| now - *asked < max_age).cloned()
     }
 
-    /// The fault of a fetch that ended at `since_ms` or later.
+    /// The fault of a fetch that ended at `since` or later.
     #[must_use]
-    pub fn fault_since(&self, since_ms: u64) -> Option<Fault> {
-        self.fault.borrow().as_ref().filter(|(at_ms, _)| *at_ms >= since_ms).map(|(_, fault)| fault.clone())
+    pub fn fault_since(&self, since: Millis) -> Option<Fault> {
+        self.fault.borrow().as_ref().filter(|(at, _)| *at >= since).map(|(_, fault)| fault.clone())
     }
 
-    /// Whether somebody fetches it.
     #[must_use]
-    pub fn fetching(&self, now_ms: u64) -> bool {
-        now_ms < self.leased_until_ms.get()
+    pub fn is_fetching(&self, now: Millis) -> bool {
+        now < self.reserved_until.get()
     }
 
-    /// Takes the lease to fetch it, for `lease_ms`, unless another has it.
+    /// Reserves the fetch for the caller for `limit`; false if another has it.
     #[must_use]
-    pub fn try_lead(&self, now_ms: u64, lease_ms: u64) -> bool {
-        let free = !self.fetching(now_ms);
+    pub fn try_lead(&self, now: Millis, limit: Millis) -> bool {
+        let free = !self.is_fetching(now);
         if free {
-            self.leased_until_ms.set(now_ms.saturating_add(lease_ms));
-            self.tried_ms.set(now_ms);
+            self.reserved_until.set(now + limit);
+            self.began.set(now);
         }
         free
     }
 
-    /// When the last fetch began, ms.
+    /// When the last fetch began.
     #[must_use]
-    pub fn tried_ms(&self) -> u64 {
-        self.tried_ms.get()
+    pub fn began(&self) -> Millis {
+        self.began.get()
     }
 
-    /// A fetch that began at `asked_ms` has ended at `now_ms`. A fault leaves the old value.
-    pub fn complete(&self, asked_ms: u64, now_ms: u64, result: Result<T, Fault>) {
-        self.leased_until_ms.set(0);
+    /// Ends the fetch that began at `asked`. A fault keeps the old value, and so does a value older than it.
+    pub fn complete(&self, asked: Millis, now: Millis, result: Result<T, Fault>) {
+        self.reserved_until.set(Millis(0));
         match result {
             Ok(value) => {
                 self.fault.replace(None);
                 let mut held = self.value.borrow_mut();
-                if held.as_ref().is_none_or(|(held_ms, _)| *held_ms <= asked_ms) {
-                    *held = Some((asked_ms, value));
+                if held.as_ref().is_none_or(|(since, _)| *since <= asked) {
+                    *held = Some((asked, value));
                 }
             }
             Err(fault) => {
-                self.fault.replace(Some((now_ms, fault)));
+                self.fault.replace(Some((now, fault)));
             }
         }
     }
@@ -85,29 +87,34 @@ mod tests {
     use super::*;
     use dropgate_shared::fault::Source;
 
+    const LIMIT: Millis = Millis(100);
+
     #[test]
-    fn one_fetches_and_a_vanished_one_is_replaced() {
+    fn one_fetches_and_a_vanished_fetch_is_replaced() {
         let flight = SingleFlight::<u8>::default();
-        assert!(flight.try_lead(0, 100) && !flight.try_lead(99, 100) && flight.try_lead(100, 100));
-        flight.complete(100, 110, Ok(7));
-        assert!(!flight.fetching(110));
-        assert_eq!((flight.fresh(1_099, 1_000), flight.fresh(1_100, 1_000)), (Some((100, 7)), None));
+        assert!(flight.try_lead(Millis(0), LIMIT));
+        assert!(!flight.try_lead(Millis(99), LIMIT));
+        assert!(flight.try_lead(Millis(100), LIMIT));
+        flight.complete(Millis(100), Millis(110), Ok(7));
+        assert!(!flight.is_fetching(Millis(110)));
+        let fresh = |now| flight.fresh(Millis(now), Millis(1_000));
+        assert_eq!((fresh(1_099), fresh(1_100)), (Some((Millis(100), 7)), None));
     }
 
     #[test]
-    fn a_fault_is_told_to_those_who_waited_and_leaves_the_old_value() {
+    fn a_fault_is_returned_to_those_who_waited_and_keeps_the_old_value() {
         let flight = SingleFlight::<u8>::default();
-        flight.complete(0, 5, Ok(7));
-        flight.complete(10, 15, Err(Fault::unknown(Source::Redis, "timeout", "")));
-        assert!(flight.fault_since(12).is_some() && flight.fault_since(16).is_none());
-        assert_eq!(flight.fresh(20, 100), Some((0, 7)));
+        flight.complete(Millis(0), Millis(5), Ok(7));
+        flight.complete(Millis(10), Millis(15), Err(Fault::unknown(Source::Redis, "timeout", "")));
+        assert!(flight.fault_since(Millis(12)).is_some() && flight.fault_since(Millis(16)).is_none());
+        assert_eq!(flight.fresh(Millis(20), LIMIT), Some((Millis(0), 7)));
     }
 
     #[test]
-    fn a_late_answer_does_not_replace_a_younger_one() {
+    fn a_late_result_does_not_replace_a_newer_one() {
         let flight = SingleFlight::<u8>::default();
-        flight.complete(100, 110, Ok(2));
-        flight.complete(0, 120, Ok(1));
-        assert_eq!(flight.fresh(120, 1_000), Some((100, 2)));
+        flight.complete(Millis(100), Millis(110), Ok(2));
+        flight.complete(Millis(0), Millis(120), Ok(1));
+        assert_eq!(flight.fresh(Millis(120), Millis(1_000)), Some((Millis(100), 2)));
     }
 }

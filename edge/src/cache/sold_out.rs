@@ -1,52 +1,68 @@
-//! What an isolate remembers of campaigns that are sold out: enough to send strangers away without
-//! any call.
+//! What an isolate remembers of sold-out campaigns: enough to answer 410 without any call.
 //!
-//! Once a campaign is sold out its set of holders no longer changes, so it is fetched once, as
-//! fingerprints. With every "full" Redis tells a mark of the set; while that is the mark of the set
-//! that was fetched, the set is complete. A fingerprint that is found goes to Redis for the truth.
+//! Once a campaign is sold out its set of holders does not change, so an isolate fetches the set once, as fingerprints.
+//! Each "full" of Redis comes with the version of the set. While that equals the version at which the fingerprints were
+//! fetched, the set is *complete*: a user without a fingerprint in it holds no claim. A user with one may hold one, so
+//! their claim goes to Redis.
 //!
-//! What was told is believed for less than two seconds. That is the window in which a raised capacity
-//! is not yet seen here, and whoever was admitted by another isolate after such a raise is a stranger.
+//! The memory answers for less than two seconds after Redis was last asked: a raised capacity, and a user whom another
+//! isolate admits after it, are not seen here for that long. The age counts from the moment at which Redis was asked
+//! ("full" or "refresh" set it back):
+//!
+//! | age | while no claim refreshes | after a claim began to refresh (lasts `REFRESH`) |
+//! |---|---|---|
+//! | up to `FRESH` (0.8 s) | answers | - |
+//! | then for `STALE` (0.2 s) | the next claim goes to Redis for all: it begins to refresh | answers |
+//! | later (1.0 s) | every claim goes to Redis | answers until the refresh is 0.6 s old (1.6 s in all) |
+//!
+//! A "full" starts again from age 0. An admission removes the entry. An incomplete set answers nobody, whatever its age.
 
 use crate::upstream::admission::HoldersVersion;
 use dropgate_shared::ids::{CampaignId, UserId};
+use dropgate_shared::time::Millis;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// How long "sold out" holds from the moment Redis was asked, ms.
-const HOLDS_MS: u64 = 800;
-/// How long after that a claim may begin to ask again on behalf of all, ms. Later, each asks.
-const STALE_MS: u64 = 200;
-/// While one claim asks again, the others are answered from memory for this long, ms.
-const GRACE_MS: u64 = 600;
-/// Between two tries to fetch the holders, ms.
-const FETCH_MS: u64 = 1_000;
-/// Beyond so many claims an isolate does not keep the holders, and every claim asks Redis.
-const MOST_HOLDERS: u64 = 100_000;
+/// How long "full" holds from the moment Redis was asked.
+const FRESH: Millis = Millis(800);
+/// How long after that one claim may refresh it for all.
+const STALE: Millis = Millis(200);
+/// How long the others are answered from memory while one claim refreshes it.
+const REFRESH: Millis = Millis(600);
+/// Time between two attempts to fetch the holders.
+const FETCH_INTERVAL: Millis = Millis(1_000);
+/// With more claims than this an isolate does not keep the holders, and every claim goes to Redis.
+const HOLDERS_LIMIT: u64 = 100_000;
 
 #[derive(Debug)]
-struct Campaign {
-    deadline_ms: u64,
-    /// Somebody asks Redis again; until then the memory is good for the others.
-    asked_until_ms: u64,
-    /// The mark that Redis told last.
-    held: HoldersVersion,
+struct Entry {
+    fresh_until: Millis,
+    refresh_until: Millis,
+    /// The version that came with the last "full".
+    version: HoldersVersion,
     holders: HashSet<u64>,
-    /// The mark at which the holders were fetched.
+    /// The version at which `holders` were fetched, if as many were found as it says.
     fetched: Option<HoldersVersion>,
-    fetching_until_ms: u64,
+    /// No other fetch begins before.
+    fetch_reserved_until: Millis,
 }
 
-impl Campaign {
-    fn complete(&self) -> bool {
-        self.fetched == Some(self.held)
+impl Entry {
+    /// Whether a user without a fingerprint holds no claim.
+    fn is_complete(&self) -> bool {
+        self.fetched == Some(self.version)
+    }
+
+    /// Whether `user` certainly holds no claim.
+    fn excludes(&self, user: &UserId) -> bool {
+        self.is_complete() && !self.holders.contains(&fingerprint(user.as_str()))
     }
 }
 
-/// The memory of one isolate. Only campaigns that Redis knows are in it, so it is bounded by those.
+/// Owns the entries of one isolate. Only campaigns that Redis knows have one, so their number is bounded by those.
 #[derive(Debug, Default)]
-pub struct SoldOut(RefCell<BTreeMap<CampaignId, Campaign>>);
+pub struct SoldOutMemory(RefCell<BTreeMap<CampaignId, Entry>>);
 
 fn fingerprint(user: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
@@ -54,64 +70,69 @@ fn fingerprint(user: &str) -> u64 {
     hasher.finish()
 }
 
-impl SoldOut {
-    /// Whether `user` surely holds nothing of this campaign, and it is sold out. False: ask Redis.
+impl SoldOutMemory {
+    /// Whether the campaign is sold out and `user` certainly holds no claim. False: ask Redis.
     #[must_use]
-    pub fn is_sold_out_for(&self, campaign: &CampaignId, user: &UserId, now_ms: u64) -> bool {
-        self.0.borrow().get(campaign).is_some_and(|known| {
-            known.complete()
-                && (now_ms < known.deadline_ms || now_ms < known.asked_until_ms)
-                && !known.holders.contains(&fingerprint(user.as_str()))
-        })
+    pub fn is_sold_out_for(&self, campaign: &CampaignId, user: &UserId, now: Millis) -> bool {
+        let entries = self.0.borrow();
+        entries
+            .get(campaign)
+            .is_some_and(|entry| (now < entry.fresh_until || now < entry.refresh_until) && entry.excludes(user))
     }
 
-    /// A claim of `user` goes to Redis, his token is good as far as can be told without I/O: where the memory is just
-    /// out of date and he is a stranger, those who come meanwhile need not ask too.
-    pub fn begin_refresh(&self, campaign: &CampaignId, user: &UserId, now_ms: u64) {
-        if let Some(known) = self.0.borrow_mut().get_mut(campaign)
-            && known.complete()
-            && !known.holders.contains(&fingerprint(user.as_str()))
-            && known.asked_until_ms <= now_ms
-            && (known.deadline_ms..known.deadline_ms.saturating_add(STALE_MS)).contains(&now_ms)
+    /// Called when a claim of `user` is about to go to Redis: if it goes there only because the memory is stale, it
+    /// refreshes the memory for all others. Only a claim whose token is valid, as far as that is known without I/O, may:
+    /// it must be certain that Redis will be asked.
+    pub fn begin_refresh(&self, campaign: &CampaignId, user: &UserId, now: Millis) {
+        if let Some(entry) = self.0.borrow_mut().get_mut(campaign)
+            && entry.refresh_until <= now
+            && (entry.fresh_until..entry.fresh_until + STALE).contains(&now)
+            && entry.excludes(user)
         {
-            known.asked_until_ms = now_ms.saturating_add(GRACE_MS);
+            entry.refresh_until = now + REFRESH;
         }
     }
 
-    /// Redis, asked at `asked_ms`, said "full" and told the mark of the holders. True if the caller
-    /// shall fetch them.
+    /// Redis, asked at `asked`, answered "full" with the version of the holders. Returns whether the caller shall fetch
+    /// them now.
     #[must_use]
-    pub fn record_full(&self, campaign: &CampaignId, held: HoldersVersion, asked_ms: u64) -> bool {
-        let mut campaigns = self.0.borrow_mut();
-        let known = campaigns.entry(campaign.clone()).or_insert_with(|| Campaign {
-            deadline_ms: 0,
-            asked_until_ms: 0,
-            held,
+    pub fn record_full(&self, campaign: &CampaignId, version: HoldersVersion, asked: Millis) -> bool {
+        let mut entries = self.0.borrow_mut();
+        let entry = entries.entry(campaign.clone()).or_insert_with(|| Entry {
+            fresh_until: Millis(0),
+            refresh_until: Millis(0),
+            version,
             holders: HashSet::new(),
             fetched: None,
-            fetching_until_ms: 0,
+            fetch_reserved_until: Millis(0),
         });
-        known.deadline_ms = known.deadline_ms.max(asked_ms.saturating_add(HOLDS_MS));
-        known.held = held;
-        let fetch = !known.complete() && held.claims <= MOST_HOLDERS && known.fetching_until_ms <= asked_ms;
+        // Of two calls the later reply may belong to the earlier question.
+        entry.fresh_until = entry.fresh_until.max(asked + FRESH);
+        entry.version = version;
+        let fetch = !entry.is_complete() && version.claims <= HOLDERS_LIMIT && entry.fetch_reserved_until <= asked;
         if fetch {
-            known.fetching_until_ms = asked_ms.saturating_add(FETCH_MS);
+            entry.fetch_reserved_until = asked + FETCH_INTERVAL;
         }
         fetch
     }
 
-    /// Redis admitted somebody: not sold out, or no longer.
+    /// Redis admitted a user: the campaign is not sold out, or no longer.
     pub fn clear(&self, campaign: &CampaignId) {
         self.0.borrow_mut().remove(campaign);
     }
 
-    /// The holders, fetched after Redis told the mark `held`. Used only if there are as many as that
-    /// says: two users of one fingerprint, or a claim more or less, leave the set incomplete.
-    pub fn set_holders<'a>(&self, campaign: &CampaignId, held: HoldersVersion, users: impl Iterator<Item = &'a str>) {
-        if let Some(known) = self.0.borrow_mut().get_mut(campaign) {
-            known.holders = users.map(fingerprint).collect();
-            let count = u64::try_from(known.holders.len()).ok();
-            known.fetched = (count == Some(held.claims)).then_some(held);
+    /// Sets the holders, which were fetched after Redis returned `version`. They are used only if there are as many as
+    /// the version says: with two users of one fingerprint, or a claim more or less, the set stays incomplete.
+    pub fn set_holders<'a>(
+        &self,
+        campaign: &CampaignId,
+        version: HoldersVersion,
+        users: impl Iterator<Item = &'a str>,
+    ) {
+        if let Some(entry) = self.0.borrow_mut().get_mut(campaign) {
+            entry.holders = users.map(fingerprint).collect();
+            let count = u64::try_from(entry.holders.len()).ok();
+            entry.fetched = (count == Some(version.claims)).then_some(version);
         }
     }
 }
@@ -126,79 +147,84 @@ mod tests {
         CampaignId::parse("a").unwrap()
     }
 
-    fn stranger(memory: &SoldOut, user: &str, now_ms: u64) -> bool {
-        let user = UserId::parse(user).unwrap();
-        let stranger = memory.is_sold_out_for(&id(), &user, now_ms);
-        if !stranger {
-            memory.begin_refresh(&id(), &user, now_ms);
-        }
-        stranger
+    fn record_full(memory: &SoldOutMemory, version: HoldersVersion, asked_ms: u64) -> bool {
+        memory.record_full(&id(), version, Millis(asked_ms))
     }
 
-    fn sold_out() -> SoldOut {
-        let memory = SoldOut::default();
-        assert!(memory.record_full(&id(), TWO, 0));
+    /// What the gate does for a claim: the memory answers, or the claim goes to Redis.
+    fn answers(memory: &SoldOutMemory, user: &str, now_ms: u64) -> bool {
+        let (user, now) = (UserId::parse(user).unwrap(), Millis(now_ms));
+        let answers = memory.is_sold_out_for(&id(), &user, now);
+        if !answers {
+            memory.begin_refresh(&id(), &user, now);
+        }
+        answers
+    }
+
+    fn sold_out() -> SoldOutMemory {
+        let memory = SoldOutMemory::default();
+        assert!(record_full(&memory, TWO, 0));
         memory.set_holders(&id(), TWO, ["h1", "h2"].into_iter());
         memory
     }
 
     #[test]
-    fn strangers_are_known_only_with_the_whole_set_of_holders() {
-        let memory = SoldOut::default();
-        assert!(!stranger(&memory, "s", 0));
-        assert!(memory.record_full(&id(), TWO, 0));
-        assert!(!memory.record_full(&id(), TWO, 0), "fetched twice at once");
-        assert!(!stranger(&memory, "s", 0));
+    fn answers_only_with_the_whole_set_of_holders() {
+        let memory = SoldOutMemory::default();
+        assert!(!answers(&memory, "s", 0));
+        assert!(record_full(&memory, TWO, 0));
+        assert!(!record_full(&memory, TWO, 0), "fetched twice at once");
+        assert!(!answers(&memory, "s", 0));
         memory.set_holders(&id(), TWO, ["h1"].into_iter());
-        assert!(!stranger(&memory, "s", 0), "an incomplete set was used");
-        assert!(!memory.record_full(&id(), TWO, 999), "fetched again at once");
-        assert!(memory.record_full(&id(), TWO, 1_000));
+        assert!(!answers(&memory, "s", 0), "an incomplete set was used");
+        assert!(!record_full(&memory, TWO, 999), "fetched again at once");
+        assert!(record_full(&memory, TWO, 1_000));
         memory.set_holders(&id(), TWO, ["h1", "h2"].into_iter());
-        assert!(stranger(&memory, "s", 1_000));
+        assert!(answers(&memory, "s", 1_000));
     }
 
     #[test]
-    fn holders_always_ask() {
+    fn claims_of_holders_go_to_redis() {
         let memory = sold_out();
-        assert!(!stranger(&memory, "h1", 0) && !stranger(&memory, "h2", 799));
+        assert!(!answers(&memory, "h1", 0) && !answers(&memory, "h2", 799));
     }
 
     #[test]
     fn a_change_among_the_holders_ends_the_memory() {
         for changed in [HoldersVersion { claims: 3, ..TWO }, HoldersVersion { last_ms: 8, ..TWO }] {
             let memory = sold_out();
-            assert!(stranger(&memory, "s", 10));
-            let _ = memory.record_full(&id(), changed, 10);
-            assert!(!stranger(&memory, "s", 10), "{changed:?}");
+            assert!(answers(&memory, "s", 10));
+            let _ = record_full(&memory, changed, 10);
+            assert!(!answers(&memory, "s", 10), "{changed:?}");
         }
     }
 
     #[test]
-    fn one_asks_again_while_the_others_are_answered_but_never_for_two_seconds() {
+    fn one_refreshes_while_the_others_are_answered_but_never_for_two_seconds() {
         let memory = sold_out();
-        assert!(stranger(&memory, "s", 799));
-        assert!(!stranger(&memory, "s", 800), "nobody asked again");
-        assert!(stranger(&memory, "s", 801));
-        assert!(stranger(&memory, "s", 1_399));
-        assert!(!stranger(&memory, "s", 1_400), "nobody answered, and the memory went on");
+        assert!(answers(&memory, "s", 799));
+        assert!(!answers(&memory, "s", 800), "no claim refreshed it");
+        assert!(answers(&memory, "s", 801));
+        assert!(answers(&memory, "s", 1_399));
+        assert!(!answers(&memory, "s", 1_400), "no reply came, and the memory went on");
 
         let memory = sold_out();
-        assert!(!stranger(&memory, "s", 999));
-        assert!(stranger(&memory, "s", 1_598));
-        assert!((1_599..10_000).all(|now_ms| !stranger(&memory, "s", now_ms)));
+        assert!(!answers(&memory, "s", 999));
+        assert!(answers(&memory, "s", 1_598));
+        assert!((1_599..10_000).all(|now_ms| !answers(&memory, "s", now_ms)));
     }
 
     #[test]
-    fn an_answer_that_nothing_changed_prolongs_it_without_fetching() {
+    fn a_full_of_the_same_version_extends_it_without_a_fetch() {
         let memory = sold_out();
-        assert!(!memory.record_full(&id(), TWO, 900), "the same holders were fetched again");
-        assert!(stranger(&memory, "s", 1_699));
+        assert!(!record_full(&memory, TWO, 900), "the same holders were fetched again");
+        assert!(answers(&memory, "s", 1_699));
     }
 
     #[test]
     fn an_admission_ends_it() {
         let memory = sold_out();
         memory.clear(&id());
-        assert!(!stranger(&memory, "s", 1));
+        assert!(!answers(&memory, "s", 1));
     }
 }

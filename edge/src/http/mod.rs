@@ -1,5 +1,7 @@
-//! Requests, responses and routes.
+//! Requests, responses, routes and problems.
 
+pub mod common_headers;
+pub mod problem;
 pub mod request;
 pub mod response;
 pub mod route;

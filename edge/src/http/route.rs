@@ -1,9 +1,10 @@
-//! Which part of the API a request is for.
+//! The routes of the API.
 
-use crate::http::response::Problem;
+use crate::http::problem::Problem;
+use crate::labels::RouteLabel;
 use dropgate_shared::ids::CampaignId;
 
-/// A place of the API, with the method that was asked for already checked.
+/// A route whose method is accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
     /// `POST /v1/campaigns/{id}/claims`
@@ -14,20 +15,19 @@ pub enum Route {
     Campaign(CampaignId),
     /// `GET /healthz`
     Health,
-    /// `OPTIONS` at a place that takes these methods.
+    /// `OPTIONS` at a URL that accepts these methods.
     Options(&'static str),
 }
 
 impl Route {
-    /// The route's pattern: a label with a bounded number of values, for logs and metrics.
     #[must_use]
-    pub fn pattern(&self) -> &'static str {
+    pub fn label(&self) -> RouteLabel {
         match self {
-            Self::Claim(_) => "/v1/campaigns/{id}/claims",
-            Self::OwnClaim(_) => "/v1/campaigns/{id}/claims/me",
-            Self::Campaign(_) => "/v1/campaigns/{id}",
-            Self::Health => "/healthz",
-            Self::Options(_) => "OPTIONS",
+            Self::Claim(_) => RouteLabel::Claim,
+            Self::OwnClaim(_) => RouteLabel::OwnClaim,
+            Self::Campaign(_) => RouteLabel::Campaign,
+            Self::Health => RouteLabel::Health,
+            Self::Options(_) => RouteLabel::Options,
         }
     }
 }
@@ -35,7 +35,7 @@ impl Route {
 /// Finds the route of `method` and `path` (without the query).
 ///
 /// # Errors
-/// [`Problem`]: nothing there, another method wanted, or a campaign id that cannot be one.
+/// [`Problem`]: unknown path, method not allowed, or an invalid campaign id.
 pub fn route(method: &str, path: &str) -> Result<Route, Problem> {
     let mut parts = path.trim_start_matches('/').split('/');
     let parts = [parts.next(), parts.next(), parts.next(), parts.next(), parts.next(), parts.next()];
@@ -56,7 +56,7 @@ pub fn route(method: &str, path: &str) -> Result<Route, Problem> {
     } else if allowed.split(", ").any(|one| one == method) {
         Ok(route)
     } else {
-        Err(Problem::Method { allowed })
+        Err(Problem::MethodNotAllowed { allowed })
     }
 }
 
@@ -75,13 +75,15 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong() {
-        assert_eq!(route("GET", "/v1/campaigns/spring/claims"), Err(Problem::Method { allowed: "POST, OPTIONS" }));
-        assert_eq!(route("DELETE", "/healthz"), Err(Problem::Method { allowed: "GET, HEAD, OPTIONS" }));
+    fn names_the_part_that_is_not_accepted() {
+        let not_allowed = |allowed| Err(Problem::MethodNotAllowed { allowed });
+        assert_eq!(route("GET", "/v1/campaigns/spring/claims"), not_allowed("POST, OPTIONS"));
+        assert_eq!(route("DELETE", "/healthz"), not_allowed("GET, HEAD, OPTIONS"));
         assert!(matches!(route("POST", "/v1/campaigns/Spring/claims"), Err(Problem::BadRequest(_))));
         assert!(matches!(route("POST", "/v1/campaigns//claims"), Err(Problem::BadRequest(_))));
         for method in ["", "GE", "OPTION", "POST, OPTIONS", "get"] {
-            assert!(matches!(route(method, "/v1/campaigns/spring/claims"), Err(Problem::Method { .. })), "{method}");
+            let result = route(method, "/v1/campaigns/spring/claims");
+            assert!(matches!(result, Err(Problem::MethodNotAllowed { .. })), "{method}");
         }
         for path in ["", "/v2", "/v1/campaigns", "/v1/campaigns/spring/claims/me/x", "/v1/campaigns/spring/x"] {
             assert_eq!(route("GET", path), Err(Problem::NotFound), "{path}");

@@ -1,18 +1,17 @@
-//! Public keys of those who sign tokens: a JSON Web Key Set (RFC 7517), fetched once by an isolate and
-//! kept as data.
+//! Public keys that verify tokens: a JSON Web Key Set (RFC 7517). An isolate fetches it and keeps the keys as data.
 
-use crate::identity::jwt::{Algorithm, Signed};
+use crate::identity::jwt::{Algorithm, UnverifiedSignature};
 use data_encoding::BASE64URL_NOPAD;
+use dropgate_shared::fault::Fault;
 use dropgate_shared::http::{HttpResponse, SendFault};
 use serde_json::{Value, json};
 use std::future::Future;
 
-/// A set has a handful; what is beyond is not looked at.
-const MOST_KEYS: usize = 32;
-/// The shortest RSA modulus that is believed: 2048 bits.
-const RSA_LEAST_BYTES: usize = 256;
+/// A set has a handful of keys; more are ignored.
+const KEYS_LIMIT: usize = 32;
+/// The shortest RSA modulus that is accepted: 2048 bits.
+const RSA_MIN_BYTES: usize = 256;
 
-/// A public key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicKey {
     /// `kid`
@@ -23,27 +22,27 @@ pub struct PublicKey {
     pub jwk: String,
 }
 
-/// What the runtime does for a gate that checks signatures with public keys.
+/// The port for public keys: `fetch` and WebCrypto on Workers.
 pub trait PublicKeys {
     /// GETs the document at `url`.
     ///
     /// # Errors
-    /// [`SendFault`] where there is no complete answer within the deadline.
+    /// [`SendFault`] where there is no complete response within the deadline.
     fn get(&self, url: &str, deadline_ms: u32) -> impl Future<Output = Result<HttpResponse, SendFault>>;
 
-    /// Whether `key` has signed `message`.
+    /// Whether `signature` is the signature of `key` over `message`.
     ///
     /// # Errors
-    /// In words, where the runtime cannot use the key.
-    fn verify(&self, key: &PublicKey, message: &[u8], signature: &[u8]) -> impl Future<Output = Result<bool, String>>;
+    /// [`Fault`] where the runtime cannot use the key.
+    fn verify(&self, key: &PublicKey, message: &[u8], signature: &[u8]) -> impl Future<Output = Result<bool, Fault>>;
 }
 
-/// The keys of a set that the gate can use; others are left out. None: it is no key set.
+/// The usable keys of a set; others are left out. None: the document is not a key set.
 #[must_use]
 pub fn read_keys(document: &[u8]) -> Option<Vec<PublicKey>> {
     let document: Value = serde_json::from_slice(document).ok()?;
     let keys = document.get("keys")?.as_array()?;
-    Some(keys.iter().filter_map(read_key).take(MOST_KEYS).collect())
+    Some(keys.iter().filter_map(read_key).take(KEYS_LIMIT).collect())
 }
 
 fn read_key(key: &Value) -> Option<PublicKey> {
@@ -53,7 +52,7 @@ fn read_key(key: &Value) -> Option<PublicKey> {
         return None;
     }
     let (algorithm, jwk) = match (text("kty")?, text("crv")) {
-        ("RSA", _) if number("n")?.len() >= RSA_LEAST_BYTES => {
+        ("RSA", _) if number("n")?.len() >= RSA_MIN_BYTES => {
             number("e")?;
             (Algorithm::Rs256, json!({ "kty": "RSA", "n": text("n"), "e": text("e") }))
         }
@@ -73,17 +72,16 @@ fn read_key(key: &Value) -> Option<PublicKey> {
     Some(PublicKey { id: text("kid").map(str::to_owned), algorithm, jwk: jwk.to_string() })
 }
 
-/// The keys that may have signed a token: of its algorithm, which must be `accepted`, and of its key
-/// id if it names one.
+/// The keys that may have made a signature: of its algorithm, which must be `accepted`, and of its key id if it has one.
 pub fn candidates<'a>(
     keys: &'a [PublicKey],
-    signed: &'a Signed,
+    signature: &'a UnverifiedSignature,
     accepted: &'a [Algorithm],
 ) -> impl Iterator<Item = &'a PublicKey> {
     keys.iter().filter(move |key| {
-        key.algorithm.name() == signed.algorithm
+        key.algorithm.name() == signature.algorithm
             && accepted.contains(&key.algorithm)
-            && signed.key_id.as_ref().is_none_or(|wanted| key.id.as_ref() == Some(wanted))
+            && signature.key_id.as_ref().is_none_or(|id| key.id.as_ref() == Some(id))
     })
 }
 
@@ -100,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_the_keys_it_can_use_and_leaves_the_others() {
+    fn reads_the_usable_keys_and_leaves_the_others_out() {
         let rsa = json!({ "kty": "RSA", "kid": "r", "n": bytes(256), "e": "AQAB", "alg": "RS256", "use": "sig" });
         let key = one(&rsa).unwrap();
         assert_eq!((key.id.as_deref(), key.algorithm), (Some("r"), Algorithm::Rs256));
@@ -131,17 +129,13 @@ mod tests {
     }
 
     #[test]
-    fn a_key_serves_its_own_algorithm_and_id_only() {
+    fn a_key_is_used_for_its_own_algorithm_and_id_only() {
         let key = |id: &str, algorithm| PublicKey { id: Some(id.to_owned()), algorithm, jwk: String::new() };
         let keys = [key("a", Algorithm::Rs256), key("b", Algorithm::Rs256), key("a", Algorithm::Es256)];
         let count = |algorithm: &str, key_id: Option<&str>, accepted: &[Algorithm]| {
-            let signed = Signed {
-                algorithm: algorithm.to_owned(),
-                key_id: key_id.map(str::to_owned),
-                message: String::new(),
-                signature: vec![],
-            };
-            candidates(&keys, &signed, accepted).count()
+            let (algorithm, key_id) = (algorithm.to_owned(), key_id.map(str::to_owned));
+            let signature = UnverifiedSignature { algorithm, key_id, message: String::new(), bytes: vec![] };
+            candidates(&keys, &signature, accepted).count()
         };
         assert_eq!(count("RS256", Some("a"), &Algorithm::PUBLIC), 1);
         assert_eq!(count("RS256", None, &Algorithm::PUBLIC), 2);

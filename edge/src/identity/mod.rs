@@ -1,97 +1,90 @@
-//! Who the visitor is.
+//! Who a user is.
 
 pub mod jwks;
 pub mod jwt;
 
-use crate::http::response::Problem;
+use crate::http::problem::Problem;
+use crate::identity::jwt::{Algorithm, HmacSecret, Token, UnverifiedSignature, Validation};
 use dropgate_shared::ids::UserId;
-use jwt::{Algorithm, Secret, Signed, Token, Validation};
+use dropgate_shared::time::Millis;
 
-/// How a visitor says who he is.
+/// How users authenticate.
 #[derive(Debug, Clone)]
 pub enum Auth {
-    /// `X-User-Id`, believed as it is. Local work only.
+    /// `X-User-Id`, trusted as it is. Development only.
     InsecureHeader,
-    /// A token signed with a secret that the gate shares with its maker.
-    Secret {
-        /// The secret, and the one before it.
-        secrets: Vec<Secret>,
-        /// What else must be true of a token.
+    /// A token signed with a secret that the gate shares with its issuer.
+    SharedSecret {
+        /// The secret, and the previous one.
+        secrets: Vec<HmacSecret>,
         validation: Validation,
     },
-    /// A token signed with a private key, whose public half is in a key set on the network.
-    KeySet {
-        /// Where the key set is.
-        url: String,
-        /// The algorithms that are accepted.
-        accepted: Vec<Algorithm>,
-        /// What else must be true of a token.
-        validation: Validation,
-    },
+    /// A token signed with a private key whose public half is in a key set.
+    KeySet { url: String, accepted: Vec<Algorithm>, validation: Validation },
 }
 
-/// A visitor, as far as he can be known without any I/O.
+/// A user, as far as they are known without I/O.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Identity {
-    /// It is he.
-    Known(UserId),
-    /// It is he if a public key says so.
-    Signed(UserId, Signed),
+    Verified(UserId),
+    /// Everything is valid but the signature, which needs a public key.
+    Unverified(UserId, UnverifiedSignature),
 }
 
-/// Who a visitor says he is. Nobody vouches for it yet.
+/// Who a user claims to be. Nothing is verified.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Credentials<'a> {
-    /// The name he gives.
     pub user: UserId,
     token: Option<Token<'a>>,
 }
 
-/// The one answer to whatever is wrong with a token, so that nothing can be learnt from it.
-pub const BAD_TOKEN: Problem = Problem::Unauthenticated("a valid token is needed: Authorization: Bearer JWT");
+/// The one response to every invalid token, so that it reveals nothing about the reason.
+pub const BAD_TOKEN: Problem =
+    Problem::Unauthenticated("A valid token is required: send the header Authorization: Bearer, followed by a JWT.");
+const NO_USER_ID: Problem =
+    Problem::Unauthenticated("The header X-User-Id is missing: send the user's id in it (development only).");
 
 impl Auth {
-    /// The header that holds the introduction.
+    /// The header that has the credentials.
     #[must_use]
     pub fn header(&self) -> &'static str {
         match self {
             Self::InsecureHeader => "x-user-id",
-            Self::Secret { .. } | Self::KeySet { .. } => "authorization",
+            Self::SharedSecret { .. } | Self::KeySet { .. } => "authorization",
         }
     }
 
-    /// Reads who the visitor says he is out of the value of that header.
+    /// Reads the credentials out of the value of that header.
     ///
     /// # Errors
-    /// [`Problem::Unauthenticated`] if there is no introduction, [`Problem::BadRequest`] if it cannot
-    /// be a user id.
+    /// [`Problem::Unauthenticated`] if there are none, [`Problem::BadRequest`] if `X-User-Id` is not a user id.
     pub fn credentials<'a>(&self, header: Option<&'a str>) -> Result<Credentials<'a>, Problem> {
         match self {
             Self::InsecureHeader => {
-                let text = header.ok_or(Problem::Unauthenticated("say who you are in the header X-User-Id"))?;
+                let text = header.ok_or(NO_USER_ID)?;
                 let user = UserId::parse(&utf8(text)).map_err(|e| Problem::BadRequest(format!("X-User-Id: {e}")))?;
                 Ok(Credentials { user, token: None })
             }
-            Self::Secret { .. } | Self::KeySet { .. } => {
-                let token = header.and_then(Token::of).ok_or(BAD_TOKEN)?;
+            Self::SharedSecret { .. } | Self::KeySet { .. } => {
+                let token = header.and_then(Token::from_authorization).ok_or(BAD_TOKEN)?;
                 Ok(Credentials { user: token.subject().ok_or(BAD_TOKEN)?, token: Some(token) })
             }
         }
     }
 
-    /// Checks all of an introduction that can be checked without I/O.
+    /// Checks all of the credentials that can be checked without I/O.
     ///
     /// # Errors
     /// [`BAD_TOKEN`]
-    pub fn check(&self, credentials: Credentials<'_>, now_ms: u64) -> Result<Identity, Problem> {
+    pub fn check(&self, credentials: Credentials<'_>, now: Millis) -> Result<Identity, Problem> {
         let Credentials { user, token } = credentials;
         let identity = match (self, token) {
-            (Self::InsecureHeader, None) => Some(Identity::Known(user)),
-            (Self::Secret { secrets, validation }, Some(token)) => {
-                (token.validate(validation, now_ms) && token.signed_with(secrets)).then_some(Identity::Known(user))
+            (Self::InsecureHeader, None) => Some(Identity::Verified(user)),
+            (Self::SharedSecret { secrets, validation }, Some(token)) => {
+                (token.validate(validation, now) && token.is_signed_by(secrets)).then_some(Identity::Verified(user))
             }
-            (Self::KeySet { validation, .. }, Some(token)) if token.validate(validation, now_ms) => {
-                token.signed().map(|signed| Identity::Signed(user, signed))
+            (Self::KeySet { validation, .. }, Some(token)) if token.validate(validation, now) => {
+                token.signature().map(|signature| Identity::Unverified(user, signature))
             }
             _ => None,
         };
@@ -100,7 +93,7 @@ impl Auth {
 }
 
 /// A header's value reaches JavaScript with each byte as one character (Latin-1); a user id is UTF-8.
-/// What is not UTF-8 behind that stays as it is.
+/// A value that is not UTF-8 in this way stays as it is.
 fn utf8(header: &str) -> String {
     let bytes: Option<Vec<u8>> = header.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
     bytes.and_then(|b| String::from_utf8(b).ok()).unwrap_or_else(|| header.to_owned())
@@ -112,36 +105,36 @@ mod tests {
 
     fn with(value: Option<&str>) -> Result<Identity, Problem> {
         let auth = Auth::InsecureHeader;
-        auth.check(auth.credentials(value)?, 0)
+        auth.check(auth.credentials(value)?, Millis(0))
     }
 
-    fn known(user: &str) -> Result<Identity, Problem> {
-        Ok(Identity::Known(UserId::parse(user).unwrap()))
+    fn verified(user: &str) -> Result<Identity, Problem> {
+        Ok(Identity::Verified(UserId::parse(user).unwrap()))
     }
 
     #[test]
-    fn takes_the_header_as_it_is() {
-        assert_eq!(with(Some("u1")), known("u1"));
+    fn trusts_the_header_as_it_is() {
+        assert_eq!(with(Some("u1")), verified("u1"));
     }
 
     #[test]
     fn reads_the_bytes_of_a_header_as_utf8() {
         let latin1: String = "鬼é".bytes().map(char::from).collect();
-        assert_eq!(with(Some(&latin1)), known("鬼é"));
+        assert_eq!(with(Some(&latin1)), verified("鬼é"));
     }
 
     #[test]
-    fn names_the_header_that_is_missing_or_wrong() {
+    fn names_the_header_that_is_missing_or_invalid() {
         assert!(matches!(with(None), Err(Problem::Unauthenticated(text)) if text.contains("X-User-Id")));
         assert!(matches!(with(Some("")), Err(Problem::BadRequest(text)) if text.contains("1 to 128 bytes")));
         assert!(matches!(with(Some(&"x".repeat(129))), Err(Problem::BadRequest(_))));
     }
 
     #[test]
-    fn a_header_is_nobodys_token_and_a_token_nobodys_header() {
-        let auth = Auth::Secret { secrets: vec![], validation: Validation::default() };
-        let introduced = Auth::InsecureHeader.credentials(Some("u1")).unwrap();
-        assert_eq!(auth.check(introduced, 0), Err(BAD_TOKEN));
+    fn a_header_is_no_token_and_a_token_no_header() {
+        let auth = Auth::SharedSecret { secrets: vec![], validation: Validation::default() };
+        let credentials = Auth::InsecureHeader.credentials(Some("u1")).unwrap();
+        assert_eq!(auth.check(credentials, Millis(0)), Err(BAD_TOKEN));
         assert_eq!(auth.credentials(Some("u1")), Err(BAD_TOKEN));
     }
 }

@@ -1,44 +1,41 @@
-//! Admission: one atomic step on Redis decides for one claim or for many.
+//! Calls to Redis about claims and campaigns. Admission is one atomic step that decides for one claim or for many.
 
+use crate::labels::fault::GARBLED;
+use dropgate_shared::campaign::CampaignMeta;
 use dropgate_shared::claim::ClaimEntry;
 use dropgate_shared::fault::{Effect, Fault, Source};
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::{CampaignId, UserId};
 use dropgate_shared::names::CampaignKeys;
-use dropgate_shared::redis_rest::RedisRest;
+use dropgate_shared::redis_rest::{RedisRest, time_ms};
 use dropgate_shared::scripts;
+use dropgate_shared::time::Millis;
 use serde_json::Value;
 
 /// What Redis decided about one claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// Admitted by this very call.
+    /// Admitted by this call.
     Admitted(ClaimEntry),
     /// Admitted by an earlier call; nothing changed.
     Already(ClaimEntry),
-    /// No slot is left.
     SoldOut,
-    /// The campaign has not begun.
     NotOpen {
-        /// When it begins, ms since the epoch.
         opens_ms: u64,
-        /// Redis's clock, ms since the epoch.
+        /// Redis's clock.
         now_ms: u64,
     },
-    /// The campaign is over.
     Closed,
-    /// The operator has paused the campaign.
     Paused,
-    /// Redis knows no such campaign.
     UnknownCampaign,
 }
 
-/// A mark of the set of holders: two alike stand for the same set.
+/// Identifies a set of holders: two that are equal stand for the same set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HoldersVersion {
-    /// How many claims there are.
+    /// The number of claims.
     pub claims: u64,
-    /// When the last one was admitted, ms since the epoch.
+    /// Time of the last admission, ms since the epoch.
     pub last_ms: u64,
 }
 
@@ -47,50 +44,45 @@ pub struct HoldersVersion {
 pub struct Admission {
     /// One a user, in the order asked.
     pub decisions: Vec<Decision>,
-    /// Who holds claims, told with every [`Decision::SoldOut`].
-    pub held: Option<HoldersVersion>,
+    /// Present with every [`Decision::SoldOut`].
+    pub holders: Option<HoldersVersion>,
 }
 
 /// Decides for `users`, in their order, in one EVALSHA. Repeating the call is harmless (I5).
 ///
-/// `lease_ms`: after this time without the issuer's confirmation the sweeper forwards the claim again.
+/// `lease`: when this time has passed without the issuer's confirmation the sweeper forwards the claim again.
 ///
 /// # Errors
-/// [`Fault`]. With [`Effect::Unknown`] the users may have been admitted: asking again tells.
+/// [`Fault`]. With [`Effect::Unknown`] the users may have been admitted; repeating the call returns the decisions.
 pub async fn admit<H: Http>(
     redis: &RedisRest<H>,
     campaign: &CampaignId,
     users: &[&UserId],
-    lease_ms: u32,
+    lease: Millis,
 ) -> Result<Admission, Fault> {
     let keys = CampaignKeys::of(campaign);
-    let lease = lease_ms.to_string();
+    let lease = lease.to_string();
     let mut args = vec![lease.as_str()];
     args.extend(users.iter().map(|user| user.as_str()));
     let reply = redis.eval(&scripts::ADMIT, &[&keys.meta, &keys.claims, &keys.outbox], &args).await?;
-    // The script ran, so an answer that cannot be read may stand for an admission.
-    read(&reply, users.len()).ok_or_else(|| Fault {
-        effect: Effect::Done,
-        retry: true,
-        source: Source::Redis,
-        label: "garbled",
-        detail: "the answer of admit.lua cannot be read".to_owned(),
-    })
+    // The script ran, so users may be admitted although the reply cannot be read.
+    let malformed = || Fault { effect: Effect::Done, ..garbled("the reply of admit.lua is malformed") };
+    read(&reply, users.len()).ok_or_else(malformed)
 }
 
-/// Reads the answer of `admit.lua`; its form is described there.
+/// Reads the reply of `admit.lua`, which describes its form.
 fn read(reply: &Value, users: usize) -> Option<Admission> {
     if reply.is_null() {
-        return Some(Admission { decisions: vec![Decision::UnknownCampaign; users], held: None });
+        return Some(Admission { decisions: vec![Decision::UnknownCampaign; users], holders: None });
     }
     let fields: Vec<&str> = reply.as_array()?.iter().map(Value::as_str).collect::<Option<_>>()?;
-    let ([opens_ms, now_ms, held], answers) = fields.split_first_chunk()?;
+    let ([opens_ms, now_ms, holders], answers) = fields.split_first_chunk()?;
     let (opens_ms, now_ms) = (opens_ms.parse().ok()?, now_ms.parse().ok()?);
-    let held = match held.split_once(':') {
+    let holders = match holders.split_once(':') {
         Some((claims, last_ms)) => {
             Some(HoldersVersion { claims: claims.parse().ok()?, last_ms: last_ms.parse().ok()? })
         }
-        None if held.is_empty() => None,
+        None if holders.is_empty() => None,
         None => return None,
     };
     let decisions: Vec<Decision> = answers
@@ -107,21 +99,19 @@ fn read(reply: &Value, users: usize) -> Option<Admission> {
             },
         })
         .collect::<Option<_>>()?;
-    (decisions.len() == users).then_some(Admission { decisions, held })
+    (decisions.len() == users).then_some(Admission { decisions, holders })
 }
 
-/// A user's claim, as far as Redis can tell.
+/// A user's claim, as far as Redis has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoredClaim {
-    /// He has this one.
     Found(ClaimEntry),
-    /// He has none.
     None,
-    /// Redis knows no such campaign, so it cannot tell.
+    /// Redis does not have the campaign, so the claim is unknown.
     UnknownCampaign,
 }
 
-/// Looks a user's claim up, and whether its campaign is there at all.
+/// Reads a user's claim, and whether the campaign is there at all.
 ///
 /// # Errors
 /// [`Fault`].
@@ -131,82 +121,62 @@ pub async fn stored_claim<H: Http>(
     user: &UserId,
 ) -> Result<StoredClaim, Fault> {
     let CampaignKeys { meta, claims, .. } = CampaignKeys::of(campaign);
-    let commands =
-        [vec!["HGET".to_owned(), claims, user.as_str().to_owned()], vec!["HGET".to_owned(), meta, "state".to_owned()]];
-    let garbled = || Fault::unknown(Source::Redis, "garbled", "a claim entry cannot be read");
-    let mut results = redis.pipeline(&commands).await?.into_iter();
-    let entry = results.next().ok_or_else(garbled)??;
-    let state = results.next().ok_or_else(garbled)??;
+    let [entry, state] = both(redis, [["HGET", &claims, user.as_str()], ["HGET", &meta, "state"]].map(owned)).await?;
     match (entry.as_str(), state.is_null()) {
-        (Some(entry), _) => entry.parse().map(StoredClaim::Found).map_err(|_| garbled()),
+        (Some(entry), _) => entry.parse().map(StoredClaim::Found).map_err(|_| garbled("a claim entry is malformed")),
         (None, true) => Ok(StoredClaim::UnknownCampaign),
         (None, false) => Ok(StoredClaim::None),
     }
 }
 
-/// Who holds a claim of `campaign`, in no order.
+/// The users who hold a claim of `campaign`, as an array in no order.
 ///
 /// # Errors
 /// [`Fault`].
 pub async fn holders<H: Http>(redis: &RedisRest<H>, campaign: &CampaignId) -> Result<Value, Fault> {
-    let keys = CampaignKeys::of(campaign);
-    redis.command(&["HKEYS", &keys.claims]).await
+    redis.command(&["HKEYS", &CampaignKeys::of(campaign).claims]).await
 }
 
-/// A campaign as Redis holds it.
+/// A campaign as Redis holds it at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CampaignMeta {
-    /// `open`, `paused` or `closed`, as the operator set it.
-    pub state: String,
-    /// Slots there are.
-    pub capacity: u64,
-    /// Slots handed out.
-    pub count: u64,
-    /// Opening time, ms since the epoch.
-    pub opens_ms: u64,
-    /// Closing time, ms since the epoch; 0: never.
-    pub closes_ms: u64,
+pub struct CampaignView {
+    pub meta: CampaignMeta,
     /// Redis's clock, ms since the epoch.
     pub now_ms: u64,
 }
 
-/// The campaign's meta and Redis's clock, in one request.
+/// The campaign and Redis's clock, in one request; none where Redis has no such campaign.
 ///
 /// # Errors
 /// [`Fault`].
-pub async fn campaign_meta<H: Http>(
+pub async fn campaign_view<H: Http>(
     redis: &RedisRest<H>,
     campaign: &CampaignId,
-) -> Result<Option<CampaignMeta>, Fault> {
-    let keys = CampaignKeys::of(campaign);
-    let hmget = ["HMGET", &keys.meta, "state", "capacity", "count", "opens_ms", "closes_ms"];
-    let commands = [hmget.map(str::to_owned).to_vec(), vec!["TIME".to_owned()]];
-    let garbled = || Fault::unknown(Source::Redis, "garbled", "the campaign's meta cannot be read");
-    let mut results = redis.pipeline(&commands).await?.into_iter();
-    let meta = results.next().ok_or_else(garbled)??;
-    let time = results.next().ok_or_else(garbled)??;
-    read_meta(&meta, &time).ok_or_else(garbled)
+) -> Result<Option<CampaignView>, Fault> {
+    let meta = CampaignMeta::command(&CampaignKeys::of(campaign).meta);
+    let [meta, time] = both(redis, [meta, owned(["TIME"])]).await?;
+    read_view(&meta, &time)
 }
 
-fn read_meta(meta: &Value, time: &Value) -> Option<Option<CampaignMeta>> {
-    let fields = meta.as_array()?;
-    if fields.iter().all(Value::is_null) {
-        return Some(None);
-    }
-    let text = |at: usize| fields.get(at).and_then(Value::as_str);
-    let number = |at: usize| text(at)?.parse::<u64>().ok();
-    let clock = |at: usize| match time.get(at)? {
-        Value::String(text) => text.parse::<u64>().ok(),
-        other => other.as_u64(),
-    };
-    Some(Some(CampaignMeta {
-        state: text(0)?.to_owned(),
-        capacity: number(1)?,
-        count: number(2)?,
-        opens_ms: number(3)?,
-        closes_ms: number(4)?,
-        now_ms: clock(0)?.checked_mul(1000)?.checked_add(clock(1)?.checked_div(1000)?)?,
-    }))
+fn read_view(meta: &Value, time: &Value) -> Result<Option<CampaignView>, Fault> {
+    let meta = CampaignMeta::read(meta).map_err(|e| garbled(e.to_string()))?;
+    let now_ms = time_ms(time).ok_or_else(|| garbled("the reply to TIME is malformed"))?;
+    Ok(meta.map(|meta| CampaignView { meta, now_ms }))
+}
+
+fn owned<const N: usize>(command: [&str; N]) -> Vec<String> {
+    command.map(str::to_owned).to_vec()
+}
+
+/// The results of two commands in one request.
+async fn both<H: Http>(redis: &RedisRest<H>, commands: [Vec<String>; 2]) -> Result<[Value; 2], Fault> {
+    let mut results = redis.pipeline(&commands).await?.into_iter();
+    let mut next = || results.next().unwrap_or_else(|| Err(garbled("a result is missing")));
+    Ok([next()?, next()?])
+}
+
+fn garbled(detail: impl Into<String>) -> Fault {
+    Fault::unknown(Source::Redis, GARBLED, detail)
 }
 
 #[cfg(test)]
@@ -224,17 +194,17 @@ mod tests {
         let admission = read(&reply, 3).unwrap();
         let expected = [Decision::Admitted(entry("2:900:a")), Decision::Already(entry("1:800:i")), Decision::SoldOut];
         assert_eq!(
-            (admission.decisions.as_slice(), admission.held),
+            (admission.decisions.as_slice(), admission.holders),
             (expected.as_slice(), Some(HoldersVersion { claims: 2, last_ms: 900 }))
         );
         let admission = read(&json!(["500", "400", "", "early", "late", "paused"]), 3).unwrap();
         let expected = [Decision::NotOpen { opens_ms: 500, now_ms: 400 }, Decision::Closed, Decision::Paused];
-        assert_eq!((admission.decisions.as_slice(), admission.held), (expected.as_slice(), None));
+        assert_eq!((admission.decisions.as_slice(), admission.holders), (expected.as_slice(), None));
         assert_eq!(read(&Value::Null, 2).unwrap().decisions, [Decision::UnknownCampaign; 2]);
     }
 
     #[test]
-    fn what_cannot_be_read_is_no_decision() {
+    fn a_malformed_reply_is_no_decision() {
         for garbage in [
             json!("OK"),
             json!([]),
@@ -252,10 +222,13 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_meta() {
-        let meta = read_meta(&json!(["open", "100", "7", "5", "0"]), &json!(["12", "345678"])).unwrap().unwrap();
-        assert_eq!((meta.capacity, meta.count, meta.now_ms), (100, 7, 12_345));
-        assert_eq!(read_meta(&json!([null, null, null, null, null]), &json!(["1", "1"])), Some(None));
-        assert_eq!(read_meta(&json!(["open", null, null, null, null]), &json!(["1", "1"])), None);
+    fn reads_the_campaign() {
+        let view = |meta: Value, time: Value| read_view(&meta, &time);
+        let good = view(json!(["open", "100", "7", "5", "0", null]), json!(["12", "345678"])).unwrap().unwrap();
+        assert_eq!((good.meta.settings.capacity, good.meta.count, good.now_ms), (100, 7, 12_345));
+        assert_eq!(view(json!([null, null, null, null, null, null]), json!(["1", "1"])), Ok(None));
+        let damaged = view(json!(["open", null, null, null, null, null]), json!(["1", "1"])).unwrap_err();
+        assert_eq!(damaged.label, GARBLED);
+        assert!(view(json!(["open", "100", "7", "5", "0", null]), json!(["x"])).is_err());
     }
 }

@@ -1,8 +1,9 @@
-//! Optional proof that a visitor is no program: a Turnstile token, checked with Cloudflare's
-//! siteverify (developers.cloudflare.com/turnstile/get-started/server-side-validation).
+//! Optional protection against automated requests: a Turnstile token, verified with Cloudflare's siteverify
+//! (developers.cloudflare.com/turnstile/get-started/server-side-validation).
 //!
-//! It costs a call for each claim, which the sold-out memory and the identity check come before.
+//! It costs a call for each claim; the sold-out memory and the identity check come before it.
 
+use crate::labels::fault::{GARBLED, REFUSED};
 use data_encoding::HEXLOWER;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::{Http, HttpRequest};
@@ -18,29 +19,30 @@ pub const HEADER: &str = "x-challenge";
 /// Turnstile's tokens have 2048 characters at most.
 const TOKEN_LIMIT_BYTES: usize = 2_048;
 const DEADLINE_MS: u32 = 5_000;
+/// The error codes that are the client's fault. All others are about the gate's settings, or about siteverify itself.
+const CLIENT_FAULTS: [&str; 3] = ["missing-input-response", "invalid-input-response", "timeout-or-duplicate"];
 
-/// How tokens are checked.
 #[derive(Clone)]
-pub struct Challenge {
-    /// siteverify, or what stands in for it.
+pub struct Turnstile {
+    /// siteverify, or a substitute.
     pub url: String,
-    /// The secret of the widget.
+    /// The secret of the widget. Never printed.
     pub secret: String,
 }
 
-impl fmt::Debug for Challenge {
+impl fmt::Debug for Turnstile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Challenge({})", self.url)
+        write!(f, "Turnstile({})", self.url)
     }
 }
 
-impl Challenge {
-    /// Whether `token` is good for this user's claim. A token is good once, but the same claim may be
-    /// repeated with it (I5): the call's idempotency key names user, campaign and token.
+impl Turnstile {
+    /// Whether `token` is valid for this user's claim. A token is valid once, but the same claim may be repeated with
+    /// it (I5): the call's idempotency key is derived from user, campaign and token.
     ///
     /// # Errors
-    /// [`Fault`] where that is not known.
-    pub async fn passed<H: Http>(
+    /// [`Fault`] where the service gives no answer about the token.
+    pub async fn verify<H: Http>(
         &self,
         http: &H,
         token: Option<&str>,
@@ -65,15 +67,12 @@ impl Challenge {
         let codes: Vec<&str> = codes.into_iter().flatten().filter_map(Value::as_str).collect();
         match body.get("success").and_then(Value::as_bool) {
             Some(true) => Ok(true),
-            Some(false) if codes.iter().all(|code| VISITORS_FAULT.contains(code)) => Ok(false),
-            Some(false) => Err(fault("refused", codes.join(", "))),
-            None => Err(fault("garbled", format!("status {}", response.status))),
+            Some(false) if codes.iter().all(|code| CLIENT_FAULTS.contains(code)) => Ok(false),
+            Some(false) => Err(fault(REFUSED, codes.join(", "))),
+            None => Err(fault(GARBLED, format!("status {}", response.status))),
         }
     }
 }
-
-/// All others speak of the gate's settings, or of siteverify itself.
-const VISITORS_FAULT: [&str; 3] = ["missing-input-response", "invalid-input-response", "timeout-or-duplicate"];
 
 /// A UUID (version 8, RFC 9562) out of a hash.
 fn idempotency_key(text: &str) -> String {
@@ -92,16 +91,16 @@ mod tests {
     #[test]
     fn the_key_of_a_claim_is_always_the_same_and_a_uuid() {
         let key = idempotency_key("spring/u1/token");
+        assert_eq!(key, "6334c6b0-f6bd-8430-ace6-dc1672c0a139");
         assert_eq!(key, idempotency_key("spring/u1/token"));
         assert_ne!(key, idempotency_key("spring/u2/token"));
-        assert_eq!(key, "6334c6b0-f6bd-8430-ace6-dc1672c0a139");
         assert_eq!(key.len(), 36);
         assert_eq!((key.get(14..15), key.matches('-').count()), (Some("8"), 4));
     }
 
     #[test]
-    fn the_secret_never_shows() {
-        let challenge = Challenge { url: "https://x".to_owned(), secret: "s3cret".to_owned() };
-        assert!(!format!("{challenge:?}").contains("s3cret"));
+    fn the_secret_is_never_printed() {
+        let turnstile = Turnstile { url: "https://x".to_owned(), secret: "s3cret".to_owned() };
+        assert!(!format!("{turnstile:?}").contains("s3cret"));
     }
 }

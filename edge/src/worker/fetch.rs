@@ -1,7 +1,10 @@
-//! The [`Http`] port by way of the runtime's `fetch`.
+//! The ports for the network, implemented by `fetch` and WebCrypto.
 
-use super::{web_crypto, words};
 use crate::identity::jwks::{PublicKey, PublicKeys};
+use crate::labels::fault::UNUSABLE_KEY;
+use crate::worker::js::error_text;
+use crate::worker::web_crypto;
+use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::{Http, HttpRequest, HttpResponse, SendFault};
 use js_sys::Uint8Array;
 use wasm_bindgen::prelude::*;
@@ -14,40 +17,37 @@ extern "C" {
     fn global_fetch(url: &str, init: &RequestInit) -> js_sys::Promise;
 }
 
-/// Sends with `fetch`; holds nothing, so it may be shared by all requests of an isolate.
+/// Holds nothing, so all requests of an isolate may share it.
 #[derive(Debug, Clone, Copy)]
 pub struct Fetch;
 
 impl Http for Fetch {
     async fn post(&self, request: HttpRequest<'_>) -> Result<HttpResponse, SendFault> {
         let HttpRequest { url, headers, body, deadline_ms } = request;
-        answered(send(url, &headers, Some(&body), deadline_ms).await, deadline_ms)
+        send(url, &headers, Some(&body), deadline_ms).await.map_err(|error| send_fault(error, deadline_ms))
     }
 }
 
 impl PublicKeys for Fetch {
     async fn get(&self, url: &str, deadline_ms: u32) -> Result<HttpResponse, SendFault> {
-        answered(send(url, &[("accept", "application/json")], None, deadline_ms).await, deadline_ms)
+        let headers = [("accept", "application/json")];
+        send(url, &headers, None, deadline_ms).await.map_err(|error| send_fault(error, deadline_ms))
     }
 
-    async fn verify(&self, key: &PublicKey, message: &[u8], signature: &[u8]) -> Result<bool, String> {
-        web_crypto::verify(key, message, signature).await.map_err(words)
+    async fn verify(&self, key: &PublicKey, message: &[u8], signature: &[u8]) -> Result<bool, Fault> {
+        let unusable = |error| Fault::none(Source::KeySet, UNUSABLE_KEY, false, error_text(error));
+        web_crypto::verify(key, message, signature).await.map_err(unusable)
     }
 }
 
-fn answered(result: Result<HttpResponse, JsValue>, deadline_ms: u32) -> Result<HttpResponse, SendFault> {
-    result.map_err(|error| {
-        let name = js_sys::Reflect::get(&error, &"name".into()).ok().and_then(|n| n.as_string());
-        match name.as_deref() {
-            Some("TimeoutError" | "AbortError") => SendFault {
-                may_have_arrived: true,
-                label: "timeout",
-                detail: format!("no answer within {deadline_ms} ms"),
-            },
-            // The runtime does not tell a refused connection from one that broke later.
-            _ => SendFault { may_have_arrived: true, label: "transport", detail: words(error) },
-        }
-    })
+fn send_fault(error: JsValue, deadline_ms: u32) -> SendFault {
+    let name = js_sys::Reflect::get(&error, &"name".into()).ok().and_then(|n| n.as_string());
+    let (label, detail) = match name.as_deref() {
+        Some("TimeoutError" | "AbortError") => ("timeout", format!("no response within {deadline_ms} ms")),
+        // The runtime does not distinguish a refused connection from one that broke later.
+        _ => ("transport", error_text(error)),
+    };
+    SendFault { may_have_arrived: true, label, detail }
 }
 
 async fn send(
@@ -56,17 +56,17 @@ async fn send(
     body: Option<&str>,
     deadline_ms: u32,
 ) -> Result<HttpResponse, JsValue> {
-    let of_request = Headers::new()?;
+    let all = Headers::new()?;
     for (name, value) in headers {
-        of_request.set(name, value)?;
+        all.set(name, value)?;
     }
     let init = RequestInit::new();
-    init.set_headers_headers(&of_request);
+    init.set_headers_headers(&all);
     if let Some(body) = body {
         init.set_method("POST");
         init.set_body(&JsValue::from_str(body));
     }
-    // The signal ends the reading of the body too.
+    // The signal covers reading the body too.
     init.set_signal(Some(&AbortSignal::timeout_with_u32(deadline_ms)));
     let response: Response = JsFuture::from(global_fetch(url, &init)).await?.dyn_into()?;
     let body = JsFuture::from(response.array_buffer()?).await?;

@@ -1,4 +1,4 @@
-//! Signatures by way of the runtime's own cryptography (WebCrypto).
+//! Signatures, verified by the runtime's own cryptography (WebCrypto).
 
 use crate::identity::jwks::PublicKey;
 use crate::identity::jwt::Algorithm;
@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
-/// Imported keys an isolate keeps at most; a key set has a handful.
-const MOST_KEYS: usize = 64;
+/// Imported keys at most; a key set has a handful.
+const KEYS_LIMIT: usize = 64;
 
 thread_local! {
-    /// Keys in the runtime's form, by their JSON Web Key. A key is data and belongs to no request.
+    /// Keys in the runtime's form, by their JSON Web Key. A key belongs to no request.
     static IMPORTED: RefCell<BTreeMap<String, JsValue>> = const { RefCell::new(BTreeMap::new()) };
 }
 
@@ -36,14 +36,14 @@ extern "C" {
     ) -> Result<Promise, JsValue>;
 }
 
-/// Whether `key` has signed `message`.
+/// Whether `signature` is the signature of `key` over `message`.
 pub async fn verify(key: &PublicKey, message: &[u8], signature: &[u8]) -> Result<bool, JsValue> {
-    // The same object names the algorithm for the import and for the check.
+    // The same object names the algorithm for import and verification.
     let algorithm = JSON::parse(match key.algorithm {
         Algorithm::Rs256 => r#"{"name":"RSASSA-PKCS1-v1_5","hash":"SHA-256"}"#,
         Algorithm::Es256 => r#"{"name":"ECDSA","namedCurve":"P-256","hash":"SHA-256"}"#,
         Algorithm::EdDsa => r#"{"name":"Ed25519"}"#,
-        // Its key is no public key, and none is read as one.
+        // It has no public key.
         Algorithm::Hs256 => return Ok(false),
     })?;
     let held = IMPORTED.with_borrow(|keys| keys.get(&key.jwk).cloned());
@@ -54,7 +54,7 @@ pub async fn verify(key: &PublicKey, message: &[u8], signature: &[u8]) -> Result
             let promise = import_key("jwk", &JSON::parse(&key.jwk)?, &algorithm, false, &usages)?;
             let imported = JsFuture::from(promise).await?;
             IMPORTED.with_borrow_mut(|keys| {
-                if keys.len() >= MOST_KEYS {
+                if keys.len() >= KEYS_LIMIT {
                     keys.clear();
                 }
                 keys.insert(key.jwk.clone(), imported.clone());

@@ -1,4 +1,4 @@
-//! A scripted network, and a request's surroundings on tokio's paused clock.
+//! A scripted network, and a runtime on tokio's paused clock.
 #![allow(dead_code, clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
 
 use dropgate_edge::counters::Point;
@@ -8,7 +8,9 @@ use dropgate_edge::http::response::Response;
 use dropgate_edge::identity::jwks::{PublicKey, PublicKeys};
 use dropgate_edge::platform::{Limiter, Platform};
 use dropgate_edge::settings::Settings;
+use dropgate_shared::fault::Fault;
 use dropgate_shared::http::{Http, HttpRequest, HttpResponse, SendFault};
+use dropgate_shared::time::Millis;
 use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -18,44 +20,48 @@ use std::time::Duration;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
-/// Answers in a given order, and remembers what was asked.
+pub const CAMPAIGN: &str = "/v1/campaigns/spring";
+pub const CLAIMS: &str = "/v1/campaigns/spring/claims";
+
+/// Gives its responses in order, and records the calls.
 #[derive(Clone, Default)]
-pub struct Script {
-    pub answers: Rc<RefCell<VecDeque<Result<HttpResponse, SendFault>>>>,
-    pub asked: Rc<RefCell<Vec<(String, Value)>>>,
-    /// Answers each `user-N` of an EVALSHA with his slot N, and counts as asked.
-    pub knows_everyone: Rc<Cell<bool>>,
-    /// How long each answer takes, ms.
+pub struct ScriptedNetwork {
+    pub responses: Rc<RefCell<VecDeque<Result<HttpResponse, SendFault>>>>,
+    /// URL and body.
+    pub calls: Rc<RefCell<Vec<(String, Value)>>>,
+    /// Answers every EVALSHA: each `user-N` holds slot N.
+    pub admits_everyone: Rc<Cell<bool>>,
+    /// How long each call takes, in ms.
     pub takes_ms: Rc<Cell<u64>>,
 }
 
-/// A request's surroundings, on tokio's paused clock: time passes only while everybody waits.
+/// The runtime around one event. Its time passes only while everybody waits.
 #[derive(Clone)]
-pub struct Test {
-    pub begun: Instant,
-    /// What was told the operator: during what, and the fault's label.
+pub struct TestPlatform {
+    pub started: Instant,
+    /// The faults in the log: activity and label.
     pub faults: Rc<RefCell<Vec<(String, String)>>>,
-    /// The keys that a limit was asked about, and the answer to it.
+    /// The keys that were checked against a limit, and the result of each check.
     pub limited: Rc<RefCell<Vec<(Limiter, String)>>>,
-    pub within: Result<bool, String>,
+    pub within: Result<bool, Fault>,
 }
 
-impl Test {
+impl TestPlatform {
     pub fn new() -> Self {
-        Self { begun: Instant::now(), faults: Rc::default(), limited: Rc::default(), within: Ok(true) }
+        Self { started: Instant::now(), faults: Rc::default(), limited: Rc::default(), within: Ok(true) }
     }
 }
 
-impl Platform for Test {
-    fn now_ms(&self) -> u64 {
-        1_000_000 + u64::try_from(self.begun.elapsed().as_millis()).unwrap()
+impl Platform for TestPlatform {
+    fn now(&self) -> Millis {
+        Millis(1_000_000 + u64::try_from(self.started.elapsed().as_millis()).unwrap())
     }
 
     async fn sleep(&self, ms: u32) {
         tokio::time::sleep(Duration::from_millis(ms.into())).await;
     }
 
-    fn after_answer(&self, work: impl Future<Output = ()> + 'static) {
+    fn spawn(&self, work: impl Future<Output = ()> + 'static) {
         tokio::task::spawn_local(work);
     }
 
@@ -63,7 +69,7 @@ impl Platform for Test {
         0.5
     }
 
-    async fn within(&self, limiter: Limiter, key: &str) -> Result<bool, String> {
+    async fn within(&self, limiter: Limiter, key: &str) -> Result<bool, Fault> {
         self.limited.borrow_mut().push((limiter, key.to_owned()));
         self.within.clone()
     }
@@ -77,58 +83,72 @@ impl Platform for Test {
         }
     }
 
-    fn write(&self, _points: &[Point]) {}
+    fn write_metrics(&self, _points: &[Point]) {}
 }
 
-impl PublicKeys for Script {
+impl PublicKeys for ScriptedNetwork {
     async fn get(&self, url: &str, _deadline_ms: u32) -> Result<HttpResponse, SendFault> {
-        self.asked.borrow_mut().push((url.to_owned(), Value::Null));
-        tokio::time::sleep(Duration::from_millis(self.takes_ms.get())).await;
-        self.answers.borrow_mut().pop_front().expect("the test has scripted every call")
+        self.calls.borrow_mut().push((url.to_owned(), Value::Null));
+        self.next_response().await
     }
 
-    /// A signature is good if it is the key's own text.
-    async fn verify(&self, key: &PublicKey, _message: &[u8], signature: &[u8]) -> Result<bool, String> {
+    /// A signature is valid if its bytes are a part of the key.
+    async fn verify(&self, key: &PublicKey, _message: &[u8], signature: &[u8]) -> Result<bool, Fault> {
         Ok(key.jwk.contains(std::str::from_utf8(signature).unwrap()))
     }
 }
 
-impl Script {
-    pub fn answer(&self, status: u16, body: &Value) -> &Self {
-        self.answers.borrow_mut().push_back(Ok(HttpResponse { status, body: body.to_string().into() }));
+impl ScriptedNetwork {
+    pub fn respond(&self, status: u16, body: &Value) -> &Self {
+        self.responses.borrow_mut().push_back(Ok(HttpResponse { status, body: body.to_string().into() }));
         self
     }
 
-    pub fn silence(&self) -> &Self {
-        let fault = SendFault { may_have_arrived: true, label: "timeout", detail: "no answer within 3000 ms".into() };
-        self.answers.borrow_mut().push_back(Err(fault));
+    pub fn time_out(&self) -> &Self {
+        let fault = SendFault { may_have_arrived: true, label: "timeout", detail: "no response within 3000 ms".into() };
+        self.responses.borrow_mut().push_back(Err(fault));
         self
     }
-}
 
-impl Http for Script {
-    async fn post(&self, request: HttpRequest<'_>) -> Result<HttpResponse, SendFault> {
-        let body = serde_json::from_str(&request.body).unwrap();
-        self.asked.borrow_mut().push((request.url.to_owned(), body));
+    /// The calls that follow when Kafka acknowledges a record: the lease moves, and the sweeper makes a step.
+    pub fn acknowledge_forward(&self) {
+        self.respond(200, &json!({ "offsets": [{ "partition": 0, "offset": 1 }] }));
+        self.respond(200, &json!({ "result": "900" })).respond(200, &json!({ "result": ["0", "900"] }));
+    }
+
+    pub fn call_count(&self) -> usize {
+        self.calls.borrow().len()
+    }
+
+    async fn next_response(&self) -> Result<HttpResponse, SendFault> {
         tokio::time::sleep(Duration::from_millis(self.takes_ms.get())).await;
-        if self.knows_everyone.get() {
-            let users = self.asked.borrow().last().unwrap().1.as_array().unwrap()[7..].to_vec();
-            let slots = users.iter().map(|user| format!("={}:900:a", &user.as_str().unwrap()["user-".len()..]));
-            let response: Vec<String> = ["0", "900", ""].map(str::to_owned).into_iter().chain(slots).collect();
-            return Ok(HttpResponse { status: 200, body: json!({ "result": response }).to_string().into() });
-        }
-        self.answers.borrow_mut().pop_front().expect("the test has scripted every call")
+        self.responses.borrow_mut().pop_front().expect("the test has scripted every call")
     }
 }
 
-pub fn gate(script: &Script) -> Rc<Gate<Script>> {
-    gate_with(script, &[])
+impl Http for ScriptedNetwork {
+    async fn post(&self, request: HttpRequest<'_>) -> Result<HttpResponse, SendFault> {
+        let body: Value = serde_json::from_str(&request.body).unwrap();
+        self.calls.borrow_mut().push((request.url.to_owned(), body.clone()));
+        if !self.admits_everyone.get() {
+            return self.next_response().await;
+        }
+        tokio::time::sleep(Duration::from_millis(self.takes_ms.get())).await;
+        let slots = body.as_array().unwrap()[7..].iter();
+        let slots = slots.map(|user| format!("={}:900:a", &user.as_str().unwrap()["user-".len()..]));
+        let reply: Vec<String> = ["0", "900", ""].map(str::to_owned).into_iter().chain(slots).collect();
+        Ok(HttpResponse { status: 200, body: json!({ "result": reply }).to_string().into() })
+    }
+}
+
+pub fn gate(network: &ScriptedNetwork) -> Rc<Gate<ScriptedNetwork>> {
+    gate_with(network, &[])
 }
 
 /// A gate with other settings too.
-pub fn gate_with(script: &Script, more: &[(&str, &str)]) -> Rc<Gate<Script>> {
+pub fn gate_with(network: &ScriptedNetwork, settings: &[(&str, &str)]) -> Rc<Gate<ScriptedNetwork>> {
     let settings = Settings::read(|name| {
-        if let Some((_, value)) = more.iter().find(|(known, _)| *known == name) {
+        if let Some((_, value)) = settings.iter().find(|(known, _)| *known == name) {
             return Some((*value).to_owned());
         }
         let value = match name {
@@ -142,51 +162,63 @@ pub fn gate_with(script: &Script, more: &[(&str, &str)]) -> Rc<Gate<Script>> {
         };
         Some(value.to_owned())
     });
-    Rc::new(Gate::new(settings.unwrap(), script.clone()))
+    Rc::new(Gate::new(settings.unwrap(), network.clone()))
 }
 
-pub fn begin(gate: &Gate<Script>, method: &str, path: &str, headers: &[(&str, &str)], platform: &Test) -> Begun {
+pub fn begin(
+    gate: &Gate<ScriptedNetwork>,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    platform: &TestPlatform,
+) -> Begun {
     let header = |name: &str| headers.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
     gate.begin(&Request { method, url: &format!("https://gate{path}"), header: &header }, platform)
 }
 
-/// A request, to its answer.
-pub async fn ask(
-    gate: &Rc<Gate<Script>>,
-    platform: &Test,
+/// Sends a request and waits for its response.
+pub async fn send(
+    gate: &Rc<Gate<ScriptedNetwork>>,
+    platform: &TestPlatform,
     method: &str,
     path: &str,
     headers: &[(&str, &str)],
 ) -> Response {
     match begin(gate, method, path, headers, platform) {
-        Begun::Pending(call) => Rc::clone(gate).finish(call, platform.clone()).await,
+        Begun::Pending(pending) => Rc::clone(gate).finish(pending, platform.clone()).await,
         Begun::Done(response) => Response::clone(&response),
     }
 }
 
-/// Claims for `user`, from his request to his answer.
-pub async fn claim_of(gate: &Rc<Gate<Script>>, platform: &Test, user: &str) -> Response {
-    ask(gate, platform, "POST", "/v1/campaigns/spring/claims", &[("x-user-id", user)]).await
+/// Claims for `user` and waits for the response.
+pub async fn claim_of(gate: &Rc<Gate<ScriptedNetwork>>, platform: &TestPlatform, user: &str) -> Response {
+    send(gate, platform, "POST", CLAIMS, &[("x-user-id", user)]).await
 }
 
-/// A claim of a fresh visitor, with all that follows after his answer.
-pub async fn claim(gate: &Rc<Gate<Script>>) -> (Response, Test) {
-    let platform = Test::new();
+/// A claim in an event of its own, with all of its background work.
+pub async fn claim(gate: &Rc<Gate<ScriptedNetwork>>) -> (Response, TestPlatform) {
+    let platform = TestPlatform::new();
     let local = LocalSet::new();
     let response = local.run_until(claim_of(gate, &platform, "u1")).await;
     local.await;
     (response, platform)
 }
 
-/// A claim to which Redis answers like this.
-pub async fn answered(script: &Script, gate: &Rc<Gate<Script>>, status: u16, body: &Value) -> Response {
-    script.answer(status, body);
+/// A claim that gets this response from Redis.
+pub async fn claim_with_reply(
+    network: &ScriptedNetwork,
+    gate: &Rc<Gate<ScriptedNetwork>>,
+    status: u16,
+    body: &Value,
+) -> Response {
+    network.respond(status, body);
     claim(gate).await.0
 }
 
-pub fn admitted(answer: &str) -> Value {
-    let held = if answer == "full" { "1:900" } else { "" };
-    json!({ "result": ["0", "900", held, answer] })
+/// The reply of `admit.lua` with this answer.
+pub fn admit_reply(answer: &str) -> Value {
+    let holders = if answer == "full" { "1:900" } else { "" };
+    json!({ "result": ["0", "900", holders, answer] })
 }
 
 pub fn body(response: &Response) -> Value {
@@ -195,14 +227,4 @@ pub fn body(response: &Response) -> Value {
 
 pub fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
     response.headers.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str())
-}
-
-pub fn acknowledged() -> Value {
-    json!({ "offsets": [{ "partition": 0, "offset": 1 }] })
-}
-
-/// What follows a forward that Kafka acknowledged: the lease moves, and the sweeper looks once.
-pub fn forwarded(script: &Script) {
-    script.answer(200, &acknowledged()).answer(200, &json!({ "result": "900" }));
-    script.answer(200, &json!({ "result": ["0", "900"] }));
 }

@@ -148,7 +148,7 @@ fn a_caller_that_vanishes_leaves_its_request_on_its_way() {
 }
 
 #[test]
-fn a_duplicate_is_served_and_not_heard() {
+fn a_duplicate_is_served_and_its_answer_discarded() {
     run(async {
         let world = world(1);
         world.hop(|hop| (hop.duplicate, hop.late_ms) = (1.0, 30..=30));

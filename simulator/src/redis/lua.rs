@@ -179,7 +179,7 @@ impl Vm {
     }
 }
 
-/// What is left of an error that nobody caught: the line it came from, if any, and its text.
+/// An error that the script did not catch: the line that it came from, if any, then its text.
 fn failure(lua: &Lua, error: &Value) -> String {
     let text = match error {
         Value::Table(table) => match table.raw_get::<Value>("err") {

@@ -1,6 +1,6 @@
 //! An in-memory Redis, as Redis 7.0.15 answers, with faults that the caller switches on.
 //!
-//! `tests/redis_contract.rs` runs the same sequences on this model and on a real `redis-server` and compares
+//! `tests/redis_contract/` runs the same sequences on this model and on a real `redis-server` and compares
 //! every reply. Sources of the rules stand at the modules that follow them.
 //!
 //! **Order of checks for a command** (`processCommand`, src/server.c): it exists, its arity, memory, read-only,
@@ -22,7 +22,7 @@
 //! replicated as one: a command, or all that a script has written (Redis propagates it within MULTI/EXEC).
 //!
 //! **The script cache** lives in the process: it is empty after a restart, and on a promoted replica (scripts are
-//! replicated by their effects). So who restores or fails over also calls [`Server::flush_scripts`].
+//! replicated by their effects). After a restore or a failover, call [`Server::flush_scripts`] too.
 
 mod commands;
 mod faults;
@@ -64,7 +64,7 @@ pub struct Server {
     pub upstash: bool,
     /// Memory is full.
     pub out_of_memory: bool,
-    /// It is a replica that takes no writes.
+    /// It is a replica: writes are rejected.
     pub read_only: bool,
     scripts: BTreeMap<String, Flags>,
     log: Log,
@@ -138,7 +138,7 @@ impl Server {
         self.log.set_replicas(&self.machine.store, lags);
     }
 
-    /// Lets a command fail inside scripts; `None` ends that.
+    /// Makes a command fail inside scripts; `None` ends that.
     pub fn fail_command_in_script(&mut self, fault: Option<CommandFault>) {
         self.fault = fault;
     }

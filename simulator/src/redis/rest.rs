@@ -135,6 +135,13 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::clock::Clock;
+    use crate::network::Network;
+    use crate::random::Random;
+    use dropgate_shared::fault::Effect;
+    use dropgate_shared::redis_rest::RedisRest;
+    use dropgate_shared::scripts::ADMIT;
+    use std::rc::Rc;
+    use tokio::task::LocalSet;
 
     fn front() -> Front {
         Front::new(Server::new(Clock::starting_at(1_800_000_000_000), 1), "token")
@@ -190,5 +197,30 @@ mod tests {
         assert_eq!(front.handle("POST", "/", AUTHORIZED, body).0, 503);
         front.redis_away = false;
         assert_eq!(front.handle("POST", "/", AUTHORIZED, body), (200, r#"{"result":1}"#.to_owned()));
+    }
+
+    #[test]
+    fn the_projects_client_reaches_the_scripts_through_the_network() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let front = Rc::new(RefCell::new(front()));
+            let network = Network::new(Random::new(1), front.borrow().server.clock, |_| {});
+            network.serve("redis.sim", front.clone());
+            let redis = RedisRest::new(network.port("gate"), "http://redis.sim/", "token", 1_000, false);
+            let fields = [("state", "open"), ("capacity", "1"), ("count", "0"), ("opens_ms", "1"), ("closes_ms", "0")];
+            let commands: Vec<Vec<String>> =
+                fields.map(|(field, value)| ["HSET", "m", field, value].map(str::to_owned).to_vec()).to_vec();
+            assert!(redis.pipeline(&commands).await.unwrap().iter().all(Result::is_ok));
+            for _ in 0..2 {
+                let reply = redis.eval(&ADMIT, &["m", "c", "o"], &["5000", "ann"]).await.unwrap();
+                assert!(reply.get(3).unwrap().as_str().unwrap().contains("1:18"), "{reply}");
+            }
+            assert_eq!(front.borrow().server.strikes().of("no_script"), 1, "EVAL after the first EVALSHA only");
+            front.borrow_mut().server.flush_scripts();
+            front.borrow_mut().server.read_only = true;
+            assert!(redis.eval(&ADMIT, &["m", "c", "o"], &["5000", "bob"]).await.is_ok(), "full: nothing is written");
+            let fault = redis.command(&["DEL", "m"]).await.unwrap_err();
+            assert_eq!((fault.effect, fault.label), (Effect::None, "not_serving"));
+        });
     }
 }

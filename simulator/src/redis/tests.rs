@@ -1,4 +1,4 @@
-//! Rules that `tests/redis_contract.rs` cannot compare with a server: faults, replicas, the hosted service.
+//! Rules that `tests/redis_contract/` cannot compare with a server: faults, replicas, the hosted service.
 
 use super::*;
 use crate::random::Random;
@@ -159,7 +159,7 @@ async fn a_full_memory_refuses_a_scripts_first_write_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replica_takes_no_writes() {
+async fn a_replica_rejects_writes() {
     let mut server = server();
     publish(&mut server, "9");
     server.read_only = true;

@@ -108,11 +108,11 @@ impl Pair {
     pub fn start() -> Self {
         let model = Server::new(Clock::starting_at(START_MS), 5);
         let mut pair = Self { model, redis: Redis::start(), compared: 0, errors: BTreeMap::new() };
-        pair.tell_time();
+        pair.write_time();
         pair
     }
 
-    fn tell_time(&mut self) {
+    fn write_time(&mut self) {
         let us = self.model.clock.now_us();
         let (seconds, us) = ((us / 1_000_000).to_string(), (us % 1_000_000).to_string());
         self.redis.ok(&["HSET", TIME_KEY, "s", &seconds, "us", &us]);
@@ -120,7 +120,7 @@ impl Pair {
 
     pub async fn pass(&mut self, ms: u64) {
         tokio::time::advance(Duration::from_millis(ms)).await;
-        self.tell_time();
+        self.write_time();
     }
 
     /// Runs a command on both, and compares.

@@ -1,30 +1,26 @@
 //! Client side of the Kafka REST proxies.
 //!
-//! Only what a proxy's own words acknowledge counts. All else leaves the outcome unknown: the claims
-//! stay obligations, and sending them again is harmless (I6).
+//! A record counts as produced only if the proxy acknowledges it. In every other case the effect is unknown: the outbox
+//! entries stay, and producing them again is harmless (I6).
 
+mod faults;
 pub mod v2;
 pub mod v3;
 
 use data_encoding::BASE64;
-use dropgate_shared::fault::{Effect, Fault, Source};
-use dropgate_shared::http::{Http, HttpRequest, HttpResponse};
+use dropgate_shared::fault::{Fault, Source};
+use dropgate_shared::http::{Http, HttpRequest};
 use dropgate_shared::record::AdmissionRecord;
-use serde_json::Value;
 
-/// How a proxy is spoken to.
+/// The version of the proxy's API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dialect {
     /// Confluent, Redpanda, Strimzi, Karapace.
     V2,
-    /// Confluent only.
-    V3 {
-        /// The cluster's id, part of the address.
-        cluster_id: String,
-    },
+    /// Confluent only. The cluster's id is a part of the URL.
+    V3 { cluster_id: String },
 }
 
-/// A Kafka REST proxy.
 #[derive(Clone)]
 pub struct KafkaRest<H> {
     http: H,
@@ -60,8 +56,8 @@ impl<H: Http> KafkaRest<H> {
     /// Produces `records` in one call.
     ///
     /// # Errors
-    /// [`Fault`] unless the proxy acknowledged every record. Some may be in Kafka all the same: the
-    /// call counts as one unit, and sending it again is harmless (I6).
+    /// [`Fault`] unless the proxy acknowledged every record. Some may be in Kafka: the call counts as one unit, and
+    /// repeating it is harmless (I6).
     pub async fn produce(&self, records: &[AdmissionRecord]) -> Result<(), Fault> {
         let (content_type, accept, body) = match self.dialect {
             Dialect::V2 => (v2::CONTENT_TYPE, v2::ACCEPT, v2::encode(records)),
@@ -78,27 +74,4 @@ impl<H: Http> KafkaRest<H> {
             Dialect::V3 { .. } => v3::acknowledged(&response, records.len()),
         }
     }
-}
-
-fn fault(label: &'static str, retry: bool, detail: String) -> Fault {
-    Fault { effect: Effect::Unknown, retry, source: Source::KafkaRest, label, detail }
-}
-
-/// An error where the call as a whole failed. Not worth a retry soon where the proxy's or the gate's
-/// configuration is wrong.
-fn refused(response: &HttpResponse) -> Result<(), Fault> {
-    if (200..300).contains(&response.status) {
-        return Ok(());
-    }
-    let (label, retry) = match response.status {
-        401 | 403 => ("unauthorized", false),
-        404 => ("unknown_topic", false),
-        413 | 415 => ("refused", false),
-        429 => ("busy", true),
-        _ => ("status", true),
-    };
-    let body: Value = serde_json::from_slice(&response.body).unwrap_or_default();
-    let message: String =
-        body.get("message").and_then(Value::as_str).unwrap_or("no message").chars().take(200).collect();
-    Err(fault(label, retry, format!("status {}: {message}", response.status)))
 }

@@ -1,7 +1,8 @@
-//! Kafka REST v2 produce, in the form that Confluent, Redpanda, Strimzi and Karapace share: binary
-//! embedded format, so that key and value reach Kafka byte for byte.
+//! Kafka REST v2 produce, in the form that Confluent, Redpanda, Strimzi and Karapace share: binary embedded format, so
+//! that key and value reach Kafka byte for byte.
 
-use super::{fault, refused};
+use crate::labels::fault::{GARBLED, RECORD_FAILED};
+use crate::upstream::kafka_rest::faults::{check_status, fault};
 use data_encoding::BASE64;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::http::HttpResponse;
@@ -29,31 +30,26 @@ pub fn encode(records: &[AdmissionRecord]) -> String {
     json!({ "records": records }).to_string()
 }
 
-/// Whether a produce call is acknowledged as a whole: a 2xx status, a body that can be read, and at
-/// least one entry, none of which names an error. Entries may be one a record or one a partition, and
-/// an offset may be -1: neither is looked at. Anything else leaves the outcome unknown.
+/// Checks that a produce call is acknowledged as a whole: a 2xx status, a JSON body, and at least one entry, none of
+/// which has an error. Proxies return one entry a record or one a partition, and an offset may be -1: neither is
+/// checked.
 ///
 /// # Errors
-/// [`Fault`]; not worth a retry soon where the proxy's or the gate's configuration is wrong.
+/// [`Fault`] with an unknown effect.
 pub fn acknowledged(response: &HttpResponse) -> Result<(), Fault> {
-    refused(response)?;
+    check_status(response)?;
     let body: Value = serde_json::from_slice(&response.body)
-        .map_err(|_| fault("garbled", true, format!("status {} without a JSON body", response.status)))?;
+        .map_err(|_| fault(GARBLED, true, format!("status {} without a JSON body", response.status)))?;
     let offsets = body.get("offsets").and_then(Value::as_array).filter(|offsets| !offsets.is_empty());
-    let Some(offsets) = offsets else {
-        return Err(fault("garbled", true, "an answer that names no record".to_owned()));
-    };
+    let offsets = offsets.ok_or_else(|| fault(GARBLED, true, "the response names no record"))?;
     let failed = offsets.iter().find_map(|entry| {
         if !entry.is_object() {
-            return Some("an entry that is no object".to_owned());
+            return Some("an entry is not an object".to_owned());
         }
         let error = ["error_code", "error", "message"]
             .into_iter()
             .find_map(|name| entry.get(name).filter(|value| !value.is_null()).map(|value| format!("{name} {value}")))?;
         Some(error.chars().take(200).collect())
     });
-    match failed {
-        None => Ok(()),
-        Some(detail) => Err(fault("record_failed", true, detail)),
-    }
+    failed.map_or(Ok(()), |detail| Err(fault(RECORD_FAILED, true, detail)))
 }

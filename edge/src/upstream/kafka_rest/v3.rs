@@ -1,7 +1,8 @@
-//! Kafka REST v3 produce, as Confluent Cloud and Confluent's own proxy speak it: one JSON document a
-//! record, many of them one after the other in one call, and one answer each in the same order.
+//! Kafka REST v3 produce, as Confluent Cloud and Confluent's own proxy speak it: one JSON document a record, many of
+//! them one after the other in one call, and one result each in the same order.
 
-use super::{fault, refused};
+use crate::labels::fault::{GARBLED, RECORD_FAILED};
+use crate::upstream::kafka_rest::faults::{check_status, fault, message};
 use data_encoding::BASE64;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::http::HttpResponse;
@@ -25,29 +26,26 @@ pub fn encode(records: &[AdmissionRecord]) -> String {
     body
 }
 
-/// Whether a produce call of `records` records is acknowledged as a whole: a 2xx status, one answer a
-/// record, each with `error_code` 200. The call's own status is 200 whatever became of the records.
+/// Checks that a produce call of `records` records is acknowledged as a whole: a 2xx status and one result a record,
+/// each with `error_code` 200. The status of the call is 200 even if records failed.
 ///
 /// # Errors
-/// [`Fault`] with an unknown outcome otherwise.
+/// [`Fault`] with an unknown effect.
 pub fn acknowledged(response: &HttpResponse, records: usize) -> Result<(), Fault> {
-    refused(response)?;
-    let mut answered = 0_usize;
-    for answer in serde_json::Deserializer::from_slice(&response.body).into_iter::<Value>() {
-        let answer = answer.map_err(|_| fault("garbled", true, "an answer that is no JSON".to_owned()))?;
-        match answer.get("error_code").and_then(Value::as_u64) {
-            Some(200) => answered = answered.saturating_add(1),
+    check_status(response)?;
+    let mut acknowledged = 0_usize;
+    for result in serde_json::Deserializer::from_slice(&response.body).into_iter::<Value>() {
+        let result = result.map_err(|_| fault(GARBLED, true, "a result is not JSON"))?;
+        match result.get("error_code").and_then(Value::as_u64) {
+            Some(200) => acknowledged = acknowledged.saturating_add(1),
             Some(code) => {
-                let message = answer.get("message").and_then(Value::as_str).unwrap_or("no message");
-                let message: String = message.chars().take(200).collect();
-                return Err(fault("record_failed", true, format!("error_code {code}: {message}")));
+                return Err(fault(RECORD_FAILED, true, format!("error_code {code}: {}", message(&result))));
             }
-            None => return Err(fault("garbled", true, "an answer without error_code".to_owned())),
+            None => return Err(fault(GARBLED, true, "a result has no error_code")),
         }
     }
-    if answered == records {
-        Ok(())
-    } else {
-        Err(fault("garbled", true, format!("{answered} answers for {records} records")))
+    if acknowledged != records {
+        return Err(fault(GARBLED, true, format!("{acknowledged} results for {records} records")));
     }
+    Ok(())
 }

@@ -1,0 +1,103 @@
+//! Texts and numbers that stand outside the code: the OpenAPI document, `wrangler.toml`, docs/architecture.md.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
+
+use dropgate_edge::gate::BODY_LIMIT_BYTES;
+use dropgate_edge::http::problem::Problem;
+use dropgate_edge::http::request::URL_LIMIT_BYTES;
+use dropgate_edge::identity::{Auth, BAD_TOKEN};
+use dropgate_edge::outbox::schedule::SCHEDULE;
+use dropgate_shared::time::Millis;
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+const OPENAPI: &str = include_str!("../public/openapi.json");
+const WRANGLER: &str = include_str!("../wrangler.toml");
+const ARCHITECTURE: &str = include_str!("../../docs/architecture.md");
+
+/// `15 minutes`
+fn words(time: Millis) -> String {
+    let (count, unit) = match time.0 / 1000 {
+        s if s % 3600 == 0 => (s / 3600, "hour"),
+        s if s % 60 == 0 => (s / 60, "minute"),
+        s => (s, "second"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
+/// The text without line breaks.
+fn flat(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_cron_runs_as_often_as_the_schedule_says() {
+    let line = WRANGLER.lines().find_map(|line| line.strip_prefix("crons = ")).expect("there is a cron");
+    assert_eq!(line, "[\"* * * * *\"]", "the words for another period are not known here");
+    assert_eq!(SCHEDULE.cron, Millis(60_000), "a cron of five stars runs once a minute");
+}
+
+#[test]
+fn the_architecture_page_has_the_numbers_of_the_schedule() {
+    let page = flat(ARCHITECTURE);
+    let bounds = |(shortest, longest): (Millis, Millis)| format!("within {} and {}", words(shortest), words(longest));
+    for text in [bounds(SCHEDULE.attempt_lease), bounds(SCHEDULE.acknowledged_lease)] {
+        assert!(page.contains(&text), "docs/architecture.md does not say {text:?}");
+    }
+}
+
+/// The schedule must fit together: a forward is over before the sweeper may take its entry, and so is a cron's step.
+#[test]
+fn the_times_of_the_schedule_fit_together() {
+    assert!(SCHEDULE.attempt_lease.0 <= SCHEDULE.first_lease);
+    assert!(SCHEDULE.first_lease <= SCHEDULE.cron);
+    assert!(SCHEDULE.attempt_lease.0 < SCHEDULE.attempt_lease.1);
+    assert!(SCHEDULE.attempt_lease.1 <= SCHEDULE.acknowledged_lease.0);
+    assert!(SCHEDULE.acknowledged_lease.0 < SCHEDULE.acknowledged_lease.1);
+    assert_eq!(SCHEDULE.acknowledged_lease_at(Millis(0)), SCHEDULE.acknowledged_lease.0);
+    assert_eq!(SCHEDULE.acknowledged_lease_at(Millis(3_600_000)), Millis(3_600_000));
+    assert_eq!(SCHEDULE.acknowledged_lease_at(Millis(u64::MAX)), SCHEDULE.acknowledged_lease.1);
+}
+
+fn examples(value: &Value, found: &mut Vec<Value>) {
+    match value {
+        Value::Object(fields) => {
+            if fields.get("type").and_then(Value::as_str).is_some_and(|kind| kind.starts_with("urn:dropgate:problem:"))
+            {
+                found.push(value.clone());
+            }
+            fields.values().for_each(|value| examples(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|value| examples(value, found)),
+        _ => {}
+    }
+}
+
+/// The end-to-end test compares the members of each problem; here are the texts.
+#[test]
+fn the_problems_of_the_openapi_document_have_the_texts_of_the_gate() {
+    let no_user_id = Auth::InsecureHeader.credentials(None).unwrap_err();
+    let problems = [
+        Problem::SoldOut,
+        Problem::Closed,
+        Problem::NotOpen { opens_ms: 1_763_700_000_000, now_ms: 0 },
+        Problem::Paused,
+        Problem::UnknownCampaign,
+        Problem::NoClaim,
+        no_user_id,
+        Problem::BadRequest("a campaign id is 1 to 64 characters out of a-z, 0-9 and '-'".to_owned()),
+        Problem::NotFound,
+        Problem::MethodNotAllowed { allowed: "POST, OPTIONS" },
+        Problem::TooLarge { limit_bytes: BODY_LIMIT_BYTES },
+        Problem::TooLong { limit_bytes: URL_LIMIT_BYTES },
+        Problem::TooManyRequests,
+        Problem::ChallengeFailed,
+        Problem::Unavailable,
+        Problem::Misconfigured("KAFKA_REST_URL is missing; expected the URL of the service, https://..".to_owned()),
+    ];
+    let bodies = problems.map(|problem| problem.response().body);
+    assert_ne!(BAD_TOKEN.response().body, bodies[6]);
+    let mut documented = Vec::new();
+    examples(&serde_json::from_str(OPENAPI).unwrap(), &mut documented);
+    let documented: BTreeSet<String> = documented.iter().map(Value::to_string).collect();
+    assert_eq!(documented, BTreeSet::from(bodies));
+}
