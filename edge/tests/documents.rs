@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 
 const OPENAPI: &str = include_str!("../public/openapi.json");
 const WRANGLER: &str = include_str!("../wrangler.toml");
+const DEVSTACK_CRON: &str = include_str!("../../devstack/src/cron.rs");
 const ARCHITECTURE: &str = include_str!("../../docs/architecture.md");
 
 /// `15 minutes`
@@ -34,6 +35,10 @@ fn the_cron_runs_as_often_as_the_schedule_says() {
     let line = WRANGLER.lines().find_map(|line| line.strip_prefix("crons = ")).expect("there is a cron");
     assert_eq!(line, "[\"* * * * *\"]", "the words for another period are not known here");
     assert_eq!(SCHEDULE.cron, Millis(60_000), "a cron of five stars runs once a minute");
+    let interval =
+        DEVSTACK_CRON.split_once("const INTERVAL: Duration = Duration::from_secs(").expect("it has an interval").1;
+    let interval_s: u64 = interval.split(')').next().unwrap().parse().unwrap();
+    assert!(Millis(interval_s * 1000) <= SCHEDULE.cron, "the local cron runs less often than the deployed one");
 }
 
 #[test]
