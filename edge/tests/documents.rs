@@ -12,21 +12,16 @@ use std::collections::BTreeSet;
 
 const OPENAPI: &str = include_str!("../public/openapi.json");
 const WRANGLER: &str = include_str!("../wrangler.toml");
+const DEVSTACK_CRON: &str = include_str!("../../devstack/src/cron.rs");
 const ARCHITECTURE: &str = include_str!("../../docs/architecture.md");
 
-/// `15 minutes`
-fn words(time: Millis) -> String {
-    let (count, unit) = match time.0 / 1000 {
-        s if s % 3600 == 0 => (s / 3600, "hour"),
-        s if s % 60 == 0 => (s / 60, "minute"),
-        s => (s, "second"),
-    };
-    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
-}
-
-/// The text without line breaks.
-fn flat(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+/// `15 min`
+fn short(time: Millis) -> String {
+    match time.0 / 1000 {
+        s if s % 3600 == 0 => format!("{} h", s / 3600),
+        s if s % 60 == 0 => format!("{} min", s / 60),
+        s => format!("{s} s"),
+    }
 }
 
 #[test]
@@ -34,15 +29,29 @@ fn the_cron_runs_as_often_as_the_schedule_says() {
     let line = WRANGLER.lines().find_map(|line| line.strip_prefix("crons = ")).expect("there is a cron");
     assert_eq!(line, "[\"* * * * *\"]", "the words for another period are not known here");
     assert_eq!(SCHEDULE.cron, Millis(60_000), "a cron of five stars runs once a minute");
+    let interval =
+        DEVSTACK_CRON.split_once("const INTERVAL: Duration = Duration::from_secs(").expect("it has an interval").1;
+    let interval_s: u64 = interval.split(')').next().unwrap().parse().unwrap();
+    assert!(Millis(interval_s * 1000) <= SCHEDULE.cron, "the local cron runs less often than the deployed one");
 }
 
 #[test]
 fn the_architecture_page_has_the_numbers_of_the_schedule() {
-    let page = flat(ARCHITECTURE);
-    let bounds = |(shortest, longest): (Millis, Millis)| format!("within {} and {}", words(shortest), words(longest));
-    for text in [bounds(SCHEDULE.attempt_lease), bounds(SCHEDULE.acknowledged_lease)] {
-        assert!(page.contains(&text), "docs/architecture.md does not say {text:?}");
-    }
+    let bounds = |(shortest, longest): (Millis, Millis)| format!("{} to {}", short(shortest), short(longest));
+    let rows = [
+        ("first lease", short(SCHEDULE.first_lease)),
+        ("lease after Kafka's acknowledgement", bounds(SCHEDULE.acknowledged_lease)),
+        ("lease between attempts", bounds(SCHEDULE.attempt_lease)),
+        ("batch", SCHEDULE.batch.to_string()),
+        ("sweep beside requests", format!("every {}", short(SCHEDULE.beside_requests))),
+        ("cron", format!("every {}", short(SCHEDULE.cron).replace("1 min", "minute"))),
+    ];
+    let table: String = rows.iter().map(|(what, value)| format!("| {what} | {value} |\n")).collect();
+    let (_, section) = ARCHITECTURE.split_once("\n## Sweeper schedule\n").expect("there is the section");
+    let (section, _) = section.split_once("\n## ").expect("there is a section after it");
+    let found: String =
+        section.lines().filter(|line| line.starts_with("| ")).skip(1).map(|l| format!("{l}\n")).collect();
+    assert_eq!(found, table);
 }
 
 /// The schedule must fit together: a forward is over before the sweeper may take its entry, and so is a cron's step.

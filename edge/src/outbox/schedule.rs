@@ -2,7 +2,7 @@
 
 use dropgate_shared::time::Millis;
 
-/// The sweeper's times. `wrangler.toml` and docs/architecture.md repeat some of them; `tests/schedule.rs` compares.
+/// The sweeper's times. `wrangler.toml` and docs/architecture.md repeat them; `tests/documents.rs` compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
     /// From the admission until the sweeper may take the entry: longer than a forward takes.
