@@ -170,6 +170,7 @@ pub struct Kafka {
     /// Its bootstrap address.
     pub bootstrap: String,
     part: Part,
+    logs: PathBuf,
     _lock: File,
 }
 
@@ -181,9 +182,33 @@ impl Kafka {
     pub async fn start(site: &Site) -> Result<Self> {
         let lock = lock(site)?;
         let (spec, bootstrap) = servers::kafka(site)?;
-        let mut part = spec.start(&site.logs())?;
+        let logs = site.logs();
+        let mut part = spec.start(&logs)?;
         part.ready().await?;
-        Ok(Self { bootstrap, part, _lock: lock })
+        Ok(Self { bootstrap, part, logs, _lock: lock })
+    }
+
+    /// Stops it as SIGSTOP does while `work` runs.
+    pub async fn frozen<T>(&self, work: impl Future<Output = T>) -> T {
+        self.part.signal(Signal::STOP);
+        let done = work.await;
+        self.part.signal(Signal::CONT);
+        done
+    }
+
+    /// Kills it, runs `work`, and starts it again at the same address.
+    ///
+    /// # Errors
+    /// If it does not come up again.
+    pub async fn crashed<T>(&mut self, work: impl Future<Output = T>) -> Result<T> {
+        self.part.signal(Signal::KILL);
+        while self.part.ended()?.is_none() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let done = work.await;
+        self.part = self.part.spec.clone().start(&self.logs)?;
+        self.part.ready().await?;
+        Ok(done)
     }
 
     /// Stops it.

@@ -166,6 +166,12 @@ impl Kafka {
         self.world.borrow_mut().group(group).assignment().len()
     }
 
+    /// Whether a group has no rebalance under way.
+    #[must_use]
+    pub fn is_settled(&self, group: &str) -> bool {
+        self.world.borrow_mut().group(group).state == group::State::Stable
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut World, Instant) -> T) -> T {
         let changed = change(&mut self.world.borrow_mut(), Instant::now());
         self.planned.notify_one();

@@ -14,6 +14,8 @@ pub struct BrokerSettings {
     pub fetch_records: usize,
     /// `max.message.bytes`; 0: no limit.
     pub max_record_bytes: usize,
+    /// Whether what groups have committed for a topic outlives it. Kafka 4.3.1 removes it; others do not.
+    pub offsets_outlive_topic: bool,
 }
 
 impl Default for BrokerSettings {
@@ -23,6 +25,7 @@ impl Default for BrokerSettings {
             initial_rebalance_delay: Duration::from_secs(3),
             fetch_records: 500,
             max_record_bytes: 1_048_588,
+            offsets_outlive_topic: false,
         }
     }
 }

@@ -329,7 +329,9 @@ impl World {
         let deleted = self.topics.delete(name);
         if deleted {
             self.strike("kafka: topic deleted", name);
-            self.groups.values_mut().for_each(|group| group.forget_topic(name));
+            if !self.settings.offsets_outlive_topic {
+                self.groups.values_mut().for_each(|group| group.forget_topic(name));
+            }
             self.unpark(now);
         }
         deleted

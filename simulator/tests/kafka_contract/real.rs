@@ -39,9 +39,10 @@ pub fn run() -> Vec<Story> {
             dir: dir.path().to_owned(),
             members: AtomicU32::new(0),
             settings,
+            kafka: Mutex::new(kafka),
         };
         let told = script::tell(&real).await;
-        kafka.stop().await.unwrap();
+        real.kafka.into_inner().stop().await.unwrap();
         told
     })
 }
@@ -52,6 +53,7 @@ struct Real {
     producer: FutureProducer,
     dir: std::path::PathBuf,
     members: AtomicU32,
+    kafka: Mutex<Kafka>,
 }
 
 impl Real {
@@ -144,12 +146,20 @@ impl World for Real {
         topics::lag(&self.of_group(topic), topic).await.unwrap()
     }
 
-    async fn members(&self, topic: &'static str) -> usize {
+    async fn group(&self, topic: &'static str) -> (usize, bool) {
         self.ask(topic, move |consumer| {
             let list = consumer.fetch_group_list(Some(topic), TIMEOUT).unwrap();
-            list.groups().first().map_or(0, |group| group.members().len())
+            list.groups().first().map_or((0, false), |group| (group.members().len(), group.state() == "Stable"))
         })
         .await
+    }
+
+    async fn frozen<T>(&self, work: impl Future<Output = T>) -> T {
+        self.kafka.lock().await.frozen(work).await
+    }
+
+    async fn crashed<T>(&self, work: impl Future<Output = T>) -> T {
+        self.kafka.lock().await.crashed(work).await.unwrap()
     }
 }
 
@@ -197,10 +207,8 @@ pub fn member_process() {
     let (socket, bootstrap, topic, instance_id): (String, String, String, Option<String>) =
         serde_json::from_str(&address).unwrap();
     let millis = |duration: Duration| duration.as_millis().to_string();
-    let options = vec![
-        ("session.timeout.ms".to_owned(), millis(SESSION)),
-        ("max.poll.interval.ms".to_owned(), millis(MAX_POLL)),
-    ];
+    let options =
+        vec![("session.timeout.ms".to_owned(), millis(SESSION)), ("max.poll.interval.ms".to_owned(), millis(MAX_POLL))];
     let settings = KafkaSettings { bootstrap, group: topic.clone(), instance_id, options };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {

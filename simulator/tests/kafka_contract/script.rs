@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// So many of them there are.
-pub const SCENARIOS: usize = 10;
+pub const SCENARIOS: usize = 12;
 pub const SESSION: Duration = Duration::from_secs(6);
 pub const MAX_POLL: Duration = Duration::from_secs(8);
 /// Far more than any step takes, so that a hang fails instead of hanging.
@@ -27,8 +27,16 @@ pub trait World {
     /// What the group has committed.
     async fn committed(&self, topic: &'static str) -> BTreeMap<i32, i64>;
     async fn lag(&self, topic: &'static str) -> u64;
-    /// How many members the group has, by the broker's book.
-    async fn members(&self, topic: &'static str) -> usize;
+    /// How many members the group has by the broker's book, and whether no rebalance is under way.
+    async fn group(&self, topic: &'static str) -> (usize, bool);
+    /// The broker stands still while `work` runs.
+    async fn frozen<T>(&self, work: impl Future<Output = T>) -> T;
+    /// The broker is killed, and starts again after `work`.
+    async fn crashed<T>(&self, work: impl Future<Output = T>) -> T;
+
+    async fn members(&self, topic: &'static str) -> usize {
+        self.group(topic).await.0
+    }
 }
 
 /// A member's process.
@@ -66,7 +74,7 @@ async fn sees(member: &impl Member, partition: i32, offset: i64) {
 
 /// Runs every scenario, all at the same time.
 pub async fn tell(world: &impl World) -> Vec<Story> {
-    let (a, b, c, d, e, f, g, h, i, j) = tokio::join!(
+    let (a, b, c, d, e, f, g, h, i, j, k) = tokio::join!(
         share(world),
         pause_outlives(world),
         pause_loses_nothing(world),
@@ -77,7 +85,10 @@ pub async fn tell(world: &impl World) -> Vec<Story> {
         frozen(world),
         idle_leaves(world),
         does_not_poll(world),
+        statistics(world),
     );
+    // These are felt by everybody.
+    let l = broken(world).await;
     vec![
         ("a second member joins and is killed", a),
         ("a pause outlives revoke and assign", b),
@@ -89,6 +100,8 @@ pub async fn tell(world: &impl World) -> Vec<Story> {
         ("a member is frozen beyond its session", h),
         ("members leave", i),
         ("a member does not poll", j),
+        ("lag by the client's statistics", k),
+        ("the broker stands still, and is killed", l),
     ]
 }
 
@@ -362,8 +375,8 @@ async fn idle_leaves(world: &impl World) -> Vec<String> {
     let a = world.join(topic, None).await;
     owns(&a, 1).await;
     let b = world.join(topic, None).await;
-    until("both are members", async || world.members(topic).await == 2).await;
-    // A record shows that the group is settled: the partition flows while a rebalance lasts, but its end is awaited.
+    until("both are members", async || world.group(topic).await == (2, true)).await;
+    // A commit takes longer than the callback with nothing in it.
     world.produce(topic, 0, 1).await;
     until("it is committed", async || world.lag(topic).await == 0).await;
     b.call(Command::Leave).await;
@@ -393,5 +406,69 @@ async fn does_not_poll(world: &impl World) -> Vec<String> {
     a.call(Command::Poll(true)).await;
     until("they share again", async || a.report().await.owned == 1 && b.report().await.owned == 1).await;
     told.push(format!("a has lost {:?}, b has given up {:?}", a.report().await.revoked, b.report().await.revoked));
+    told
+}
+
+async fn statistics(world: &impl World) -> Vec<String> {
+    let topic = "statistics";
+    world.create_topic(topic, 2).await;
+    let a = world.join(topic, None).await;
+    owns(&a, 2).await;
+    a.call(Command::Settle(false)).await;
+    for partition in 0..2 {
+        world.produce(topic, partition, 3).await;
+    }
+    until("a has read all", async || a.report().await.count() == 6).await;
+    until("there are statistics", async || a.report().await.lag.is_some()).await;
+    let told = format!("lag while nothing is stored: {:?}", a.report().await.lag);
+    a.call(Command::Store(0, 1)).await;
+    until("what is stored counts", async || a.report().await.lag == Some(2)).await;
+    vec![told]
+}
+
+async fn broken(world: &impl World) -> Vec<String> {
+    let topic = "broken";
+    let mut told = Vec::new();
+    world.create_topic(topic, 2).await;
+    let a = world.join(topic, None).await;
+    owns(&a, 2).await;
+    let b = world.join(topic, None).await;
+    let shared = async || a.report().await.owned == 1 && b.report().await.owned == 1;
+    until("they share", shared).await;
+    for partition in 0..2 {
+        world.produce(topic, partition, 3).await;
+    }
+    until("all is committed", async || world.lag(topic).await == 0).await;
+    a.call(Command::Forget).await;
+    b.call(Command::Forget).await;
+    let lost = async || a.report().await.owned + b.report().await.owned == 0;
+    world.frozen(until("both give up by themselves", lost)).await;
+    told.push(format!("a has lost {:?}, b {:?}", a.report().await.revoked, b.report().await.revoked));
+    until("they share again", shared).await;
+    a.call(Command::Forget).await;
+    b.call(Command::Forget).await;
+    for partition in 0..2 {
+        world.produce(topic, partition, 2).await;
+    }
+    until("all is committed", async || world.lag(topic).await == 0).await;
+    // Who has which is nobody's promise after both have joined anew.
+    let all = async || {
+        let (a, b) = (a.report().await, b.report().await);
+        let sorted = |mut offsets: Vec<i64>| {
+            offsets.sort_unstable();
+            offsets
+        };
+        [0, 1].map(|partition| sorted([a.seen(partition), b.seen(partition)].concat()))
+    };
+    told.push(format!("then they see {:?}", all().await));
+    a.call(Command::Forget).await;
+    b.call(Command::Forget).await;
+    world.crashed(until("both give up by themselves", lost)).await;
+    until("they share again", shared).await;
+    for partition in 0..2 {
+        world.produce(topic, partition, 2).await;
+    }
+    until("all is committed", async || world.lag(topic).await == 0).await;
+    told.push(format!("then they see {:?}", all().await));
     told
 }
