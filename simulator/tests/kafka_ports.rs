@@ -15,9 +15,9 @@ use dropgate_shared::ids::{CampaignId, Slot, UserId};
 use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
 use dropgate_shared::record::AdmissionRecord;
 use dropgate_simulator::kafka::dead_letters::{LetterFault, SimDeadLetters, replay};
-use dropgate_simulator::kafka::rest::{Dialect, RecordFate, RestFault, SimKafkaRest};
+use dropgate_simulator::kafka::rest::{Dialect, RecordEffect, RestFault, SimKafkaRest};
 use dropgate_simulator::kafka::{
-    Availability, BrokerSettings, Kafka, MemberHandle, MemberSettings, NewRecord, SimRecordSource,
+    AdapterRules, Availability, BrokerSettings, Kafka, MemberHandle, MemberSettings, NewRecord, SimRecordSource,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -86,9 +86,9 @@ impl Ledger for Rows {
     }
 }
 
-struct Nobody;
+struct Discarded;
 
-impl Confirmations for Nobody {
+impl Confirmations for Discarded {
     fn offer(&self, _settled: Vec<Confirmation>) {}
 }
 
@@ -105,6 +105,8 @@ impl Issuer {
             session_timeout: Duration::from_secs(2),
             heartbeat_interval: Duration::from_millis(200),
             auto_commit_interval: Duration::from_millis(100),
+            // Without it a partition that is revoked while paused and assigned after the resume is never read again.
+            adapter: AdapterRules { resume_on_assign: true, ..AdapterRules::default() },
             ..MemberSettings::new(GROUP)
         };
         let source = SimRecordSource::join(kafka, TOPIC, 3, settings);
@@ -120,7 +122,7 @@ impl Issuer {
         };
         let (stop, stopped) = watch::channel(false);
         let shown = (Arc::new(Health::new(Arc::clone(&metrics))), metrics, Traces::default());
-        let mut service = Service::new((source, rows.clone(), letters, Nobody), pace, shown, stopped);
+        let mut service = Service::new((source, rows.clone(), letters, Discarded), pace, shown, stopped);
         let task = tokio::task::spawn_local(async move {
             while service.step().await.unwrap() == Step::Again {}
             service.into_ports().0.leave().await;
@@ -197,17 +199,19 @@ fn a_bad_record_becomes_one_dead_letter_or_more_and_can_be_replayed() {
         let again = replay(&kafka, letter).await.unwrap().unwrap();
         assert_eq!(again, (place.0, place.1 + 1), "the same key, the same partition");
         assert!(kafka.records(TOPIC).iter().any(|(_, record)| record.header("dropgate.replayed").is_some()));
-        assert_eq!(kafka.strikes().borrow().len(), 2);
+        assert_eq!(kafka.faults().borrow().len(), 2);
     });
 }
 
+type FaultOf = fn() -> Option<RestFault>;
+
 #[test]
 fn i8_the_gate_takes_for_delivered_only_what_every_dialect_acknowledges() {
-    let some = || Some(RestFault::Records(vec![RecordFate::Produced, RecordFate::Failed]));
-    let though = || Some(RestFault::Records(vec![RecordFate::ProducedThoughFailed; 3]));
-    let whole = || Some(RestFault::WholeCall(vec![RecordFate::Produced, RecordFate::Failed]));
-    let cases: [(fn() -> Option<RestFault>, _, _); 7] = [
-        (|| None, Ok(()), 3),
+    let some = || Some(RestFault::Records(vec![RecordEffect::Produced, RecordEffect::Failed]));
+    let though = || Some(RestFault::Records(vec![RecordEffect::ProducedButFailed; 3]));
+    let whole = || Some(RestFault::WholeCall(vec![RecordEffect::Produced, RecordEffect::Failed]));
+    let cases: [(FaultOf, _, _); 7] = [
+        (|| None, Ok(&()), 3),
         (some, Err("record_failed"), 2),
         (though, Err("record_failed"), 3),
         (whole, Err("status"), 2),
@@ -224,7 +228,7 @@ fn i8_the_gate_takes_for_delivered_only_what_every_dialect_acknowledges() {
                 let url = "http://kafka-rest:8082";
                 let gate = kafka_rest::KafkaRest::new(rest, kafka_rest::Dialect::V2, url, TOPIC, None, 5_000);
                 let result = gate.produce(&[claim(1), claim(2), claim(3)]).await;
-                let label = result.as_ref().map(|()| ()).map_err(|fault| fault.label);
+                let label = result.as_ref().map_err(|fault| fault.label);
                 // Karapace says 422 where a record failed.
                 let expected = match (dialect, expected) {
                     (Dialect::Karapace, Err("record_failed")) => Err("status"),
@@ -232,7 +236,7 @@ fn i8_the_gate_takes_for_delivered_only_what_every_dialect_acknowledges() {
                 };
                 assert_eq!(label, expected, "{dialect:?} {:?}", fault());
                 assert_eq!(kafka.records(TOPIC).len(), in_kafka, "{dialect:?} {:?}", fault());
-                assert_eq!(kafka.strikes().borrow().len(), usize::from(fault().is_some()));
+                assert_eq!(kafka.faults().borrow().len(), usize::from(fault().is_some()));
                 let fate = result.err().map(|fault| fault.fate);
                 assert_eq!(fate == Some(Fate::None), fault() == Some(RestFault::Refused));
             });
@@ -268,7 +272,7 @@ fn answers_have_the_form_of_each_proxy() {
         run(async {
             let kafka = kafka();
             let rest = SimKafkaRest::new(&kafka, dialect);
-            rest.fail(|_| Some(RestFault::Records(vec![RecordFate::Produced, RecordFate::Failed])));
+            rest.fail(|_| Some(RestFault::Records(vec![RecordEffect::Produced, RecordEffect::Failed])));
             let call = r#"{"records":[{"partition":0,"value":"YQ=="},{"partition":1,"value":"Yg=="}]}"#;
             let content_type = "application/vnd.kafka.binary.v2+json";
             let reply = rest.serve(&format!("/topics/{TOPIC}"), content_type, call.as_bytes()).await.unwrap();

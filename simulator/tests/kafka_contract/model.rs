@@ -1,7 +1,7 @@
 //! The script on the model.
 
 use crate::app::{self, Command, Report};
-use crate::script::{self, MAX_POLL, Member, SESSION, Story, World};
+use crate::script::{self, Log, MAX_POLL, Member, SESSION, World};
 use dropgate_simulator::kafka::{
     Availability, BrokerSettings, Kafka, MemberHandle, MemberSettings, NewRecord, SimRecordSource,
 };
@@ -10,11 +10,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, LocalSet};
 
-pub fn run() -> Vec<Story> {
+pub fn run() -> Vec<Log> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     LocalSet::new().block_on(&runtime, async {
         let settings = BrokerSettings { initial_rebalance_delay: Duration::ZERO, ..BrokerSettings::default() };
-        script::tell(&Model(Kafka::start(settings))).await
+        script::run(&Model(Kafka::start(settings))).await
     })
 }
 

@@ -1,7 +1,7 @@
 //! The script on a real broker, with the issuer's adapter in processes of their own.
 
 use crate::app::{self, Command, Report};
-use crate::script::{self, MAX_POLL, Member, SESSION, Story, World};
+use crate::script::{self, Log, MAX_POLL, Member, SESSION, World};
 use dropgate_issuer::consumer::KafkaIntake;
 use dropgate_issuer::kafka::KafkaSettings;
 use dropgate_issuer::metrics::Metrics;
@@ -26,7 +26,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 const ADDRESS: &str = "DROPGATE_CONTRACT_MEMBER";
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-pub fn run() -> Vec<Story> {
+pub fn run() -> Vec<Log> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let dir = tempfile::tempdir().unwrap();
@@ -41,9 +41,9 @@ pub fn run() -> Vec<Story> {
             settings,
             kafka: Mutex::new(kafka),
         };
-        let told = script::tell(&real).await;
+        let log = script::run(&real).await;
         real.kafka.into_inner().stop().await.unwrap();
-        told
+        log
     })
 }
 
