@@ -124,7 +124,7 @@ fn two_members_share_and_the_second_inherits_when_the_first_is_killed() {
 }
 
 #[test]
-fn r1_the_applications_pause_outlives_revoke_and_assign_unless_the_adapter_resumes() {
+fn the_applications_pause_outlives_revoke_and_assign_unless_the_adapter_resumes() {
     for resume_on_assign in [false, true] {
         run(async {
             let kafka = kafka(2);
@@ -249,7 +249,7 @@ fn a_broker_that_was_away_finds_its_members_again() {
 }
 
 #[test]
-fn r26_a_recreated_topic_is_not_committed_until_it_is_longer_than_before() {
+fn a_recreated_topic_is_not_committed_until_it_is_longer_than_before() {
     run(async {
         let kafka = kafka(1);
         let a = Member::start(&kafka, MemberSettings::new(GROUP));
