@@ -4,7 +4,7 @@ use crate::clock::Clock;
 use crate::history::{Admitted, Answered};
 use crate::isolate::Isolate;
 use crate::issuer::{IssuerProcess, Surroundings};
-use crate::kafka::rest::{Dialect, RecordFate, RestFault, RestReply, SimKafkaRest};
+use crate::kafka::rest::{Dialect, RecordEffect, RestFault, RestReply, SimKafkaRest};
 use crate::kafka::{BrokerSettings, Kafka};
 use crate::mutant::Mutant;
 use crate::mysql;
@@ -223,7 +223,7 @@ impl World {
             if !partial.get() {
                 return None;
             }
-            let fates = [RecordFate::Produced, RecordFate::Failed, RecordFate::ProducedThoughFailed];
+            let fates = [RecordEffect::Produced, RecordEffect::Failed, RecordEffect::ProducedButFailed];
             let mut each = || (0..records).filter_map(|_| dice.pick(&fates).copied()).collect::<Vec<_>>();
             let (records, whole) = (each(), each());
             match dice.below(5) {

@@ -1,5 +1,5 @@
-//! The Kafka model against a real broker: one script, run with the issuer's own adapter in processes of their own and
-//! with the model, must be told the same way by both. Needs `make setup`.
+//! The Kafka model against a real broker: one script runs with the issuer's own adapter, one process a member, and with
+//! the model. Both logs must be equal. Needs `make setup`.
 // Clippy's own allowance covers `#[test]` functions, not their helpers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 

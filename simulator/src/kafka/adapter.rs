@@ -1,20 +1,19 @@
-//! What the issuer's Kafka adapter decides when partitions come and go, without Kafka.
+//! The decisions of the issuer's Kafka adapter in its rebalance callbacks, without Kafka.
 //!
-//! This mirrors `dropgate_issuer::consumer::Member`. It does no I/O: the caller carries out the [`Step`]s. The switches
-//! are what the design may change.
+//! This mirrors `dropgate_issuer::consumer::Member`. It does no I/O: the caller executes the returned [`Step`]s.
 
 use super::wire::Partitions;
 use std::collections::BTreeMap;
 
-/// What the adapter does beside taking notes.
+/// Behaviours that the design may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdapterRules {
-    /// At assign, what is new is resumed, or paused while the application's last word was pause. Off: the flag that a
-    /// partition had when it was last ours decides.
+    /// At assign, new partitions are resumed, or paused if the application's last call was `pause`. Off: a partition
+    /// keeps the flag that it had when it was assigned last.
     pub resume_on_assign: bool,
     /// At revoke, what is stored is committed, and the callback waits for it.
     pub commit_on_revoke: bool,
-    /// At revoke, the application is told which records in hand are not its own any more.
+    /// At revoke, the application can learn from `revoked` which of its records in hand are void.
     pub report_revoked: bool,
 }
 
@@ -25,10 +24,10 @@ impl Default for AdapterRules {
     }
 }
 
-/// What is to be done to the client, in a callback.
+/// A call to the Kafka client that a callback has to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Commit what is stored, and wait for the answer.
+    /// Commit the stored offsets and wait for the answer.
     Commit,
     Pause(Partitions),
     Resume(Partitions),
@@ -61,7 +60,7 @@ impl Adapter {
         }
     }
 
-    /// In the callback, before anything else. Partitions that were lost belong to somebody else already.
+    /// In the callback, first. Lost partitions may have another owner already, so nothing is committed for them.
     #[must_use]
     pub fn revoking(&self, partitions: &Partitions, lost: bool) -> Vec<Step> {
         let commit = self.rules.commit_on_revoke && !lost && !partitions.is_empty();
@@ -76,13 +75,13 @@ impl Adapter {
         }
     }
 
-    /// What the client's statistics say: partitions of the topic, and the lag of each where it is known.
+    /// From the client's statistics: the number of partitions, and the lag of each partition where it is known.
     pub fn statistics(&mut self, all: usize, lags: &BTreeMap<i32, u64>) {
         self.all = self.all.max(all);
         self.lag = Some(lags.iter().filter(|(partition, _)| self.owned.contains(partition)).map(|(_, lag)| lag).sum());
     }
 
-    /// The application wants no more records, or wants them again.
+    /// The application has called `pause` or `resume`.
     pub fn set_paused(&mut self, paused: bool) {
         self.paused = paused;
     }

@@ -1,12 +1,12 @@
-//! Who gets which partition: the cooperative-sticky assignor for one topic that all members subscribe to.
+//! The cooperative-sticky assignor for one topic that all members subscribe to.
 //!
 //! | rule | source (librdkafka 2.12.1, src/) |
 //! |---|---|
 //! | the newest claim to a partition counts; two claims of one generation cancel each other | rdkafka_sticky_assignor.c `prepopulateCurrentAssignments` |
 //! | free partitions go to the member with the fewest, ties by member id | `maybeAssignPartition`, `sort_by_map_elem_val_toppar_list_cnt` |
 //! | partitions move until no member has two more than another | `performReassignments`, `isBalanced` |
-//! | the order in which they are looked at | `sortPartitions`; partitions nobody owns come last, from the highest down (the order of `rd_map`, src/rdmap.c) |
-//! | a partition whose owner changes is given to nobody first: its owner revokes it, joins again, and then it moves | rdkafka_cgrp.c `rd_kafka_cooperative_protocol_adjust_assignment` (KIP-429) |
+//! | the order in which they are looked at | `sortPartitions`; partitions without an owner come last, from the highest down (the order of `rd_map`, src/rdmap.c) |
+//! | a partition whose owner changes is first assigned to no member: its owner revokes it and joins again, then it moves | rdkafka_cgrp.c `rd_kafka_cooperative_protocol_adjust_assignment` (KIP-429) |
 
 use super::wire::{MemberInfo, Partitions};
 use std::collections::{BTreeMap, BTreeSet};
@@ -168,8 +168,7 @@ impl Balance {
     }
 }
 
-/// Takes out what somebody else still owns; gives back what is owned and not assigned to anybody (a topic's
-/// partitions that the leader has not heard of).
+/// Removes partitions that another member still owns; keeps owned partitions that the assignor does not know.
 fn cooperative(assigned: &Owners, members: &[MemberInfo]) -> BTreeMap<String, Partitions> {
     let mut owners: BTreeMap<i32, &str> = BTreeMap::new();
     for member in members {
@@ -223,7 +222,7 @@ mod tests {
     fn the_newest_claim_counts() {
         let stale = assign(&[member("a", &[0, 1], 2), member("b", &[0], 5)], 2);
         assert_eq!(lists(&stale), [vec![1], vec![0]]);
-        // Two claims of one generation: nobody keeps partition 0, and nobody gets it before both have given it up.
+        // Two claims of one generation: neither keeps partition 0, and no member gets it before both have revoked it.
         let same = assign(&[member("a", &[0], 5), member("b", &[0], 5)], 2);
         assert_eq!(lists(&same), [vec![], vec![1]]);
     }

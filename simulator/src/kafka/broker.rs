@@ -3,7 +3,7 @@
 //! | rule | source |
 //! |---|---|
 //! | a key lands in partition `toPositive(murmur2(key)) % partitions` | apache/kafka `BuiltInPartitioner.partitionForKey`; librdkafka `partitioner=murmur2_random` (src/rdkafka_msg.c) |
-//! | a record without a key lands anywhere (here: in turn) | as above |
+//! | a record without a key goes to any partition (here: round robin) | as above |
 //! | a topic that is deleted and created again has another id, and its offsets begin at 0 | KIP-516 |
 //! | the offsets that groups have committed for a topic are removed with the topic | apache/kafka 4.x `BrokerMetadataPublisher` -> `GroupCoordinator.onPartitionsDeleted`; tried, see `tests/kafka_contract.rs` |
 
@@ -37,7 +37,7 @@ pub struct NewRecord {
     pub headers: Vec<(String, Vec<u8>)>,
 }
 
-/// Why the broker does not take a record.
+/// Why the broker rejects a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProduceError {
     UnknownTopicOrPartition,
@@ -63,14 +63,14 @@ struct Topic {
     next_without_key: usize,
 }
 
-/// What a metadata request is answered with.
+/// The answer to a metadata request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicMetadata {
     pub id: u64,
     pub partitions: i32,
 }
 
-/// Records from an offset on, and where the partition begins and ends.
+/// Records of a partition, with its log start offset and its end offset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slice {
     pub records: Vec<Record>,
@@ -109,7 +109,7 @@ impl Topics {
         self.topics.remove(name).is_some()
     }
 
-    /// Gives a topic more partitions; keys change their places.
+    /// Gives a topic more partitions; keys change their partition.
     pub fn grow(&mut self, name: &str, partitions: i32) {
         if let Some(topic) = self.topics.get_mut(name) {
             let all = usize::try_from(partitions).unwrap_or(0).max(topic.partitions.len());
@@ -156,7 +156,7 @@ impl Topics {
         Some((partition.start, partition.end()))
     }
 
-    /// At most `most` records from `offset` on; none of them where the offset is out of range.
+    /// At most `most` records from `offset` on; none where the offset is out of range.
     #[must_use]
     pub fn read(&self, topic: &str, partition: i32, offset: i64, most: usize) -> Option<Slice> {
         let partition = self.partition(topic, partition)?;

@@ -1,8 +1,8 @@
 //! A member of the issuers' group on the model: what `dropgate_issuer::consumer::KafkaIntake` is on librdkafka.
 //!
-//! In the process a callback that waits for a commit blocks the thread that polls. Here the wait is a pending
-//! [`SimRecordSource::recv`]; if that is dropped, the callback goes on at the next one. What the application does in
-//! between is what it would have done just before the callback.
+//! In a real process, a callback that waits for a commit blocks the thread that polls. Here the wait is a pending
+//! [`SimRecordSource::recv`]. If that future is dropped, the callback continues at the next call; what the application
+//! does in between is equivalent to doing it just before the callback.
 
 use super::Kafka;
 use super::adapter::{Adapter, Step};
@@ -28,7 +28,8 @@ pub struct ConsumeError {
     pub fatal: bool,
 }
 
-/// A member of a group. Dropping it is the death of its process: the group learns it when the session ends.
+/// A member of a group. Dropping it without [`SimRecordSource::leave`] is a crash of its process: the group notices
+/// when the session expires.
 pub struct SimRecordSource {
     kafka: Kafka,
     id: ClientId,
@@ -57,7 +58,7 @@ impl SimRecordSource {
         Self { kafka: kafka.clone(), id, adapter, callback: RefCell::default(), news }
     }
 
-    /// What happens to its process from outside.
+    /// Controls the member's process.
     #[must_use]
     pub fn handle(&self) -> MemberHandle {
         MemberHandle { kafka: self.kafka.clone(), id: self.id }
@@ -79,8 +80,8 @@ impl SimRecordSource {
 
     fn poll(&self) -> Polled {
         self.with(|client, now| {
-            let pending = self.callback.borrow_mut().take();
-            if let Some((partitions, ticket)) = pending {
+            let waiting = self.callback.borrow_mut().take();
+            if let Some((partitions, ticket)) = waiting {
                 if client.take_commit_result(ticket).is_none() {
                     *self.callback.borrow_mut() = Some((partitions, ticket));
                     return Polled::Nothing;
@@ -130,15 +131,15 @@ impl SimRecordSource {
         self.adapter.borrow_mut().take_revoked()
     }
 
-    /// Stops the flow, or lets it go on.
+    /// Pauses or resumes the assigned partitions.
     pub fn set_paused(&self, paused: bool) {
         self.adapter.borrow_mut().set_paused(paused);
         self.with(|client, _| client.set_paused(&client.assignment().clone(), paused));
     }
 
-    /// Stores offsets to go on from. What is not assigned any more is passed over.
-    pub fn store(&self, next: &[(i32, i64)]) {
-        self.with(|client, _| client.store(next));
+    /// Stores offsets. Partitions that are not assigned are skipped; false if none is (librdkafka: error `State`).
+    pub fn store(&self, next: &[(i32, i64)]) -> bool {
+        self.with(|client, _| client.store(next)).unwrap_or(true)
     }
 
     #[must_use]
@@ -160,12 +161,12 @@ impl SimRecordSource {
 
     /// Commits what is stored and leaves the group. Waits for both, within a bound.
     pub async fn leave(self) {
-        // What takes longer dies with the process.
+        // After the deadline the process ends, whatever is left.
         let _ = tokio::time::timeout(LEAVE_DEADLINE, self.close()).await;
     }
 
     async fn close(&self) {
-        // A callback that waits holds the consumer until it is done.
+        // A callback that waits for its commit ends first.
         while self.callback.borrow().is_some() {
             self.serve().await;
         }
@@ -186,7 +187,7 @@ impl SimRecordSource {
         }
     }
 
-    /// Does something to the client, unless its process stands still or is dead.
+    /// Calls the client, unless its process is suspended or killed.
     fn with<T>(&self, work: impl FnOnce(&mut Client, Instant) -> T) -> Option<T> {
         self.kafka.change(|world: &mut World, now| {
             let process = world.processes.get_mut(&self.id).filter(|process| !process.frozen)?;
@@ -203,7 +204,7 @@ impl Drop for SimRecordSource {
     }
 }
 
-/// A member's process as seen from outside.
+/// Controls a member's process.
 #[derive(Clone)]
 pub struct MemberHandle {
     kafka: Kafka,
@@ -211,32 +212,32 @@ pub struct MemberHandle {
 }
 
 impl MemberHandle {
-    /// SIGSTOP: no heartbeat, no poll. The caller stops what else the process does.
+    /// SIGSTOP: no heartbeat, no poll. The caller suspends the other tasks of the process.
     pub fn freeze(&self) {
         self.kafka.change(|world, now| world.set_frozen(self.id, true, now));
     }
 
-    /// SIGCONT: what came meanwhile is taken in, in its order.
+    /// SIGCONT: held events are processed in their order.
     pub fn thaw(&self) {
         self.kafka.change(|world, now| world.set_frozen(self.id, false, now));
     }
 
-    /// SIGKILL: nobody is told.
+    /// SIGKILL: no LeaveGroup, no commit.
     pub fn kill(&self) {
         self.kafka.change(|world, _| world.kill(self.id));
     }
 
-    /// Nothing passes between it and the broker until [`MemberHandle::mend_link`].
+    /// No message passes between it and the broker until [`MemberHandle::restore_link`].
     pub fn cut_link(&self) {
         self.kafka.change(|world, now| world.set_cut(self.id, true, now));
     }
 
-    /// What was sent meanwhile arrives now, as far as it is still waited for.
-    pub fn mend_link(&self) {
+    /// Delivers held messages, except those whose request has timed out.
+    pub fn restore_link(&self) {
         self.kafka.change(|world, now| world.set_cut(self.id, false, now));
     }
 
-    /// What the member itself takes for its assignment.
+    /// The assignment as the client sees it.
     #[must_use]
     pub fn assignment(&self) -> Partitions {
         let world = self.kafka.world.borrow();

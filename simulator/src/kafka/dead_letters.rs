@@ -1,10 +1,10 @@
-//! The dead-letter topic: what the issuer's producer does to it, and what `dlq replay` needs.
+//! The issuer's producer of dead letters, and the produce step of `dlq replay`.
 //!
 //! | rule | source |
 //! |---|---|
-//! | key and payload as they came; headers as `dropgate_issuer::kafka::ports::header` names them | issuer/src/dead_letter.rs |
-//! | a letter that no broker takes for its size is sent again, cut to its beginning | as above |
-//! | the producer tries again by itself for `message.timeout.ms`, 10 s; then the outcome is unknown | as above; librdkafka CONFIGURATION.md |
+//! | key and payload as they came; headers as `dropgate_issuer::kafka::ports::header` names them | issuer/src/kafka/dead_letters.rs |
+//! | a letter that the broker rejects for its size is sent again, truncated | as above |
+//! | the producer retries for `message.timeout.ms`, 10 s; then the outcome is unknown | as above; librdkafka CONFIGURATION.md |
 //! | one idempotent producer: within a try nothing is written twice or out of order | librdkafka INTRODUCTION.md, "Idempotent Producer" |
 
 use super::broker::{NewRecord, ProduceError, Record};
@@ -38,7 +38,7 @@ pub struct SendError(pub &'static str);
 pub enum LetterFault {
     /// It never reaches the broker.
     Lost,
-    /// It is written, and the acknowledgement is lost.
+    /// It is written, but the acknowledgement is lost.
     Unacknowledged,
 }
 
@@ -59,7 +59,7 @@ impl SimDeadLetters {
         Self { kafka: kafka.clone(), source_topic, topic, fails: RefCell::new(Box::new(|| None)) }
     }
 
-    /// `fails` is asked once a letter.
+    /// `fails` is called once a letter.
     pub fn fail(&self, fails: impl FnMut() -> Option<LetterFault> + 'static) {
         *self.fails.borrow_mut() = Box::new(fails);
     }
@@ -67,7 +67,7 @@ impl SimDeadLetters {
     /// Sends letters. One result each, in their order.
     pub async fn send(&self, letters: Vec<DeadLetter>) -> Vec<Result<(), SendError>> {
         if tokio::time::timeout(TIMEOUT, self.kafka.reachable()).await.is_err() {
-            self.kafka.world.borrow().strike("kafka: down", "dead letters");
+            self.kafka.world.borrow().log_fault("kafka: down", "dead letters");
             return letters.iter().map(|_| Err(SendError("MessageTimedOut"))).collect();
         }
         self.kafka.way().await;
@@ -86,7 +86,7 @@ impl SimDeadLetters {
                 LetterFault::Lost => "dead letter: lost",
                 LetterFault::Unacknowledged => "dead letter: not acknowledged",
             };
-            self.kafka.world.borrow().strike(kind, format!("{}/{}", letter.partition, letter.offset));
+            self.kafka.world.borrow().log_fault(kind, format!("{}/{}", letter.partition, letter.offset));
         }
         if fault == Some(LetterFault::Lost) || self.kafka.world.borrow().availability() != Availability::Up {
             return Err(SendError("MessageTimedOut"));
@@ -131,8 +131,8 @@ impl SimDeadLetters {
     }
 }
 
-/// Sends one record of the dead-letter topic to where it came from, key and payload as they are, marked as replayed.
-/// A letter that holds only the beginning of its record stays. What it was produced as.
+/// Produces one record of the dead-letter topic to its source topic, key and payload unchanged, marked as replayed.
+/// Returns partition and offset; none for a truncated letter, which is not replayed.
 ///
 /// # Errors
 /// [`SendError`]

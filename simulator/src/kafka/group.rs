@@ -2,16 +2,16 @@
 //!
 //! | rule | source (apache/kafka 4.x, group-coordinator `GroupMetadataManager.java` unless noted) |
 //! |---|---|
-//! | a dynamic member is told an id first, and joins with it | KIP-394; `classicGroupJoinNewDynamicMember` |
+//! | a dynamic member receives an id first, and joins with it | KIP-394; `classicGroupJoinNewDynamicMember` |
 //! | a join puts the group into preparation; it ends when all members have joined again, or after the longest `max.poll.interval.ms` among them, without those who have not | `prepareRebalance`, `completeClassicGroupJoin` |
 //! | an empty group waits `group.initial.rebalance.delay.ms` for others first | `tryCompleteInitialRebalanceElseSchedule` |
 //! | the leader is the first to join, and stays | `ClassicGroup.maybeElectNewJoinedLeader` |
 //! | followers wait in sync until the leader has sent the assignment | `classicGroupSync` |
 //! | a heartbeat in preparation is answered "rebalance in progress"; it counts all the same | `classicGroupHeartbeat` |
 //! | a member without a heartbeat for its `session.timeout.ms` is removed, unless it waits in join or sync | `expireClassicGroupMemberHeartbeat`, `ClassicGroupMember.hasSatisfiedHeartbeat` |
-//! | a member with the instance id of another takes its place at once; in a stable group nothing moves; the older one is fenced | KIP-345; `updateStaticMemberThenRebalanceOrCompleteJoin` |
+//! | a member with the instance id of another replaces it at once; in a stable group no partition moves; the older one is fenced | KIP-345; `updateStaticMemberThenRebalanceOrCompleteJoin` |
 //! | static members that have not joined again in time stay until their session ends | `completeClassicGroupJoin` |
-//! | a commit needs the member and its generation, and is refused between join and sync; a group without members takes it from anybody | `ClassicGroup.validateOffsetCommit` |
+//! | a commit needs a valid member and generation, and is rejected between join and sync; a group without members accepts it from any client | `ClassicGroup.validateOffsetCommit` |
 //! | a commit counts as a heartbeat | as above |
 
 use super::wire::{Answer, ClientId, Envelope, ErrorCode, MemberInfo, Outcome, Partitions, Request, Subscription};
@@ -69,14 +69,14 @@ pub struct Group {
     ready_at: Option<Instant>,
     give_up_at: Option<Instant>,
     offsets: BTreeMap<(String, i32), i64>,
-    /// Members whose session ended since this was last looked at.
+    /// Members whose session has expired, for the fault log.
     pub expired: Vec<String>,
     outbox: Vec<(Return, Outcome)>,
 }
 
 impl Group {
-    /// Takes a request. What is to be answered now, to whomever.
-    pub fn take(&mut self, envelope: Envelope, initial_delay: Duration, now: Instant) -> Vec<(Return, Outcome)> {
+    /// Handles a request. Returns the answers that can be sent now.
+    pub fn handle(&mut self, envelope: Envelope, initial_delay: Duration, now: Instant) -> Vec<(Return, Outcome)> {
         let to = Return::of(&envelope);
         let answer = match &envelope.request {
             Request::Join { .. } => self.join(envelope, initial_delay, now),
@@ -97,7 +97,7 @@ impl Group {
         std::mem::take(&mut self.outbox)
     }
 
-    /// What time brings: sessions that end, waits that are over.
+    /// Expires sessions and waits. Returns the answers that can be sent now.
     pub fn serve(&mut self, now: Instant) -> Vec<(Return, Outcome)> {
         self.pending.retain(|_, until| *until > now);
         let silent = |member: &Member| member.in_join.is_none() && member.in_sync.is_none() && member.expires <= now;
@@ -120,7 +120,7 @@ impl Group {
         std::mem::take(&mut self.outbox)
     }
 
-    /// When time brings something next.
+    /// When [`Group::serve`] has to run next.
     #[must_use]
     pub fn next_at(&self) -> Option<Instant> {
         let sessions = self.members.values().filter(|m| m.in_join.is_none() && m.in_sync.is_none()).map(|m| m.expires);
@@ -128,8 +128,8 @@ impl Group {
         sessions.chain(waits.filter(|_| self.state == State::Preparing)).chain(self.pending.values().copied()).min()
     }
 
-    /// The broker is gone, and with it what it knew of a rebalance under way: the last settled state is what it will
-    /// load. Whoever had not been part of it has to join anew.
+    /// The broker has crashed: a rebalance in progress is lost, and the last stable state will be loaded. Members that
+    /// were not part of it have to join again.
     pub fn crash(&mut self) {
         if self.state == State::Completing {
             self.generation -= 1;
@@ -150,7 +150,7 @@ impl Group {
         self.outbox.clear();
     }
 
-    /// A broker that was away begins every session anew when it loads the group.
+    /// The broker has loaded the group: every session starts again.
     pub fn reload(&mut self, now: Instant) {
         for member in self.members.values_mut() {
             member.expires = now + member.session_timeout;
@@ -263,7 +263,7 @@ impl Group {
         let in_join = if stable { None } else { to };
         self.members.insert(id.clone(), Member { assignment: before.assignment, in_join, ..member });
         if stable {
-            // Whoever led is told that another leads: its assignment is there already (KIP-814).
+            // A leader that restarts becomes a follower for this generation: the assignment exists (KIP-814).
             return Some(Ok(Answer::Joined { member_id: id, generation: self.generation, members: Vec::new() }));
         }
         self.prepare(now);
@@ -307,7 +307,7 @@ impl Group {
             return;
         }
         if self.leader.is_none() {
-            // Only static members, all of them away: their sessions decide.
+            // Only static members, none of which has joined: they stay until their sessions expire.
             self.state = State::Stable;
             return;
         }

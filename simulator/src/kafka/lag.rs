@@ -1,8 +1,8 @@
-//! How far a group is behind, as the operator's verbs count it: dropgate_issuer::topics.
+//! A group's lag as the operator's commands compute it (`dropgate_issuer::topics::lag`).
 
 use super::{Availability, Kafka};
 
-/// Why the lag is not known.
+/// Why the lag is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LagError {
     Unreachable,
@@ -10,8 +10,8 @@ pub enum LagError {
 }
 
 impl Kafka {
-    /// Records of `topic` that `group` has not committed: from what it has committed, or from the beginning, to the
-    /// end of each partition. A commit beyond the end counts as no lag.
+    /// Records of `topic` that `group` has not committed: from the committed offset, or from the log start, to the end of
+    /// each partition. A committed offset beyond the end counts as no lag.
     ///
     /// # Errors
     /// [`LagError`]

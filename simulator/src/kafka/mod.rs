@@ -5,16 +5,16 @@
 //!   gate core   -> rest (SimKafkaRest)        ----------------------^
 //! ```
 //!
-//! [`broker`], [`group`], [`assignor`], [`toppar`], [`client`] and [`adapter`] are state machines without I/O: they
-//! take what happened and the time, and say what follows. [`world`] carries what is on its way between them, in the
-//! order of time and then of sending. Nothing here draws a number at random or reads a clock but tokio's; the way of
-//! a message takes as long as the closure given to [`Kafka::set_latency`] says. So one seed gives one run.
+//! [`broker`], [`group`], [`assignor`], [`toppar`], [`client`] and [`adapter`] are state machines without I/O: input and
+//! time in, effects out. [`world`] delivers the messages between them, ordered by time and then by sending. The model
+//! draws no random numbers and reads no clock but tokio's. The latency of each message comes from the closure given to
+//! [`Kafka::set_latency`], so one seed gives one run.
 //!
-//! Each module says in a table which rules it follows and where each comes from. `tests/kafka_contract.rs` runs one
-//! script against the model and against a real broker with the issuer's own adapter.
+//! Each module lists its rules in a table with the source of each. `tests/kafka_contract.rs` runs one script against the
+//! model and against a real broker with the issuer's own adapter.
 //!
-//! Faults are the caller's: [`Kafka::set_availability`], [`MemberHandle`], [`rest::RestFault`],
-//! [`dead_letters::SimDeadLetters::fail`]. Each one that strikes is added to [`Kafka::strikes`].
+//! The caller injects faults: [`Kafka::set_availability`], [`MemberHandle`], [`rest::RestFault`],
+//! [`dead_letters::SimDeadLetters::fail`]. Each fault that takes effect is added to [`Kafka::faults`].
 
 pub mod adapter;
 pub mod assignor;
@@ -35,7 +35,7 @@ pub use adapter::{Adapter, AdapterRules};
 pub use broker::{NewRecord, ProduceError, Record};
 pub use consumer::{MemberHandle, SimRecordSource};
 pub use settings::{BrokerSettings, MemberSettings};
-pub use world::{Availability, Strikes};
+pub use world::{Availability, FaultLog};
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -45,18 +45,18 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use world::World;
 
-/// A Kafka. Clones are the same one.
+/// A Kafka cluster of one broker. Clones refer to the same one.
 #[derive(Clone)]
 pub struct Kafka {
     world: Rc<RefCell<World>>,
-    /// Something was planned that may come before what the driver waits for.
+    /// A new event may be due before the one that the driver waits for.
     planned: Rc<Notify>,
     /// The broker can be reached again.
     up: Rc<Notify>,
 }
 
 impl Kafka {
-    /// A broker with nothing in it. It lives as long as [`Kafka::run`] is polled.
+    /// An empty broker. It makes progress while [`Kafka::run`] is polled.
     #[must_use]
     pub fn new(settings: BrokerSettings) -> Self {
         let world = Rc::new(RefCell::new(World::new(settings, Instant::now())));
@@ -71,7 +71,7 @@ impl Kafka {
         kafka
     }
 
-    /// Lets time pass for the broker and for librdkafka's own threads. Never ends.
+    /// Runs the broker and the background threads of all clients. Never ends.
     pub async fn run(self) {
         loop {
             let next = self.world.borrow_mut().step(Instant::now());
@@ -89,18 +89,18 @@ impl Kafka {
         }
     }
 
-    /// How long each message takes on its way.
+    /// The network latency of each message; asked once a message.
     pub fn set_latency(&self, latency: impl FnMut() -> Duration + 'static) {
         self.world.borrow_mut().latency = Box::new(latency);
     }
 
-    /// What struck so far.
+    /// The faults that took effect so far.
     #[must_use]
-    pub fn strikes(&self) -> Strikes {
-        Rc::clone(&self.world.borrow().strikes)
+    pub fn faults(&self) -> FaultLog {
+        Rc::clone(&self.world.borrow().faults)
     }
 
-    /// Breaks the broker, or brings it back.
+    /// Stops, suspends or restores the broker.
     pub fn set_availability(&self, availability: Availability) {
         self.change(|world, now| world.set_availability(availability, now));
         if availability == Availability::Up {
@@ -123,7 +123,7 @@ impl Kafka {
         self.change(|world, _| world.topics.grow(name, partitions));
     }
 
-    /// Appends a record at once, whatever is broken. Returns partition and offset.
+    /// Appends a record directly, whatever the broker's availability. Returns partition and offset.
     ///
     /// # Errors
     /// [`ProduceError`]
@@ -143,7 +143,7 @@ impl Kafka {
         self.world.borrow().topics.metadata(topic).map(|metadata| metadata.partitions)
     }
 
-    /// What a group has committed, by partition.
+    /// A group's committed offsets by partition.
     #[must_use]
     pub fn committed(&self, group: &str, topic: &str) -> BTreeMap<i32, i64> {
         let partitions = self.partitions(topic).unwrap_or(0);
@@ -152,18 +152,30 @@ impl Kafka {
         (0..partitions).filter_map(|id| Some((id, group.committed(topic, id)?))).collect()
     }
 
-    /// Sets what a group has committed, as an administrator can while no member runs.
+    /// Sets a committed offset, as an administrator can while the group has no members.
     pub fn set_committed(&self, group: &str, topic: &str, partition: i32, offset: i64) {
         self.change(|world, _| {
-            world.strike("kafka: offsets set", format!("{group} {topic}/{partition}"));
+            world.log_fault("kafka: offsets set", format!("{group} {topic}/{partition}"));
             world.group(group).set_offset(topic, partition, offset);
         });
     }
 
-    /// How many members a group has, by the broker's book.
+    /// How many members a group has, as the broker sees it.
     #[must_use]
     pub fn members(&self, group: &str) -> usize {
         self.world.borrow_mut().group(group).assignment().len()
+    }
+
+    /// Whether a group has no rebalance under way.
+    #[must_use]
+    pub fn is_settled(&self, group: &str) -> bool {
+        self.world.borrow_mut().group(group).state == group::State::Stable
+    }
+
+    /// How many rebalances a group has seen.
+    #[must_use]
+    pub fn generation(&self, group: &str) -> i32 {
+        self.world.borrow_mut().group(group).generation
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut World, Instant) -> T) -> T {
@@ -183,7 +195,7 @@ impl Kafka {
         }
     }
 
-    /// The time of one way over the network.
+    /// Waits for one network latency.
     async fn way(&self) {
         let latency = (self.world.borrow_mut().latency)();
         tokio::time::sleep(latency).await;

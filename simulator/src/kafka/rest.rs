@@ -1,4 +1,4 @@
-//! The Kafka REST proxies that the gate speaks to: `POST /topics/{topic}` of the v2 API with binary records.
+//! The Kafka REST proxies: `POST /topics/{topic}` of the v2 API with binary records.
 //!
 //! | rule | source |
 //! |---|---|
@@ -6,7 +6,7 @@
 //! | an exception on one record fails the whole call with 500, though others are produced | confluentinc/kafka-rest `resources/v2/AbstractProduceAction.java` |
 //! | an entry a partition, raw Kafka codes and no text, status 200 | redpanda `src/v/pandaproxy/rest/test/produce.cc` |
 //! | an entry a record, `error_code` 404 or 500 with `message`, status 200; content types match exactly | strimzi/strimzi-kafka-bridge `HttpSourceBridgeEndpoint.java` |
-//! | an answer that is never sent although the records are produced | as above: `whenCompleteAsync` on an executor that is full |
+//! | no answer at all although the records are produced | as above: `whenCompleteAsync` on an executor that is full |
 //! | an entry a record, `error_code` 1 or 2 with `error`; status 422 if any failed, though others are produced | Aiven-Open/karapace `kafka_rest_apis/__init__.py` |
 
 use super::broker::{NewRecord, ProduceError, partition_of};
@@ -18,13 +18,14 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 const CONTENT_TYPE: &str = "application/vnd.kafka.binary.v2+json";
 
-/// How long a proxy tries to produce before it gives up.
+/// How long a proxy waits for an unreachable broker.
 const PRODUCE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Whose proxy it is.
+/// Which proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     Confluent,
@@ -33,27 +34,27 @@ pub enum Dialect {
     Karapace,
 }
 
-/// What becomes of one record.
+/// The result of one record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RecordFate {
+pub enum RecordEffect {
     Produced,
     Failed,
-    /// In Kafka, although its entry names an error.
-    ProducedThoughFailed,
+    /// In Kafka, although its entry reports an error.
+    ProducedButFailed,
 }
 
-/// What goes wrong with one call. Where it lists records, what is missing at the end is [`RecordFate::Produced`].
+/// A fault of one call. Records beyond the listed ones are [`RecordEffect::Produced`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RestFault {
     /// The connection is refused.
     Refused,
-    /// The proxy is overloaded and says so with 503. Nothing is produced.
+    /// The proxy answers 503. Nothing is produced.
     Overloaded,
     /// Some records are produced, others have error entries.
-    Records(Vec<RecordFate>),
-    /// The call is answered 500, whatever became of its records.
-    WholeCall(Vec<RecordFate>),
-    /// All is produced and no answer is sent.
+    Records(Vec<RecordEffect>),
+    /// The call is answered 500; its records have the given results.
+    WholeCall(Vec<RecordEffect>),
+    /// All records are produced, and no answer is sent.
     Silent,
 }
 
@@ -103,13 +104,12 @@ impl SimKafkaRest {
         Self { kafka: kafka.clone(), dialect, fails: Rc::new(RefCell::new(Box::new(|_| None))) }
     }
 
-    /// `fails` is asked once a call, with the number of its records.
+    /// `fails` is called once a request, with the number of its records.
     pub fn fail(&self, fails: impl FnMut(usize) -> Option<RestFault> + 'static) {
         *self.fails.borrow_mut() = Box::new(fails);
     }
 
-    /// A call and its answer, over the network. Once it has arrived, it takes its effect whether or not the caller
-    /// still waits.
+    /// Sends a call and waits for its answer. A call that has arrived takes effect even if the caller has given up.
     pub async fn exchange(&self, url: &str, content_type: &str, body: &[u8], deadline_ms: u64) -> RestReply {
         let (server, path, content_type, body) =
             (self.clone(), path(url).to_owned(), content_type.to_owned(), body.to_vec());
@@ -119,17 +119,17 @@ impl SimKafkaRest {
             server.kafka.way().await;
             reply
         });
-        match tokio::time::timeout(Duration::from_millis(deadline_ms), served).await {
+        let deadline = Instant::now() + Duration::from_millis(deadline_ms);
+        match tokio::time::timeout_at(deadline, served).await {
             Ok(Ok(Some(reply))) => reply,
-            Ok(Ok(None)) => {
-                tokio::time::sleep(Duration::from_millis(deadline_ms)).await;
+            _ => {
+                tokio::time::sleep_until(deadline).await;
                 RestReply::Silence
             }
-            _ => RestReply::Silence,
         }
     }
 
-    /// Takes a call. None: no answer is ever sent.
+    /// Handles a call. None: no answer is ever sent.
     pub async fn serve(&self, path: &str, content_type: &str, body: &[u8]) -> Option<RestReply> {
         let parsed = path
             .strip_prefix("/topics/")
@@ -141,7 +141,7 @@ impl SimKafkaRest {
         };
         let fault = (self.fails.borrow_mut())(records.len());
         if let Some(fault) = &fault {
-            self.kafka.world.borrow().strike(fault.name(), topic);
+            self.kafka.world.borrow().log_fault(fault.name(), topic);
         }
         let fates = match &fault {
             Some(RestFault::Refused) => return Some(RestReply::Refused),
@@ -155,7 +155,7 @@ impl SimKafkaRest {
         let reached = tokio::time::timeout(PRODUCE_TIMEOUT, self.kafka.reachable()).await.is_ok();
         let mut produced = Vec::with_capacity(records.len());
         for (index, record) in records.into_iter().enumerate() {
-            let fate = fates.get(index).copied().unwrap_or(RecordFate::Produced);
+            let fate = fates.get(index).copied().unwrap_or(RecordEffect::Produced);
             produced.push(self.produce(topic, record, fate, reached));
         }
         match fault {
@@ -185,16 +185,16 @@ impl SimKafkaRest {
         records.ok_or((422, 42203, "records is empty"))?.iter().map(record).collect()
     }
 
-    fn produce(&self, topic: &str, record: NewRecord, fate: RecordFate, reached: bool) -> Produced {
+    fn produce(&self, topic: &str, record: NewRecord, fate: RecordEffect, reached: bool) -> Produced {
         let up = reached && self.kafka.world.borrow().availability() == Availability::Up;
         let partitions = self.kafka.partitions(topic).and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
         let by_key = || record.key.as_ref().map_or(0, |key| partition_of(key, partitions));
         let partition = record.partition.unwrap_or_else(|| i32::try_from(by_key()).unwrap_or(0));
-        if fate == RecordFate::Failed || !up {
+        if fate == RecordEffect::Failed || !up {
             return (partition, Err(ProduceFault::Retriable));
         }
         let produced = self.kafka.produce(topic, record);
-        if fate == RecordFate::ProducedThoughFailed {
+        if fate == RecordEffect::ProducedButFailed {
             return (partition, Err(ProduceFault::Retriable));
         }
         match produced {
@@ -212,11 +212,12 @@ impl SimKafkaRest {
             Dialect::Karapace => (if failed { 422 } else { 200 }, produced.iter().map(karapace).collect()),
             Dialect::Redpanda => (200, redpanda(produced)),
         };
-        let mut body = json!({ "offsets": offsets });
-        if self.dialect != Dialect::Strimzi && self.dialect != Dialect::Redpanda {
-            body["key_schema_id"] = Value::Null;
-            body["value_schema_id"] = Value::Null;
-        }
+        let body = match self.dialect {
+            Dialect::Confluent | Dialect::Karapace => {
+                json!({ "offsets": offsets, "key_schema_id": null, "value_schema_id": null })
+            }
+            Dialect::Redpanda | Dialect::Strimzi => json!({ "offsets": offsets }),
+        };
         RestReply::Answer { status, body: body.to_string().into_bytes() }
     }
 }
@@ -258,7 +259,7 @@ fn karapace((partition, result): &Produced) -> Value {
     }
 }
 
-/// One entry a partition: where its first record is, or the code of one that failed.
+/// One entry a partition: the offset of its first record, or the code of a failed one.
 fn redpanda(produced: &[Produced]) -> Vec<Value> {
     let mut entries: BTreeMap<i32, Value> = BTreeMap::new();
     for (partition, result) in produced {

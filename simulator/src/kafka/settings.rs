@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Settings of the broker.
 #[derive(Debug, Clone)]
 pub struct BrokerSettings {
-    /// What the clock shows when the virtual time begins, in ms since the epoch.
+    /// Wall clock at the start, in ms since the epoch.
     pub epoch_ms: u64,
     /// `group.initial.rebalance.delay.ms`
     pub initial_rebalance_delay: Duration,
@@ -14,6 +14,8 @@ pub struct BrokerSettings {
     pub fetch_records: usize,
     /// `max.message.bytes`; 0: no limit.
     pub max_record_bytes: usize,
+    /// Whether committed offsets outlive the deletion of their topic. Kafka 4.3.1 removes them.
+    pub offsets_outlive_topic: bool,
 }
 
 impl Default for BrokerSettings {
@@ -23,6 +25,7 @@ impl Default for BrokerSettings {
             initial_rebalance_delay: Duration::from_secs(3),
             fetch_records: 500,
             max_record_bytes: 1_048_588,
+            offsets_outlive_topic: false,
         }
     }
 }
@@ -47,8 +50,9 @@ pub struct MemberSettings {
     pub fetch_wait: Duration,
     /// `queued.min.messages`
     pub queued_min_messages: usize,
-    /// Whether a question for committed offsets that fails while the assignment changes is never asked again, as
-    /// librdkafka's source reads (see [`super::client`]). Not seen on a real broker, so it is off.
+    /// Whether an OffsetFetch that fails while the assignment changes is never retried, so that its partitions are never
+    /// fetched. librdkafka's source reads so (rdkafka_assignment.c `rd_kafka_assignment_handle_OffsetFetch`), but it was
+    /// not reproduced on a real broker: off.
     pub lost_offset_fetch_hangs: bool,
     pub adapter: AdapterRules,
 }

@@ -4,17 +4,17 @@
 //! |---|---|
 //! | pause and resume are flags of the partition: one of the application's, one of librdkafka's own while a rebalance waits for its callback | rdkafka_partition.h `RD_KAFKA_TOPPAR_F_APP_PAUSE`, `_LIB_PAUSE` |
 //! | **the application's flag outlives revoke and assign**: starting and stopping a fetcher touch librdkafka's own flag only | rdkafka_assignment.c `serve_removals`, `serve_pending`: both resume with `F_LIB_PAUSE` |
-//! | a pause raises the partition's version: what waits in the local queue is thrown away, what is on its way is dropped when it comes; reading goes on behind the last record that the application got | rdkafka_partition.c `rd_kafka_toppar_pause_resume`, rdkafka_queue.c `rd_kafka_q_purge_toppar_version`, rdkafka_op.h `rd_kafka_op_version_outdated` |
-//! | a resume of what is not paused does nothing, of what only the other flag pauses nothing but raise the version | `rd_kafka_toppar_op_pause_resume`, `rd_kafka_toppar_pause_resume` |
+//! | a pause raises the partition's version: records in the local queue are discarded, records in transit are dropped on arrival; fetching continues after the last record that the application received | rdkafka_partition.c `rd_kafka_toppar_pause_resume`, rdkafka_queue.c `rd_kafka_q_purge_toppar_version`, rdkafka_op.h `rd_kafka_op_version_outdated` |
+//! | resuming a partition that is not paused does nothing; resuming one that only the other flag pauses only raises the version | `rd_kafka_toppar_op_pause_resume`, `rd_kafka_toppar_pause_resume` |
 //! | a resume before a first offset was found looks for it again | as above, `rd_kafka_toppar_next_offset_handle` |
-//! | at assign and at revoke the stored offset is forgotten; storing one while not assigned is the error `State` | rdkafka_assignment.c `rd_kafka_assignment_add`, `serve_removals`; rdkafka_offset.h `rd_kafka_offset_store0` |
-//! | only a stored offset *beyond* the committed one, as far as the client knows that, is committed | rdkafka_partition.c `rd_kafka_topic_partition_list_set_offsets` |
+//! | at assign and at revoke the stored offset is cleared; storing one while not assigned is the error `State` | rdkafka_assignment.c `rd_kafka_assignment_add`, `serve_removals`; rdkafka_offset.h `rd_kafka_offset_store0` |
+//! | only a stored offset *beyond* the committed one, as cached by the client, is committed | rdkafka_partition.c `rd_kafka_topic_partition_list_set_offsets` |
 //! | at revoke the stored offset is committed whether or not it is beyond | rdkafka_assignment.c `serve_removals`, `set_offsets=false` |
-//! | what the client takes for the committed offset is read anew at each assign | rdkafka_request.c `rd_kafka_handle_OffsetFetch` |
-//! | an offset out of range, or none committed: the beginning, as the last fetch told it or else asked for | rdkafka_offset.c `rd_kafka_offset_reset` |
-//! | an offset out of range does not raise the version, and the application is not told | rdkafka_fetcher.c `rd_kafka_fetch_reply_handle_partition_error` |
-//! | a topic that was created anew is read on from the old position: what is below it is never seen | rdkafka_topic.c `rd_kafka_topic_metadata_update`, "FIXME: an offset reset must be triggered" |
-//! | lag is the end that the last fetch told, less the stored offset; unknown while none is stored, or while the stored one is beyond the end | rdkafka.c `rd_kafka_stats_emit_toppar`, `consumer_lag_stored` |
+//! | the cached committed offset is refreshed at each assign | rdkafka_request.c `rd_kafka_handle_OffsetFetch` |
+//! | an offset out of range, or none committed: the log start offset that the last fetch reported, or else that ListOffsets returns | rdkafka_offset.c `rd_kafka_offset_reset` |
+//! | an offset out of range does not raise the version, and the application receives no event | rdkafka_fetcher.c `rd_kafka_fetch_reply_handle_partition_error` |
+//! | after a topic is recreated, fetching continues at the old position; records below it are never delivered | rdkafka_topic.c `rd_kafka_topic_metadata_update`, "FIXME: an offset reset must be triggered" |
+//! | lag is the end offset that the last fetch reported minus the stored offset; unknown while none is stored, or while the stored one is beyond the end | rdkafka.c `rd_kafka_stats_emit_toppar`, `consumer_lag_stored` |
 
 use tokio::time::Instant;
 
@@ -43,7 +43,7 @@ pub struct Toppar {
     last_start: Option<i64>,
     position: Option<i64>,
     position_version: u64,
-    /// Behind the last record that the application got.
+    /// The offset after the last record that the application received.
     pub app: Option<i64>,
     pub stored: Option<i64>,
     pub committed: Option<i64>,
@@ -58,7 +58,7 @@ impl Toppar {
         self.app_paused || self.lib_paused
     }
 
-    /// Sets one of the flags. What waits in the queue is out of date then.
+    /// Sets one of the flags. Records in the queue become outdated.
     pub fn pause(&mut self, by_app: bool) {
         self.version += 1;
         *self.flag(by_app) = true;
@@ -67,7 +67,7 @@ impl Toppar {
         }
     }
 
-    /// Takes one of the flags away.
+    /// Clears one of the flags.
     pub fn resume(&mut self, by_app: bool) {
         if !self.paused() {
             return;
@@ -87,13 +87,13 @@ impl Toppar {
         if by_app { &mut self.app_paused } else { &mut self.lib_paused }
     }
 
-    /// The partition is part of the assignment from now on; where to start is not known yet.
+    /// Adds the partition to the assignment; its start offset is not known yet.
     pub fn assign(&mut self) {
         self.assigned = true;
         self.stored = None;
     }
 
-    /// Starts to fetch behind what the group has committed.
+    /// Starts the fetcher at the committed offset.
     pub fn start(&mut self, committed: Option<i64>) {
         self.committed = committed;
         self.resume(false);
@@ -105,7 +105,7 @@ impl Toppar {
         }
     }
 
-    /// Ends the fetcher and the assignment. What was stored is returned.
+    /// Stops the fetcher and removes the partition from the assignment. Returns the stored offset.
     pub fn remove(&mut self) -> Option<i64> {
         if std::mem::take(&mut self.started) {
             self.version += 1;
@@ -132,7 +132,7 @@ impl Toppar {
         self.reset(Some(retry_at));
     }
 
-    /// An answer to a lookup; one from before the last barrier makes it ask again.
+    /// Handles the answer to a lookup. An answer from before the last version barrier causes another lookup.
     pub fn looked_up(&mut self, version: u64, begin: Option<i64>, retry_at: Instant) {
         if self.fetching != Fetching::LookedUp {
             return;
@@ -148,7 +148,7 @@ impl Toppar {
         self.fetching = Fetching::Active;
     }
 
-    /// Where to fetch from now, if it is to be fetched.
+    /// The offset to fetch from, if the partition can be fetched now.
     pub fn fetch_from(&mut self, now: Instant) -> Option<i64> {
         if self.fetching != Fetching::Active {
             return None;
@@ -168,7 +168,7 @@ impl Toppar {
         self.position = next.or(self.position);
     }
 
-    /// What is to be committed: the stored offset, where it is beyond the committed one.
+    /// The stored offset, if it is beyond the committed one.
     #[must_use]
     pub fn to_commit(&self) -> Option<i64> {
         self.stored.filter(|stored| self.committed.is_none_or(|committed| *stored > committed))

@@ -1,4 +1,4 @@
-//! What a member and the broker say to each other, as far as it matters here.
+//! Requests and answers between a client and the broker, reduced to what the model needs.
 
 use super::broker::{Slice, TopicMetadata};
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,11 +10,11 @@ pub type Partitions = BTreeSet<i32>;
 /// A client of the broker.
 pub type ClientId = u32;
 
-/// What a member says of itself when it joins.
+/// A member's metadata in JoinGroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
     pub owned: Partitions,
-    /// The generation in which it got them; -1 where it had none.
+    /// The generation in which it received them; -1 for none.
     pub owned_generation: i32,
 }
 
@@ -33,7 +33,7 @@ pub enum Request {
 }
 
 impl Request {
-    /// For the list of faults that struck.
+    /// For the fault log.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -51,14 +51,14 @@ impl Request {
     }
 }
 
-/// Who asks for metadata decides what its answer changes.
+/// The purpose of a metadata request decides what its answer changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetadataPurpose {
     /// Before a join, and every `topic.metadata.refresh.interval.ms`.
     Subscription,
     /// The leader of a group counts the partitions.
     Assignor,
-    /// A fetch has failed: where is the topic?
+    /// A fetch has failed with an unknown topic.
     Leader,
 }
 
@@ -70,7 +70,7 @@ pub struct FetchFrom {
     pub version: u64,
 }
 
-/// A request on its way.
+/// A request in transit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
     pub client: ClientId,
@@ -85,7 +85,7 @@ pub struct Envelope {
     pub request: Request,
 }
 
-/// A member as the leader of its group is told of it.
+/// A member as the group's leader sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberInfo {
     pub member_id: String,

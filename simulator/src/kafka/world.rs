@@ -1,4 +1,4 @@
-//! The broker, its clients and what is on its way between them, in the order of time.
+//! The broker, its clients and the messages in transit between them, as one queue of events ordered by time.
 
 use super::broker::{NewRecord, ProduceError, Topics};
 use super::client::{Client, Outgoing, TICK};
@@ -11,17 +11,17 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Faults that struck: their kind, and where.
-pub type Strikes = Rc<RefCell<Vec<(&'static str, String)>>>;
+/// Faults that took effect: kind and place.
+pub type FaultLog = Rc<RefCell<Vec<(&'static str, String)>>>;
 
 /// Whether the broker can be reached, for everybody.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Availability {
     #[default]
     Up,
-    /// Connections break and cannot be made. When it is up again it loads its groups anew.
+    /// Connections fail. When the broker is up again, it reloads its groups.
     Down,
-    /// It stands still: what arrives waits for it.
+    /// The broker is suspended: requests wait until it continues.
     Hangs,
 }
 
@@ -44,13 +44,13 @@ impl Event {
     }
 }
 
-/// A client's process, and the way between it and the broker.
+/// A client's process, and the network between it and the broker.
 pub struct Process {
     pub client: Client,
-    /// Stopped (SIGSTOP): nothing runs, what comes waits.
+    /// Stopped (SIGSTOP): nothing runs, events are held.
     pub frozen: bool,
     held: VecDeque<Event>,
-    /// Nothing passes; what was sent goes on when the way is free again, if it is still waited for.
+    /// No message passes. Held messages are delivered when the link is restored, unless their request has timed out.
     cut: bool,
     held_out: Vec<Envelope>,
     held_in: Vec<(Return, Outcome)>,
@@ -63,7 +63,7 @@ pub struct World {
     pub settings: BrokerSettings,
     pub topics: Topics,
     pub processes: BTreeMap<ClientId, Process>,
-    pub strikes: Strikes,
+    pub faults: FaultLog,
     pub latency: Box<dyn FnMut() -> Duration>,
     groups: BTreeMap<String, Group>,
     availability: Availability,
@@ -83,7 +83,7 @@ impl World {
             settings,
             topics,
             processes: BTreeMap::new(),
-            strikes: Strikes::default(),
+            faults: FaultLog::default(),
             latency: Box::new(|| Duration::from_millis(1)),
             groups: BTreeMap::new(),
             availability: Availability::Up,
@@ -102,11 +102,11 @@ impl World {
         self.settings.epoch_ms + u64::try_from(since).unwrap_or(u64::MAX)
     }
 
-    pub fn strike(&self, kind: &'static str, place: impl Into<String>) {
-        self.strikes.borrow_mut().push((kind, place.into()));
+    pub fn log_fault(&self, kind: &'static str, place: impl Into<String>) {
+        self.faults.borrow_mut().push((kind, place.into()));
     }
 
-    /// Does what is due. When the next thing is.
+    /// Runs all events that are due. Returns the time of the next one.
     pub fn step(&mut self, now: Instant) -> Option<Instant> {
         loop {
             let entry = self.agenda.first_entry()?;
@@ -140,7 +140,7 @@ impl World {
                     process.in_flight.get(&to.id).map(Request::name)
                 });
                 if let Some(place) = place {
-                    self.strike("kafka: no answer in time", place);
+                    self.log_fault("kafka: no answer in time", place);
                     self.deliver(to, Err(ErrorCode::Transport), now);
                 }
             }
@@ -183,7 +183,7 @@ impl World {
         id
     }
 
-    /// Sends what a client wants to send.
+    /// Sends the requests in a client's outbox.
     pub fn flush(&mut self, id: ClientId, now: Instant) {
         let Some(process) = self.processes.get_mut(&id) else {
             return;
@@ -207,12 +207,12 @@ impl World {
             self.sequence += 1;
             self.agenda.insert((now + wait, self.sequence), Event::TimedOut(to));
             if self.availability == Availability::Down {
-                self.strikes.borrow_mut().push(("kafka: down", envelope.request.name().to_owned()));
+                self.faults.borrow_mut().push(("kafka: down", envelope.request.name().to_owned()));
                 let at = now + (self.latency)();
                 self.sequence += 1;
                 self.agenda.insert((at, self.sequence), Event::Answered(to, Err(ErrorCode::Transport)));
             } else if process.cut {
-                self.strikes.borrow_mut().push(("kafka: link cut", envelope.request.name().to_owned()));
+                self.faults.borrow_mut().push(("kafka: link cut", envelope.request.name().to_owned()));
                 process.held_out.push(envelope);
             } else {
                 // One connection keeps its order.
@@ -240,7 +240,7 @@ impl World {
             return;
         };
         if let Some(request) = process.in_flight.remove(&to.id) {
-            process.client.take(request, outcome, now);
+            process.client.on_answer(request, outcome, now);
             self.flush(to.client, now);
         }
     }
@@ -251,7 +251,7 @@ impl World {
         };
         process.frozen = frozen;
         if frozen {
-            return self.strike("process: frozen", format!("member {id}"));
+            return self.log_fault("process: frozen", format!("member {id}"));
         }
         process.client.news.notify_one();
         for event in std::mem::take(&mut process.held) {
@@ -276,12 +276,12 @@ impl World {
         }
     }
 
-    /// Ends a client's process without a word.
+    /// Ends a client's process without notice to the broker.
     pub fn kill(&mut self, id: ClientId) {
         if let Some(process) = self.processes.remove(&id)
             && !process.client.closed
         {
-            self.strike("process: killed", format!("member {id}"));
+            self.log_fault("process: killed", format!("member {id}"));
         }
     }
 
@@ -302,7 +302,7 @@ impl World {
                 };
                 let waiting: Vec<Return> = self.processes.iter().flat_map(of).collect();
                 for to in waiting {
-                    self.strike("kafka: down", "a request under way");
+                    self.log_fault("kafka: down", "a request under way");
                     self.answer_later(to, Err(ErrorCode::Transport), now);
                 }
                 self.groups.values_mut().for_each(Group::crash);
@@ -328,14 +328,16 @@ impl World {
     pub fn delete_topic(&mut self, name: &str, now: Instant) -> bool {
         let deleted = self.topics.delete(name);
         if deleted {
-            self.strike("kafka: topic deleted", name);
-            self.groups.values_mut().for_each(|group| group.forget_topic(name));
+            self.log_fault("kafka: topic deleted", name);
+            if !self.settings.offsets_outlive_topic {
+                self.groups.values_mut().for_each(|group| group.forget_topic(name));
+            }
             self.unpark(now);
         }
         deleted
     }
 
-    /// Appends a record, and answers the fetches that wait for one.
+    /// Appends a record and answers fetches that wait for records.
     ///
     /// # Errors
     /// [`ProduceError`]
@@ -359,11 +361,11 @@ impl World {
         match self.availability {
             Availability::Up => self.process(envelope, now),
             Availability::Down => {
-                self.strike("kafka: down", envelope.request.name());
+                self.log_fault("kafka: down", envelope.request.name());
                 self.answer_later(Return::of(&envelope), Err(ErrorCode::Transport), now);
             }
             Availability::Hangs => {
-                self.strike("kafka: hangs", envelope.request.name());
+                self.log_fault("kafka: hangs", envelope.request.name());
                 self.stalled.push_back(envelope);
             }
         }
@@ -386,7 +388,7 @@ impl World {
             Request::Commit { .. } if topic.is_none() => Err(ErrorCode::UnknownTopicOrPartition),
             _ => {
                 let (name, delay) = (envelope.group.clone(), self.settings.initial_rebalance_delay);
-                let answers = self.group(&name).take(envelope, delay, now);
+                let answers = self.group(&name).handle(envelope, delay, now);
                 for (to, outcome) in answers {
                     self.answer_later(to, outcome, now);
                 }
@@ -404,7 +406,7 @@ impl World {
         let group = self.group(name);
         let answers = group.serve(now);
         for id in std::mem::take(&mut group.expired) {
-            self.strike("kafka: session ended", id);
+            self.log_fault("kafka: session ended", id);
         }
         for (to, outcome) in answers {
             self.answer_later(to, outcome, now);
@@ -435,7 +437,7 @@ impl World {
         }
     }
 
-    /// Answers the fetches for which there is something, and those that have waited long enough.
+    /// Answers the waiting fetches that have records or errors, and those whose wait is over.
     fn unpark(&mut self, now: Instant) {
         if self.availability != Availability::Up {
             return;

@@ -1,16 +1,16 @@
-//! What runs in a member's process, over the issuer's port: it polls all the time, and does what it is told.
+//! The application in a member's process, on the issuer's port: it polls continuously and executes commands.
 
-use dropgate_issuer::ports::Intake;
+use dropgate_issuer::consume::ports::RecordSource;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use tokio::sync::{mpsc, oneshot};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// Say how things are.
+    /// No effect.
     Report,
     Pause,
-    /// Pause by yourself once so many records were seen.
+    /// Pause as soon as so many records were seen.
     PauseAt(usize),
     Resume,
     Store(i32, i64),
@@ -27,7 +27,7 @@ pub enum Command {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     pub owned: usize,
-    /// In the order in which they came, each partition by itself.
+    /// Offsets by partition, in the order of arrival.
     pub seen: BTreeSet<(i32, Vec<i64>)>,
     pub revoked: BTreeSet<i32>,
     pub lag: Option<u64>,
@@ -52,8 +52,8 @@ impl Report {
 
 pub type Call = (Command, oneshot::Sender<Report>);
 
-/// Runs until told to leave; then gives back the source and whom to tell.
-pub async fn run<S: Intake>(
+/// Runs until [`Command::Leave`]; then returns the source, and where to confirm.
+pub async fn run<S: RecordSource>(
     source: S,
     mut commands: mpsc::UnboundedReceiver<Call>,
 ) -> Option<(S, oneshot::Sender<Report>)> {

@@ -1,18 +1,20 @@
 //! The script on the model.
 
 use crate::app::{self, Command, Report};
-use crate::script::{self, MAX_POLL, Member, SESSION, Story, World};
-use dropgate_simulator::kafka::{BrokerSettings, Kafka, MemberHandle, MemberSettings, NewRecord, SimRecordSource};
+use crate::script::{self, Log, MAX_POLL, Member, SESSION, World};
+use dropgate_simulator::kafka::{
+    Availability, BrokerSettings, Kafka, MemberHandle, MemberSettings, NewRecord, SimRecordSource,
+};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, LocalSet};
 
-pub fn run() -> Vec<Story> {
+pub fn run() -> Vec<Log> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     LocalSet::new().block_on(&runtime, async {
         let settings = BrokerSettings { initial_rebalance_delay: Duration::ZERO, ..BrokerSettings::default() };
-        script::tell(&Model(Kafka::start(settings))).await
+        script::run(&Model(Kafka::start(settings))).await
     })
 }
 
@@ -61,8 +63,23 @@ impl World for Model {
         self.0.lag(topic, topic).unwrap()
     }
 
-    async fn members(&self, topic: &'static str) -> usize {
-        self.0.members(topic)
+    async fn group(&self, topic: &'static str) -> (usize, bool) {
+        (self.0.members(topic), self.0.is_settled(topic))
+    }
+
+    async fn frozen<T>(&self, work: impl Future<Output = T>) -> T {
+        self.0.set_availability(Availability::Hangs);
+        let done = work.await;
+        self.0.set_availability(Availability::Up);
+        done
+    }
+
+    async fn crashed<T>(&self, work: impl Future<Output = T>) -> T {
+        self.0.set_availability(Availability::Down);
+        let done = work.await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        self.0.set_availability(Availability::Up);
+        done
     }
 }
 

@@ -1,12 +1,12 @@
 //! The script on a real broker, with the issuer's adapter in processes of their own.
 
 use crate::app::{self, Command, Report};
-use crate::script::{self, MAX_POLL, Member, SESSION, Story, World};
-use dropgate_issuer::consumer::KafkaIntake;
-use dropgate_issuer::kafka::KafkaSettings;
+use crate::script::{self, Log, MAX_POLL, Member, SESSION, World};
+use dropgate_issuer::kafka::consumer::KafkaSource;
+use dropgate_issuer::kafka::settings::KafkaSettings;
 use dropgate_issuer::metrics::Metrics;
-use dropgate_issuer::topics;
-use dropgate_local::stack::{Kafka, Site};
+use dropgate_issuer::kafka::topics;
+use dropgate_devstack::{Broker, Paths};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -26,12 +26,12 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 const ADDRESS: &str = "DROPGATE_CONTRACT_MEMBER";
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-pub fn run() -> Vec<Story> {
+pub fn run() -> Vec<Log> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let dir = tempfile::tempdir().unwrap();
         let repo = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let kafka = Kafka::start(&Site::new(repo, repo, dir.path()).unwrap()).await.unwrap();
+        let kafka = Broker::start(&Paths::new(repo, repo, dir.path()).unwrap()).await.unwrap();
         let settings = KafkaSettings { bootstrap: kafka.bootstrap.clone(), ..KafkaSettings::default() };
         let real = Real {
             admin: settings.client().create().unwrap(),
@@ -39,10 +39,11 @@ pub fn run() -> Vec<Story> {
             dir: dir.path().to_owned(),
             members: AtomicU32::new(0),
             settings,
+            kafka: Mutex::new(Some(kafka)),
         };
-        let told = script::tell(&real).await;
-        kafka.stop().await.unwrap();
-        told
+        let log = script::run(&real).await;
+        real.kafka.into_inner().unwrap().stop().await.unwrap();
+        log
     })
 }
 
@@ -52,6 +53,7 @@ struct Real {
     producer: FutureProducer,
     dir: std::path::PathBuf,
     members: AtomicU32,
+    kafka: Mutex<Option<Broker>>,
 }
 
 impl Real {
@@ -144,12 +146,23 @@ impl World for Real {
         topics::lag(&self.of_group(topic), topic).await.unwrap()
     }
 
-    async fn members(&self, topic: &'static str) -> usize {
+    async fn group(&self, topic: &'static str) -> (usize, bool) {
         self.ask(topic, move |consumer| {
             let list = consumer.fetch_group_list(Some(topic), TIMEOUT).unwrap();
-            list.groups().first().map_or(0, |group| group.members().len())
+            list.groups().first().map_or((0, false), |group| (group.members().len(), group.state() == "Stable"))
         })
         .await
+    }
+
+    async fn frozen<T>(&self, work: impl Future<Output = T>) -> T {
+        self.kafka.lock().await.as_ref().unwrap().frozen(work).await
+    }
+
+    async fn crashed<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut kafka = self.kafka.lock().await;
+        let (broker, done) = kafka.take().unwrap().crashed(work).await.unwrap();
+        *kafka = Some(broker);
+        done
     }
 }
 
@@ -197,14 +210,12 @@ pub fn member_process() {
     let (socket, bootstrap, topic, instance_id): (String, String, String, Option<String>) =
         serde_json::from_str(&address).unwrap();
     let millis = |duration: Duration| duration.as_millis().to_string();
-    let options = vec![
-        ("session.timeout.ms".to_owned(), millis(SESSION)),
-        ("max.poll.interval.ms".to_owned(), millis(MAX_POLL)),
-    ];
+    let options =
+        vec![("session.timeout.ms".to_owned(), millis(SESSION)), ("max.poll.interval.ms".to_owned(), millis(MAX_POLL))];
     let settings = KafkaSettings { bootstrap, group: topic.clone(), instance_id, options };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
-        let source = KafkaIntake::join(&settings, &topic, 1, Arc::new(Metrics::default())).unwrap();
+        let source = KafkaSource::join(&settings, &topic, 1, Arc::new(Metrics::default())).unwrap();
         let (read, mut write) = UnixStream::connect(&socket).await.unwrap().into_split();
         let mut lines = BufReader::new(read).lines();
         let (calls, commands) = mpsc::unbounded_channel();

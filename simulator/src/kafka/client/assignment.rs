@@ -1,6 +1,6 @@
-//! What the application has taken over, and what is done when that changes.
+//! The assignment that the application has accepted, and its changes.
 
-use super::{Client, Event, Joining};
+use super::{Client, Event, JoinState};
 use crate::kafka::toppar::Toppar;
 use crate::kafka::wire::{Answer, Outcome, Partitions, Request};
 use std::collections::BTreeMap;
@@ -34,8 +34,8 @@ impl Client {
             self.removed.append(&mut self.assignment);
             self.assignment_version += 1;
         }
-        if self.joining == Joining::UnassignCall {
-            self.joining = Joining::UnassignAll;
+        if self.join_state == JoinState::WaitUnassignCall {
+            self.join_state = JoinState::WaitUnassign;
         }
         self.lost = false;
     }
@@ -61,20 +61,20 @@ impl Client {
     }
 
     pub(super) fn assignment_done(&mut self, now: Instant) {
-        match self.joining {
-            Joining::UnassignAll => {
+        match self.join_state {
+            JoinState::WaitUnassign => {
                 self.leave_if_asked();
                 if !self.terminating {
                     self.rejoin_now();
                 }
             }
-            Joining::Unassign if self.terminating => self.unassign_all(),
-            Joining::Unassign => match self.next_assign.take() {
+            JoinState::WaitIncrementalUnassign if self.terminating => self.unassign_all(),
+            JoinState::WaitIncrementalUnassign => match self.next_assign.take() {
                 Some(partitions) => self.call_assign(partitions, true),
                 None if std::mem::take(&mut self.rejoin) => self.rejoin_now(),
-                None => self.joining = Joining::Steady,
+                None => self.join_state = JoinState::Steady,
             },
-            Joining::Steady if !self.terminating && std::mem::take(&mut self.rejoin) => self.rejoin_now(),
+            JoinState::Steady if !self.terminating && std::mem::take(&mut self.rejoin) => self.rejoin_now(),
             _ => {}
         }
         self.try_terminate();
@@ -83,7 +83,7 @@ impl Client {
 
     pub(super) fn rejoin_now(&mut self) {
         self.join_at = None;
-        self.joining = Joining::Init;
+        self.join_state = JoinState::Init;
     }
 
     pub(super) fn leave_if_asked(&mut self) {
@@ -104,7 +104,7 @@ impl Client {
         }
     }
 
-    pub(super) fn take_offsets(
+    pub(super) fn on_offsets(
         &mut self,
         partitions: Partitions,
         assignment_version: u64,

@@ -1,4 +1,4 @@
-//! Committing what is stored.
+//! Commits of stored offsets.
 
 use super::{Client, CommitResult, Event};
 use crate::kafka::wire::{Answer, ErrorCode, Outcome, Request};
@@ -29,11 +29,10 @@ impl Client {
         }
     }
 
-    pub(super) fn take_commit(&mut self, request: Request, outcome: Outcome, now: Instant) {
+    pub(super) fn on_commit(&mut self, request: Request, outcome: Outcome, now: Instant) {
         match outcome {
             Err(ErrorCode::Transport) => {
                 self.deferred.push_back((now + self.settings.session_timeout, request));
-                return;
             }
             Err(ErrorCode::UnknownMemberId) => {
                 self.member_id.clear();

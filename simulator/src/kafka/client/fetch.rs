@@ -36,7 +36,7 @@ impl Client {
         }
     }
 
-    pub(super) fn take_fetch(&mut self, from: &[FetchFrom], outcome: Outcome, now: Instant) {
+    pub(super) fn on_fetch(&mut self, from: &[FetchFrom], outcome: Outcome, now: Instant) {
         self.fetching = false;
         let Ok(Answer::Fetched(mut slices)) = outcome else {
             self.fetch_at = now + AFTER_ERROR;

@@ -1,6 +1,6 @@
-//! Joining the group, staying in it, and losing it.
+//! The group protocol: join, sync, heartbeat, leave, and the loss of the session.
 
-use super::{Client, Event, JOIN_EVERY, Joining};
+use super::{Client, Event, JOIN_EVERY, JoinState};
 use crate::kafka::wire::{Answer, ErrorCode, MetadataPurpose, Outcome, Partitions, Request, Subscription};
 use std::collections::BTreeMap;
 use tokio::time::Instant;
@@ -14,19 +14,19 @@ impl Client {
         self.join_at = Some(now + JOIN_EVERY);
         if self.known_partitions.is_none() {
             if !self.metadata_under_way {
-                self.joining = Joining::Metadata;
+                self.join_state = JoinState::WaitMetadata;
                 self.ask_metadata(now);
             }
             return;
         }
-        self.joining = Joining::Join;
+        self.join_state = JoinState::WaitJoin;
         let subscription =
             Subscription { owned: self.group_assignment.clone(), owned_generation: self.owned_generation };
         self.send(Request::Join { subscription });
     }
 
-    pub(super) fn take_join(&mut self, outcome: Outcome) {
-        if self.terminating || self.joining != Joining::Join {
+    pub(super) fn on_join(&mut self, outcome: Outcome) {
+        if self.terminating || self.join_state != JoinState::WaitJoin {
             return;
         }
         match outcome {
@@ -35,17 +35,17 @@ impl Client {
                 self.generation = generation;
                 self.leads = None;
                 if members.is_empty() {
-                    self.joining = Joining::Sync;
+                    self.join_state = JoinState::WaitSync;
                     self.send(Request::Sync { generation, assignments: BTreeMap::new() });
                 } else {
                     self.leads = Some((generation, members));
-                    self.joining = Joining::Metadata;
+                    self.join_state = JoinState::WaitMetadata;
                     self.send(Request::Metadata { purpose: MetadataPurpose::Assignor });
                 }
             }
             Err(ErrorCode::FencedInstanceId) => {
                 self.fail("FencedInstanceId");
-                self.joining = Joining::Init;
+                self.join_state = JoinState::Init;
             }
             Err(ErrorCode::MemberIdRequired(member_id)) => {
                 self.member_id = member_id;
@@ -60,14 +60,14 @@ impl Client {
                 if error == ErrorCode::UnknownMemberId {
                     self.member_id.clear();
                 }
-                self.joining = Joining::Init;
+                self.join_state = JoinState::Init;
             }
-            Ok(_) => self.joining = Joining::Init,
+            Ok(_) => self.join_state = JoinState::Init,
         }
     }
 
-    pub(super) fn take_sync(&mut self, outcome: Outcome, now: Instant) {
-        if self.joining != Joining::Sync || self.terminating {
+    pub(super) fn on_sync(&mut self, outcome: Outcome, now: Instant) {
+        if self.join_state != JoinState::WaitSync || self.terminating {
             return;
         }
         match outcome {
@@ -85,7 +85,7 @@ impl Client {
             }
             Err(ErrorCode::FencedInstanceId) => {
                 self.fail("FencedInstanceId");
-                self.joining = Joining::Init;
+                self.join_state = JoinState::Init;
             }
             Err(ErrorCode::IllegalGeneration) => {
                 self.generation = -1;
@@ -95,20 +95,24 @@ impl Client {
                 self.member_id.clear();
                 self.revoke_all(true);
             }
-            _ => self.joining = Joining::Init,
+            _ => self.join_state = JoinState::Init,
         }
     }
 
-    pub(super) fn take_heartbeat(&mut self, outcome: Outcome, now: Instant) {
+    pub(super) fn on_heartbeat(&mut self, outcome: Outcome, now: Instant) {
         self.heartbeat_under_way = false;
         let extend = |ends: Instant| ends.max(now + self.settings.session_timeout);
         match outcome {
             Ok(_) => self.session_ends = self.session_ends.map(extend),
-            Err(_) if matches!(self.joining, Joining::Init | Joining::Metadata | Joining::Join | Joining::Sync) => {}
+            Err(_)
+                if matches!(
+                    self.join_state,
+                    JoinState::Init | JoinState::WaitMetadata | JoinState::WaitJoin | JoinState::WaitSync
+                ) => {}
             Err(ErrorCode::RebalanceInProgress) => {
                 self.session_ends = self.session_ends.map(extend);
                 if !self.rebalancing() {
-                    self.joining = Joining::Init;
+                    self.join_state = JoinState::Init;
                 }
             }
             Err(ErrorCode::UnknownMemberId) => {
@@ -147,13 +151,17 @@ impl Client {
     }
 
     pub(super) fn waits_for_callback(&self) -> bool {
-        matches!(self.joining, Joining::AssignCall | Joining::UnassignCall)
+        matches!(self.join_state, JoinState::WaitAssignCall | JoinState::WaitUnassignCall)
     }
 
     pub(super) fn rebalancing(&self) -> bool {
-        let joining = matches!(self.joining, Joining::Join | Joining::Metadata) && !self.member_id.is_empty();
-        let busy = matches!(self.joining, Joining::Sync | Joining::UnassignAll | Joining::Unassign);
-        joining || busy || self.waits_for_callback() || self.next_assign.is_some() || self.rejoin
+        let waits =
+            matches!(self.join_state, JoinState::WaitJoin | JoinState::WaitMetadata) && !self.member_id.is_empty();
+        let busy = matches!(
+            self.join_state,
+            JoinState::WaitSync | JoinState::WaitUnassign | JoinState::WaitIncrementalUnassign
+        );
+        waits || busy || self.waits_for_callback() || self.next_assign.is_some() || self.rejoin
     }
 
     pub(super) fn lose_all(&mut self) {
@@ -165,7 +173,7 @@ impl Client {
     pub(super) fn revoke_all(&mut self, lost: bool) {
         if self.group_assignment.is_empty() {
             if !self.terminating {
-                self.joining = Joining::Init;
+                self.join_state = JoinState::Init;
             }
             return;
         }
@@ -175,20 +183,20 @@ impl Client {
 
     pub(super) fn call_assign(&mut self, partitions: Partitions, rejoin: bool) {
         self.group_assignment.extend(&partitions);
-        self.call(Joining::AssignCall, Event::Assign(partitions), rejoin);
+        self.call(JoinState::WaitAssignCall, Event::Assign(partitions), rejoin);
     }
 
     pub(super) fn call_revoke(&mut self, partitions: Partitions, rejoin: bool) {
         self.group_assignment.retain(|partition| !partitions.contains(partition));
-        self.call(Joining::UnassignCall, Event::Revoke(partitions), rejoin);
+        self.call(JoinState::WaitUnassignCall, Event::Revoke(partitions), rejoin);
     }
 
-    pub(super) fn call(&mut self, joining: Joining, event: Event, rejoin: bool) {
+    pub(super) fn call(&mut self, join_state: JoinState, event: Event, rejoin: bool) {
         self.rejoin = rejoin;
         if self.fatal {
             return self.unassign_all();
         }
-        self.joining = joining;
+        self.join_state = join_state;
         self.set_lib_paused(true);
         self.push(event);
     }

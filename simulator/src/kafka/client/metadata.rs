@@ -1,6 +1,6 @@
-//! What the member knows of its topic.
+//! Topic metadata and statistics.
 
-use super::{Client, Event, Joining};
+use super::{Client, Event, JoinState};
 use crate::kafka::assignor;
 use crate::kafka::broker::TopicMetadata;
 use crate::kafka::wire::{Answer, MetadataPurpose, Outcome, Request};
@@ -13,13 +13,13 @@ impl Client {
         self.send(Request::Metadata { purpose: MetadataPurpose::Subscription });
     }
 
-    pub(super) fn take_metadata(&mut self, purpose: MetadataPurpose, outcome: Outcome, now: Instant) {
+    pub(super) fn on_metadata(&mut self, purpose: MetadataPurpose, outcome: Outcome, now: Instant) {
         if purpose == MetadataPurpose::Subscription {
             self.metadata_under_way = false;
         }
         let Ok(Answer::Metadata(found)) = outcome else {
-            if self.joining == Joining::Metadata && purpose != MetadataPurpose::Leader {
-                self.joining = Joining::Init;
+            if self.join_state == JoinState::WaitMetadata && purpose != MetadataPurpose::Leader {
+                self.join_state = JoinState::Init;
             }
             return;
         };
@@ -27,13 +27,13 @@ impl Client {
         match purpose {
             MetadataPurpose::Leader => {}
             MetadataPurpose::Assignor => {
-                let members = self.leads.as_ref().filter(|_| self.joining == Joining::Metadata);
+                let members = self.leads.as_ref().filter(|_| self.join_state == JoinState::WaitMetadata);
                 let Some((generation, members)) = members else {
                     return;
                 };
                 let generation = *generation;
                 let assignments = assignor::assign(members, found.map_or(0, |topic| topic.partitions));
-                self.joining = Joining::Sync;
+                self.join_state = JoinState::WaitSync;
                 self.send(Request::Sync { generation, assignments });
             }
             MetadataPurpose::Subscription => self.check_subscription(found),
@@ -44,7 +44,7 @@ impl Client {
         match found {
             Some(_) => (self.metadata, self.missing_since) = (found, None),
             None => {
-                // After a while without the topic its partitions are forgotten, and their flags with them.
+                // After `topic.metadata.propagation.max.ms` the partitions are destroyed, and their flags with them.
                 let since = *self.missing_since.get_or_insert(now);
                 if now >= since + self.settings.metadata_propagation {
                     self.toppars.retain(|_, toppar| toppar.assigned);
@@ -61,7 +61,7 @@ impl Client {
         if partitions.is_none() && !reported {
             self.push(Event::Error { label: "UnknownTopicOrPartition", fatal: false });
         }
-        let waited = self.joining == Joining::Metadata;
+        let waited = self.join_state == JoinState::WaitMetadata;
         if self.terminating || (!changed && !waited) {
             return;
         }
@@ -70,7 +70,7 @@ impl Client {
             let rejoin = self.leads.is_some();
             self.call_revoke(self.group_assignment.clone(), rejoin);
         } else if waited || !self.rebalancing() {
-            self.joining = Joining::Init;
+            self.join_state = JoinState::Init;
             if waited && partitions.is_some() {
                 self.join_at = None;
             }

@@ -1,26 +1,26 @@
 //! A group member inside its process: librdkafka's consumer, as a state machine without I/O.
 //!
-//! Its main thread lives as long as the process: heartbeats, commits and joins go on whatever the application does.
-//! Rebalance callbacks, records and errors wait in one queue for the application to poll.
+//! Its main thread runs as long as the process: heartbeats, commits and joins do not depend on the application. Rebalance
+//! callbacks, records and errors wait in one queue until the application polls.
 //!
 //! | rule | source (librdkafka 2.12.1, src/; rust-rdkafka 0.39.0) |
 //! |---|---|
 //! | the session ends on the client's side too, after `session.timeout.ms` without a good answer: all partitions are lost | rdkafka_cgrp.c `rd_kafka_cgrp_session_timeout_check`; only in the steady state |
 //! | unknown member, illegal generation: all partitions are lost, the member joins anew | rdkafka_cgrp.c `rd_kafka_cgrp_handle_Heartbeat` |
-//! | who has not polled for `max.poll.interval.ms` leaves (a static member only falls silent), loses everything, and joins again once it polls | rdkafka_cgrp.c `rd_kafka_cgrp_max_poll_interval_check_tmr_cb`, `rd_kafka_cgrp_join` |
+//! | a member that has not polled for `max.poll.interval.ms` leaves (a static member only stops its heartbeats), loses all partitions, and joins again when it polls | rdkafka_cgrp.c `rd_kafka_cgrp_max_poll_interval_check_tmr_cb`, `rd_kafka_cgrp_join` |
 //! | at "rebalance in progress" the member joins again with what it owns, at most once a second; records flow meanwhile | rdkafka_cgrp.c `rd_kafka_cgrp_group_is_rebalancing`, `rd_kafka_cgrp_join_state_serve` |
-//! | sync: what is gone is revoked first; then comes an assign, even an empty one; then, if something was revoked, a new join at once | rdkafka_cgrp.c `rd_kafka_cgrp_handle_assignment_cooperative`, `rd_kafka_cgrp_incr_unassign_done` |
+//! | after sync, removed partitions are revoked first; then follows an assign, which may be empty; then, if partitions were revoked, a new join at once | rdkafka_cgrp.c `rd_kafka_cgrp_handle_assignment_cooperative`, `rd_kafka_cgrp_incr_unassign_done` |
 //! | while a callback waits to be polled, *all* partitions of the member are paused by librdkafka, and heartbeats go on | rdkafka_cgrp.c `rd_kafka_rebalance_op_incr` |
 //! | stored offsets are committed every `auto.commit.interval.ms`, in the steady state only | rdkafka_cgrp.c `rd_kafka_cgrp_offset_commit_tmr_cb` |
-//! | a commit of a lost assignment is not sent; at unassign the mark is taken away first, so the last stored offsets are sent, and the broker refuses them | rdkafka_cgrp.c `rd_kafka_cgrp_incremental_unassign`, `rd_kafka_cgrp_offsets_commit` |
+//! | a commit of a lost assignment is not sent; at unassign the mark is cleared first, so the last stored offsets are sent, and the broker rejects them | rdkafka_cgrp.c `rd_kafka_cgrp_incremental_unassign`, `rd_kafka_cgrp_offsets_commit` |
 //! | a commit without a coordinator waits for one, `session.timeout.ms` at most | rdkafka_cgrp.c `rd_kafka_cgrp_defer_offset_commit` |
 //! | committed offsets are asked for when no commit is under way, one question at a time | rdkafka_assignment.c `rd_kafka_assignment_serve_pending` |
 //! | the second member with an instance id ends the first for good | rdkafka_cgrp.c, `FENCED_INSTANCE_ID` |
 //! | `close` revokes everything through the callback, and leaves the group unless it is a static member | rdkafka_cgrp.c `rd_kafka_cgrp_terminate0`, `rd_kafka_cgrp_leave_maybe`; base_consumer.rs `Drop` |
 //! | a subscribed topic that is gone: its partitions are lost at the next look at the metadata | rdkafka_cgrp.c `rd_kafka_cgrp_metadata_update_check` |
-//! | poll: one thing at a time; after a callback, statistics or a commit's answer it yields once | stream_consumer.rs `MessageStream::poll_next` |
+//! | a poll handles one event; after a callback, statistics or a commit result it yields once | stream_consumer.rs `MessageStream::poll_next` |
 //!
-//! Left out: several brokers and leaders, followers to read from, transactions, throttling, several topics.
+//! Not modelled: several brokers and leaders, followers to read from, transactions, throttling, several topics.
 
 mod assignment;
 mod commits;
@@ -45,20 +45,20 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 
 /// Where a member is in the protocol: librdkafka's "join state".
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Joining {
+pub enum JoinState {
     #[default]
     Init,
-    Metadata,
-    Join,
-    Sync,
-    AssignCall,
-    UnassignCall,
-    UnassignAll,
-    Unassign,
+    WaitMetadata,
+    WaitJoin,
+    WaitSync,
+    WaitAssignCall,
+    WaitUnassignCall,
+    WaitUnassign,
+    WaitIncrementalUnassign,
     Steady,
 }
 
-/// What waits for the application.
+/// An event in the application's queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     Record { partition: i32, version: u64, record: Record },
@@ -93,7 +93,7 @@ pub struct Client {
     pub settings: MemberSettings,
     pub topic: String,
     pub member_id: String,
-    pub joining: Joining,
+    pub join_state: JoinState,
     pub queue: VecDeque<Event>,
     pub out: Vec<Outgoing>,
     pub last_poll: Instant,
@@ -101,7 +101,7 @@ pub struct Client {
     pub news: Rc<Notify>,
     pub fatal: bool,
     pub closed: bool,
-    /// What became of partitions, for tests and traces.
+    /// The present assignment is lost: another member may own it.
     pub lost: bool,
     toppars: BTreeMap<i32, Toppar>,
     metadata: Option<TopicMetadata>,
@@ -110,9 +110,9 @@ pub struct Client {
     fetch_at: Instant,
     generation: i32,
     owned_generation: i32,
-    /// What the group has given us (librdkafka: group assignment).
+    /// Assigned by the group (librdkafka: group assignment).
     group_assignment: Partitions,
-    /// What the application has taken over (librdkafka: assignment).
+    /// Accepted by the application (librdkafka: assignment).
     assignment: Partitions,
     pending: Partitions,
     queried: Partitions,
@@ -152,7 +152,7 @@ impl Client {
             id,
             topic: topic.to_owned(),
             member_id: String::new(),
-            joining: Joining::Init,
+            join_state: JoinState::Init,
             queue: VecDeque::new(),
             out: Vec::new(),
             last_poll: now,
@@ -205,7 +205,7 @@ impl Client {
 
     // ---- what the application calls
 
-    /// The next thing in the queue. Records from before a barrier are dropped.
+    /// The next event in the queue. Records from before a version barrier are dropped.
     pub fn pop(&mut self) -> Option<Event> {
         while let Some(event) = self.queue.pop_front() {
             if let Event::Record { partition, version, record } = &event {
@@ -223,7 +223,7 @@ impl Client {
         &self.assignment
     }
 
-    /// Pauses or resumes partitions for the application. One that is not known is passed over.
+    /// Pauses or resumes partitions for the application. Unknown partitions are skipped.
     pub fn set_paused(&mut self, partitions: &Partitions, paused: bool) {
         let known = self.metadata.map_or(0, |topic| topic.partitions);
         for partition in partitions.iter().filter(|partition| (0..known).contains(*partition)) {
@@ -245,7 +245,7 @@ impl Client {
         offsets.is_empty() || stored > 0
     }
 
-    /// Commits what is stored. The ticket tells later what became of it.
+    /// Commits the stored offsets. [`Client::take_commit_result`] returns the result for the ticket.
     pub fn commit(&mut self, now: Instant) -> u64 {
         self.next_ticket += 1;
         let ticket = self.next_ticket;
@@ -267,11 +267,11 @@ impl Client {
         Some(result)
     }
 
-    /// The callback takes over `partitions`.
+    /// The callback accepts `partitions`.
     pub fn incremental_assign(&mut self, partitions: &Partitions, now: Instant) {
         if self.fatal || self.terminating {
-            if self.joining == Joining::AssignCall {
-                self.joining = Joining::UnassignCall;
+            if self.join_state == JoinState::WaitAssignCall {
+                self.join_state = JoinState::WaitUnassignCall;
             }
             self.next_assign = None;
             self.unassign_all();
@@ -282,9 +282,9 @@ impl Client {
             self.assignment.extend(partitions);
             self.pending.extend(partitions);
             self.assignment_version += 1;
-            if self.joining == Joining::AssignCall {
+            if self.join_state == JoinState::WaitAssignCall {
                 self.set_lib_paused(false);
-                self.joining = Joining::Steady;
+                self.join_state = JoinState::Steady;
                 self.poll_watched = true;
             }
             self.lost = false;
@@ -292,7 +292,7 @@ impl Client {
         self.serve_assignment(now);
     }
 
-    /// The callback gives `partitions` up.
+    /// The callback returns `partitions`.
     pub fn incremental_unassign(&mut self, partitions: &Partitions, now: Instant) {
         if self.fatal || self.terminating {
             self.unassign_all();
@@ -305,9 +305,9 @@ impl Client {
                 }
             }
             self.assignment_version += 1;
-            if self.joining == Joining::UnassignCall {
+            if self.join_state == JoinState::WaitUnassignCall {
                 self.set_lib_paused(false);
-                self.joining = Joining::Unassign;
+                self.join_state = JoinState::WaitIncrementalUnassign;
             }
             self.lost = false;
         }
@@ -332,7 +332,7 @@ impl Client {
 
     // ---- the main thread
 
-    /// Looks at the timers.
+    /// Runs the timers.
     pub fn tick(&mut self, now: Instant) {
         if self.closed {
             return;
@@ -340,7 +340,7 @@ impl Client {
         if self.terminating {
             return self.try_terminate();
         }
-        if self.joining == Joining::Steady && self.session_ends.is_some_and(|ends| ends <= now) {
+        if self.join_state == JoinState::Steady && self.session_ends.is_some_and(|ends| ends <= now) {
             self.session_ends = None;
             self.member_id.clear();
             self.lose_all();
@@ -355,7 +355,7 @@ impl Client {
         }
         if self.commit_at <= now {
             self.commit_at = now + self.settings.auto_commit_interval;
-            if self.joining == Joining::Steady && !self.lost {
+            if self.join_state == JoinState::Steady && !self.lost {
                 let offsets = self.to_commit();
                 if !offsets.is_empty() {
                     self.send_commit(offsets, None, now);
@@ -372,16 +372,16 @@ impl Client {
         self.serve(now);
     }
 
-    /// Does what can be done now.
+    /// Sends what the present state asks for: a join, a heartbeat, fetches.
     pub fn serve(&mut self, now: Instant) {
         if self.fatal || self.terminating || self.closed {
             return;
         }
-        match self.joining {
-            Joining::Init if self.coordinator && !self.leaving && self.join_at.is_none_or(|at| at <= now) => {
+        match self.join_state {
+            JoinState::Init if self.coordinator && !self.leaving && self.join_at.is_none_or(|at| at <= now) => {
                 self.join(now);
             }
-            Joining::Steady | Joining::AssignCall | Joining::UnassignCall
+            JoinState::Steady | JoinState::WaitAssignCall | JoinState::WaitUnassignCall
                 if self.coordinator && !self.heartbeat_under_way && !self.poll_exceeded && self.heartbeat_at <= now =>
             {
                 self.heartbeat_at = now + self.settings.heartbeat_interval;
@@ -395,8 +395,8 @@ impl Client {
         self.fetch(now);
     }
 
-    /// Takes the answer to a request.
-    pub fn take(&mut self, request: Request, outcome: Outcome, now: Instant) {
+    /// Handles the answer to a request.
+    pub fn on_answer(&mut self, request: Request, outcome: Outcome, now: Instant) {
         if self.closed {
             return;
         }
@@ -415,17 +415,17 @@ impl Client {
                     self.serve_assignment(now);
                 }
             }
-            (Request::Metadata { purpose }, outcome) => self.take_metadata(purpose, outcome, now),
-            (Request::Join { .. }, outcome) => self.take_join(outcome),
-            (Request::Sync { .. }, outcome) => self.take_sync(outcome, now),
-            (Request::Heartbeat { .. }, outcome) => self.take_heartbeat(outcome, now),
+            (Request::Metadata { purpose }, outcome) => self.on_metadata(purpose, outcome, now),
+            (Request::Join { .. }, outcome) => self.on_join(outcome),
+            (Request::Sync { .. }, outcome) => self.on_sync(outcome, now),
+            (Request::Heartbeat { .. }, outcome) => self.on_heartbeat(outcome, now),
             (Request::Leave, _) => {
                 self.leaving = false;
                 self.try_terminate();
             }
-            (request @ Request::Commit { .. }, outcome) => self.take_commit(request, outcome, now),
+            (request @ Request::Commit { .. }, outcome) => self.on_commit(request, outcome, now),
             (Request::OffsetFetch { partitions, assignment_version }, outcome) => {
-                self.take_offsets(partitions, assignment_version, outcome, now);
+                self.on_offsets(partitions, assignment_version, outcome, now);
             }
             (Request::ListOffsets { partition, version }, outcome) => {
                 let begin = if let Ok(Answer::Offset(begin)) = outcome { Some(begin) } else { None };
@@ -433,7 +433,7 @@ impl Client {
                     toppar.looked_up(version, begin, now + TICK);
                 }
             }
-            (Request::Fetch { from, .. }, outcome) => self.take_fetch(&from, outcome, now),
+            (Request::Fetch { from, .. }, outcome) => self.on_fetch(&from, outcome, now),
         }
         self.serve(now);
     }
