@@ -7,8 +7,8 @@ use crate::mutant::Mutant;
 use crate::mysql::ModelStore;
 use crate::network::Port;
 use crate::random::Random;
+use crate::record::{GROUP, Record, START_MS};
 use crate::tasks::Tasks;
-use crate::world::{GROUP, Record, START_MS};
 use dropgate_issuer::backoff::Jitter;
 use dropgate_issuer::consume::service::{Limits, Service, Step};
 use dropgate_issuer::consume::traces::Traces;
@@ -81,8 +81,13 @@ impl IssuerProcess {
             dead_letter_limit: 100,
         };
         let dead_letters = SimDeadLetters::new(&kafka, TOPIC, DEAD_LETTER_TOPIC);
-        let mut service =
-            Service::new((source, writer, dead_letters, queue), limits, (health, metrics, Traces::default()), jitter, stopped);
+        let mut service = Service::new(
+            (source, writer, dead_letters, queue),
+            limits,
+            (health, metrics, Traces::default()),
+            jitter,
+            stopped,
+        );
         let is_ended = Rc::clone(&ended);
         tasks.spawn(async move {
             let outcome = loop {

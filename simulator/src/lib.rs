@@ -21,6 +21,7 @@ pub mod operator;
 pub mod oracle;
 pub mod plan;
 pub mod random;
+pub mod record;
 pub mod redis;
 pub mod run;
 pub mod search;

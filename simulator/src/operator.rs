@@ -3,7 +3,8 @@
 use crate::kafka::{Kafka, dead_letters};
 use crate::mysql::ModelStore;
 use crate::network::Port;
-use crate::world::{GROUP, World};
+use crate::record::{GROUP, START_MS};
+use crate::world::World;
 use dropgate_issuer::cli::dlq::{DlqFilter, DlqReplayOptions};
 use dropgate_issuer::kafka::ports::{Backlog, DeadLetter, DeadLetterReader, DeadLetterReplayer, header};
 use dropgate_issuer::operator::campaign::create::create;
@@ -43,9 +44,11 @@ impl DeadLetterReplayer for Replayer {
     async fn replay(&self, letters: &[DeadLetter]) -> Vec<Result<(), Fault>> {
         let mut results = Vec::with_capacity(letters.len());
         for letter in letters {
-            let stored = self.0.records(DEAD_LETTER_TOPIC).into_iter().find(|(partition, record)| {
-                (*partition, record.offset) == (letter.partition, letter.offset)
-            });
+            let stored = self
+                .0
+                .records(DEAD_LETTER_TOPIC)
+                .into_iter()
+                .find(|(partition, record)| (*partition, record.offset) == (letter.partition, letter.offset));
             let sent = match stored {
                 Some((_, record)) => dead_letters::replay(&self.0, &record).await.map(drop).map_err(|error| error.0),
                 None => Err("gone"),
@@ -94,7 +97,7 @@ impl World {
             return Err("no such campaign in the plan".to_owned());
         };
         let servers = self.servers();
-        let at = |ms: u64| timestamp::from_ms(crate::world::START_MS + ms);
+        let at = |ms: u64| timestamp::from_ms(START_MS + ms);
         let opens_at = at(setup.opens_at_ms);
         let closes_at = setup.closes_at_ms.and_then(at);
         create(&servers.store, servers.clock.now(), id, setup.capacity, opens_at, closes_at)
@@ -116,9 +119,7 @@ impl World {
             Act::Resume => set(&servers, id, Transition::Resume { reopen: false }).await,
             Act::Close => set(&servers, id, Transition::Close).await,
             Act::RaiseTo(capacity) => raise(&servers, id, capacity).await,
-            Act::Reconcile => {
-                reconcile(&servers, id, Some(&self.secret), true, |_| {}).await.map(|_| String::new())
-            }
+            Act::Reconcile => reconcile(&servers, id, Some(&self.secret), true, |_| {}).await.map(|_| String::new()),
         };
         let text = match &done {
             Ok(_) => format!("oper  c{campaign} {act:?} done"),

@@ -8,10 +8,11 @@ use crate::network::Hop;
 use crate::operator::Act;
 use crate::oracle::Oracle;
 use crate::plan::{ACTIVE_MS, FaultKind, Operation, Plan};
+use crate::record::{GROUP, Phase};
 use crate::redis::{CommandFault, Lag, Snapshot};
 use crate::tasks;
 use crate::violation::{Kind, Violation};
-use crate::world::{KAFKA_REST_HOST, Phase, REDIS_HOST, World};
+use crate::world::{KAFKA_REST_HOST, REDIS_HOST, World};
 use dropgate_issuer::operator::verify::findings::Verdict;
 use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
 use dropgate_shared::record::AdmissionRecord;
@@ -456,9 +457,9 @@ impl Actor {
 fn strikes(world: &World, begins: bool, strike: Strike, at: At) {
     let mut dice = world.random.split(&format!("mysql {} {strike:?}", world.now_ms()));
     let meets = move |place: &crate::mysql::Place| at == At::Writes || place.commits;
-    world.mysql.set_dice(
-        begins.then(|| -> crate::mysql::Dice { Box::new(move |place| (meets(place) && dice.chance(0.5)).then_some(strike)) }),
-    );
+    world.mysql.set_dice(begins.then(|| -> crate::mysql::Dice {
+        Box::new(move |place| (meets(place) && dice.chance(0.5)).then_some(strike))
+    }));
 }
 
 /// A user's name. Some are not ASCII.
@@ -519,12 +520,12 @@ async fn send(
 /// Whether nothing is under way.
 fn is_quiet(world: &World) -> bool {
     let owed: usize = (0..world.campaigns.len()).map(|campaign| world.outbox(campaign)).sum();
-    owed == 0 && world.kafka.lag(crate::world::GROUP, TOPIC) == Ok(0)
+    owed == 0 && world.kafka.lag(GROUP, TOPIC) == Ok(0)
 }
 
 fn unquiet(world: &World) -> String {
     let outboxes: Vec<usize> = (0..world.campaigns.len()).map(|campaign| world.outbox(campaign)).collect();
-    let lag = world.kafka.lag(crate::world::GROUP, TOPIC);
+    let lag = world.kafka.lag(GROUP, TOPIC);
     format!("after {} s of good weather: outbox {outboxes:?}, lag {lag:?}", QUIET_WITHIN_MS / 1_000)
 }
 
@@ -552,7 +553,10 @@ fn facts(world: &World, campaign: usize) -> CampaignFacts {
     let users = |topic: &str| -> BTreeSet<String> {
         let records = world.kafka.records(topic);
         let decoded = records.iter().filter_map(|(_, record)| AdmissionRecord::decode(&record.value).ok());
-        decoded.filter(|admission| admission.campaign == *id).map(|admission| admission.user.as_str().to_owned()).collect()
+        decoded
+            .filter(|admission| admission.campaign == *id)
+            .map(|admission| admission.user.as_str().to_owned())
+            .collect()
     };
     let count = world.meta(campaign, "state").and_then(|_| world.meta(campaign, "count")?.parse().ok());
     CampaignFacts {
@@ -576,7 +580,7 @@ fn judge(world: &World, facts: &[CampaignFacts], oracle: &mut Oracle) {
         oracle.quiet(campaign, facts, &record.answers);
     }
     // I7: what is committed is settled.
-    let committed = world.kafka.committed(crate::world::GROUP, TOPIC);
+    let committed = world.kafka.committed(GROUP, TOPIC);
     for (partition, record) in world.kafka.records(TOPIC) {
         let is_passed = committed.get(&partition).is_some_and(|next| record.offset < *next);
         let Ok(admission) = AdmissionRecord::decode(&record.value) else { continue };
@@ -590,7 +594,10 @@ fn judge(world: &World, facts: &[CampaignFacts], oracle: &mut Oracle) {
         if is_passed && !settled {
             oracle.found(
                 Kind::OffsetAhead,
-                format!("{partition}/{} of {user} in {} is committed and nothing else", record.offset, admission.campaign),
+                format!(
+                    "{partition}/{} of {user} in {} is committed and nothing else",
+                    record.offset, admission.campaign
+                ),
             );
         }
     }
@@ -601,7 +608,10 @@ async fn verdicts(world: &World, oracle: &mut Oracle) {
         match world.verify(campaign).await {
             Ok((Verdict::Holds, _)) => {}
             Ok((verdict, report)) => {
-                oracle.found(Kind::VerifyWrong, format!("c{campaign}: {} although all holds: {report}", verdict.as_str()));
+                oracle.found(
+                    Kind::VerifyWrong,
+                    format!("c{campaign}: {} although all holds: {report}", verdict.as_str()),
+                );
             }
             Err(error) => oracle.found(Kind::VerifyWrong, format!("c{campaign}: {error}")),
         }

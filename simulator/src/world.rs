@@ -1,7 +1,7 @@
 //! The parties of one run and what lies between them.
 
 use crate::clock::Clock;
-use crate::history::{Admitted, Answered};
+use crate::history::Admitted;
 use crate::isolate::Isolate;
 use crate::issuer::{IssuerProcess, Surroundings};
 use crate::kafka::rest::{Dialect, RecordEffect, RestFault, RestReply, SimKafkaRest};
@@ -11,6 +11,7 @@ use crate::mysql;
 use crate::network::{Answer, Event, Hop, Network, Request, Service, What};
 use crate::plan::{FaultKind, Plan, RestDialect};
 use crate::random::Random;
+use crate::record::{Phase, Record, START_MS};
 use crate::redis::rest::Front;
 use crate::redis::{Reply, Server};
 use dropgate_edge::settings::Settings;
@@ -23,70 +24,13 @@ use dropgate_shared::scripts;
 use serde_json::Value;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::rc::Rc;
 use std::time::Duration;
 
 pub const REDIS_HOST: &str = "redis.example";
 pub const KAFKA_REST_HOST: &str = "kafka-rest.example";
-pub const GROUP: &str = "dropgate-issuer";
 const TOKEN: &str = "token";
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
-/// When runs begin, ms since the epoch.
-pub const START_MS: u64 = 1_800_000_000_000;
-
-/// A phase of a campaign's life, as Redis and MySQL have it: the columns of the coverage table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Phase {
-    /// Nobody is admitted yet.
-    Before,
-    /// Some slots are handed out.
-    Admitting,
-    /// All slots are handed out, rows are missing.
-    SoldOut,
-    /// All slots are rows.
-    Settled,
-}
-
-impl Phase {
-    pub const ALL: [Self; 4] = [Self::Before, Self::Admitting, Self::SoldOut, Self::Settled];
-}
-
-/// What is written down during a run.
-#[derive(Default)]
-pub struct Record {
-    pub answers: Vec<Answered>,
-    /// By campaign.
-    pub admissions: Vec<Vec<Admitted>>,
-    /// By campaign: users whose claim Redis has lost, with the time.
-    pub lost: Vec<BTreeMap<String, u64>>,
-    /// By campaign: users whose row MySQL has lost.
-    pub rows_lost: Vec<BTreeSet<String>>,
-    pub struck: BTreeMap<(FaultKind, Phase), u64>,
-    pub crashes: Vec<String>,
-    pub trace: String,
-    /// Lines of the trace that are kept; the digest is over all of them.
-    pub keep_trace: bool,
-    digest: u64,
-}
-
-impl Record {
-    /// Adds a line to the trace.
-    pub fn line(&mut self, at_ms: u64, text: &str) {
-        for byte in at_ms.to_le_bytes().iter().chain(text.as_bytes()) {
-            self.digest = (self.digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-        if self.keep_trace {
-            let _ = writeln!(self.trace, "{at_ms:>8} {text}");
-        }
-    }
-
-    /// A digest of every line of the trace.
-    #[must_use]
-    pub fn digest(&self) -> u64 {
-        self.digest
-    }
-}
 
 /// The world of one run.
 pub struct World {
@@ -183,9 +127,7 @@ impl World {
 
     /// The hops with the faults of the plan, or without any.
     pub fn set_hops(&self, with_faults: bool) {
-        for (host, hop) in
-            [(REDIS_HOST, &self.plan.setup.redis_hop), (KAFKA_REST_HOST, &self.plan.setup.kafka_hop)]
-        {
+        for (host, hop) in [(REDIS_HOST, &self.plan.setup.redis_hop), (KAFKA_REST_HOST, &self.plan.setup.kafka_hop)] {
             let delay_ms = hop.delay_ms.0..=hop.delay_ms.1;
             let hop = if with_faults {
                 Hop {
@@ -456,7 +398,9 @@ impl AdmissionCall {
     fn note(&self, world: &World, before: &[Option<String>]) {
         let (after, at_ms) = (self.entries(world), world.now_ms());
         for ((user, before), after) in self.users.iter().zip(before).zip(after) {
-            let (None, Some(entry)) = (before, after.and_then(|entry| entry.parse::<ClaimEntry>().ok())) else { continue };
+            let (None, Some(entry)) = (before, after.and_then(|entry| entry.parse::<ClaimEntry>().ok())) else {
+                continue;
+            };
             let mut record = world.record.borrow_mut();
             let Some(admissions) = record.admissions.get_mut(self.campaign) else { continue };
             let admitted = Admitted { at_ms, user: user.clone(), entry };

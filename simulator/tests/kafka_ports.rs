@@ -6,11 +6,11 @@ use dropgate_edge::upstream::kafka_rest;
 use dropgate_issuer::backoff::Jitter;
 use dropgate_issuer::consume::budget::WriteBudget;
 use dropgate_issuer::consume::ports::Admission;
-use dropgate_issuer::health::Health;
-use dropgate_issuer::metrics::Metrics;
 use dropgate_issuer::consume::ports::{ClaimOutcome, Confirmation, Confirmations, CouponStore};
 use dropgate_issuer::consume::service::{Limits, Service, Step};
 use dropgate_issuer::consume::traces::Traces;
+use dropgate_issuer::health::Health;
+use dropgate_issuer::metrics::Metrics;
 use dropgate_shared::fault::{Effect, Fault, Source};
 use dropgate_shared::ids::{CampaignId, Slot, UserId};
 use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
@@ -118,7 +118,8 @@ impl Issuer {
         };
         let (stop, stopped) = watch::channel(false);
         let shown = (Arc::new(Health::new(Arc::clone(&metrics))), metrics, Traces::default());
-        let mut service = Service::new((source, rows.clone(), letters, Discarded), pace, shown, Jitter::new(|| 0), stopped);
+        let mut service =
+            Service::new((source, rows.clone(), letters, Discarded), pace, shown, Jitter::new(|| 0), stopped);
         let task = tokio::task::spawn_local(async move {
             while service.step().await.unwrap() == Step::Again {}
             service.into_ports().0.leave().await;

@@ -4,10 +4,10 @@
 //! [`SimRecordSource::recv`]. If that future is dropped, the callback continues at the next call; what the application
 //! does in between is equivalent to doing it just before the callback.
 
-use super::Kafka;
 use super::adapter::{Adapter, Step};
 use super::broker::Record;
 use super::client::{Client, Event};
+use super::server::Kafka;
 use super::settings::MemberSettings;
 use super::wire::{ClientId, Partitions};
 use super::world::World;

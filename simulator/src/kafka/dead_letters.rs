@@ -8,7 +8,8 @@
 //! | one idempotent producer: within a try nothing is written twice or out of order | librdkafka INTRODUCTION.md, "Idempotent Producer" |
 
 use super::broker::{NewRecord, ProduceError, Record};
-use super::{Availability, Kafka};
+use super::server::Kafka;
+use super::world::Availability;
 use dropgate_issuer::kafka::ports::header;
 use std::cell::RefCell;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! A group's lag as the operator's commands compute it (`dropgate_issuer::topics::lag`).
 
-use super::{Availability, Kafka};
+use super::server::Kafka;
+use super::world::Availability;
 
 /// Why the lag is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,8 @@
 //! | an entry a record, `error_code` 1 or 2 with `error`; status 422 if any failed, though others are produced | Aiven-Open/karapace `kafka_rest_apis/__init__.py` |
 
 use super::broker::{NewRecord, ProduceError, partition_of};
-use super::{Availability, Kafka};
+use super::server::Kafka;
+use super::world::Availability;
 
 use data_encoding::BASE64;
 use serde_json::{Value, json};
@@ -174,7 +175,9 @@ impl SimKafkaRest {
         let records = body.get("records").and_then(Value::as_array).filter(|records| !records.is_empty());
         let field = |record: &Value, name: &str| match record.get(name) {
             None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => BASE64.decode(text.as_bytes()).map(Some).map_err(|_| (422, 42205, "no base64")),
+            Some(Value::String(text)) => {
+                BASE64.decode(text.as_bytes()).map(Some).map_err(|_| (422, 42205, "no base64"))
+            }
             Some(_) => Err((422, 42205, "no base64")),
         };
         let record = |record: &Value| {

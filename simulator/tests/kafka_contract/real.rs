@@ -2,11 +2,11 @@
 
 use crate::app::{self, Command, Report};
 use crate::script::{self, Log, MAX_POLL, Member, SESSION, World};
+use dropgate_devstack::{Broker, Paths};
 use dropgate_issuer::kafka::consumer::KafkaSource;
 use dropgate_issuer::kafka::settings::KafkaSettings;
-use dropgate_issuer::metrics::Metrics;
 use dropgate_issuer::kafka::topics;
-use dropgate_devstack::{Broker, Paths};
+use dropgate_issuer::metrics::Metrics;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
