@@ -46,6 +46,18 @@ pub struct Record {
 }
 
 impl Record {
+    /// Of a run with so many campaigns.
+    #[must_use]
+    pub fn new(campaigns: usize, keep_trace: bool) -> Self {
+        Self {
+            admissions: vec![Vec::new(); campaigns],
+            lost: vec![BTreeMap::new(); campaigns],
+            rows_lost: vec![BTreeSet::new(); campaigns],
+            keep_trace,
+            ..Self::default()
+        }
+    }
+
     /// Adds a line to the trace.
     pub fn line(&mut self, at_ms: u64, text: &str) {
         for byte in at_ms.to_le_bytes().iter().chain(text.as_bytes()) {

@@ -60,13 +60,7 @@ impl World {
         let random = Random::new(plan.seed);
         let campaigns: Vec<CampaignId> =
             (0..plan.setup.campaigns.len()).filter_map(|at| CampaignId::parse(&format!("c{at}")).ok()).collect();
-        let record = Rc::new(RefCell::new(Record { keep_trace, ..Record::default() }));
-        {
-            let mut record = record.borrow_mut();
-            record.admissions.resize(campaigns.len(), Vec::new());
-            record.lost.resize(campaigns.len(), BTreeMap::new());
-            record.rows_lost.resize(campaigns.len(), BTreeSet::new());
-        }
+        let record = Rc::new(RefCell::new(Record::new(campaigns.len(), keep_trace)));
         let kafka = Kafka::start(BrokerSettings { epoch_ms: START_MS, ..BrokerSettings::default() });
         kafka.create_topic(TOPIC, plan.setup.partitions);
         kafka.create_topic(DEAD_LETTER_TOPIC, 1);
