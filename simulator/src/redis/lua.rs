@@ -17,7 +17,7 @@
 //! Not there: `cjson`, `cmsgpack`, `struct`, `bit`, `math.random`, `loadstring`, `coroutine`, RESP3, the time limit.
 
 use super::reply::{Bytes, Reply, number};
-use super::script::Run;
+use super::script::{NO_SCRIPT, Run};
 use mlua::{Function, IntoLua, Lua, LuaOptions, MultiValue, StdLib, Table, Value};
 use sha1::{Digest as _, Sha1};
 use std::cell::RefCell;
@@ -154,7 +154,7 @@ impl Vm {
 
     fn run(&self, sha: &str, args: &[Bytes]) -> mlua::Result<Reply> {
         let Some(body) = self.compiled.borrow().get(sha).cloned() else {
-            return Ok(Reply::Error(super::NO_SCRIPT.to_owned()));
+            return Ok(Reply::Error(NO_SCRIPT.to_owned()));
         };
         let list = |items: &[Bytes]| self.lua.create_sequence_from(items.iter().map(|item| Text(item)));
         let keys = match self.running.borrow().as_ref() {

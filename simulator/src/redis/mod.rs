@@ -43,12 +43,10 @@ use crate::clock::Clock;
 use commands::{Command, Machine, NOT_AN_INTEGER, SYNTAX};
 use log::Log;
 use reply::integer;
-use script::{Flags, Run};
+use script::{Flags, NO_SCRIPT, Run};
 use std::collections::BTreeMap;
 use std::mem;
 use store::Store;
-
-const NO_SCRIPT: &str = "NOSCRIPT No matching script. Please use EVAL.";
 
 /// A data set at one moment.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,6 +7,8 @@ use super::commands::{self, Keys, Machine};
 use super::faults::{CommandFault, Strikes};
 use super::reply::{Bytes, Reply};
 
+/// The error of EVALSHA for a script that is not cached.
+pub(super) const NO_SCRIPT: &str = "NOSCRIPT No matching script. Please use EVAL.";
 /// The error of a command that needs memory when there is none.
 pub const OOM: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 /// The error of a writing command at a replica.

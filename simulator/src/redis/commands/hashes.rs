@@ -1,6 +1,6 @@
 //! Hashes.
 
-use super::{LISTPACK_BYTES, Machine, OVERFLOW, Outcome, Scanned, malformed, whole};
+use super::machine::{LISTPACK_BYTES, Machine, OVERFLOW, Outcome, Scanned, malformed, whole};
 use crate::redis::reply::{Bytes, Reply, integer};
 use crate::redis::store::{Value, WrongType};
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! Strings, keys of any type, and the server as a whole.
 
-use super::{Machine, OVERFLOW, Outcome, is, malformed, whole};
+use super::machine::{Machine, NOT_AN_INTEGER, OVERFLOW, Outcome, is, malformed, whole};
 use crate::redis::reply::{Bytes, Reply, integer};
 use crate::redis::store::{Value, WrongType};
 use std::borrow::Cow;
@@ -16,7 +16,7 @@ impl Machine {
 
     fn add(&mut self, key: &Bytes, by: i64) -> Outcome {
         let before = match self.text(key)? {
-            Some(text) => integer(text).ok_or(super::NOT_AN_INTEGER)?,
+            Some(text) => integer(text).ok_or(NOT_AN_INTEGER)?,
             None => 0,
         };
         let after = before.checked_add(by).ok_or(OVERFLOW)?;

@@ -1,7 +1,7 @@
 //! Sets. A set of words is a hash table from its first member on, so it is always scanned in pages; a set of
 //! whole numbers (intset) is not distinguished.
 
-use super::{Machine, Outcome, Scanned, malformed};
+use super::machine::{Machine, Outcome, Scanned, malformed};
 use crate::redis::reply::{Bytes, Reply};
 use crate::redis::store::{Value, WrongType};
 use std::collections::BTreeSet;

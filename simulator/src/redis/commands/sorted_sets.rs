@@ -1,6 +1,6 @@
 //! Sorted sets.
 
-use super::{LISTPACK_BYTES, Machine, NOT_AN_INTEGER, Outcome, SYNTAX, Scanned, is, malformed, whole};
+use super::machine::{LISTPACK_BYTES, Machine, NOT_AN_INTEGER, Outcome, SYNTAX, Scanned, is, malformed, whole};
 use crate::redis::reply::{self, Bytes, Reply};
 use crate::redis::store::{Score, SortedSet, Value, WrongType};
 use std::borrow::Cow;
