@@ -2,6 +2,6 @@
 
 pub mod constraint_check;
 pub mod database;
-mod error;
+pub mod error;
 pub mod schema;
 mod session;

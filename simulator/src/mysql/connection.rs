@@ -1,0 +1,336 @@
+//! A connection, with its thread in the server.
+//!
+//! The thread carries out one statement after the other, whether anybody waits for the answer or not: a client that
+//! drops the future of a statement has no way to take it back, and the server notices that a client is gone only when it
+//! next reads from it. So a statement that waits for a lock goes on waiting, holds its connection, and may commit.
+
+use super::engine::{Engine, Halt};
+use super::error::{ServerError, lost};
+use super::faults::{Place, Strike};
+use super::locks::{Trx, Wake};
+use super::server::{Server, sleep_ms};
+use super::table_locks::Access;
+use dropgate_issuer::store::ports::StoreError;
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::timeout;
+
+type Job = Pin<Box<dyn Future<Output = ()>>>;
+
+/// The client's end of a connection. Dropping it ends the connection.
+#[derive(Debug)]
+pub(super) struct Link {
+    jobs: mpsc::UnboundedSender<Job>,
+    thread: Rc<Thread>,
+    server: Server,
+}
+
+/// The server's end.
+#[derive(Debug)]
+pub(super) struct Thread {
+    id: u64,
+    /// The open transaction, be it explicit or that of a statement.
+    trx: Cell<Trx>,
+    is_explicit: Cell<bool>,
+    is_dead: Cell<bool>,
+    killed: Notify,
+    /// Statements that the client has sent and that are not done.
+    busy: Cell<usize>,
+}
+
+/// What kind of statement this is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kind {
+    pub(super) statement: &'static str,
+    pub(super) access: Access,
+    /// It writes rows.
+    pub(super) writes: bool,
+}
+
+impl Kind {
+    /// It writes or locks rows.
+    fn locks(&self) -> bool {
+        self.access.writes != 0
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Control {
+    Begin,
+    Commit,
+    Rollback,
+}
+
+impl Link {
+    /// Opens a connection: spawns its thread.
+    pub(super) fn open(server: Server, id: u64) -> (Self, Rc<Thread>) {
+        let thread = Rc::new(Thread {
+            id,
+            trx: Cell::new(Trx::NONE),
+            is_explicit: Cell::new(false),
+            is_dead: Cell::new(false),
+            killed: Notify::new(),
+            busy: Cell::new(0),
+        });
+        let (jobs, queue) = mpsc::unbounded_channel();
+        tokio::task::spawn_local(thread.clone().serve(server.clone(), queue));
+        (Self { jobs, thread: thread.clone(), server }, thread)
+    }
+
+    /// Whether the client can use it for another statement, as far as it knows.
+    pub(super) fn is_idle(&self) -> bool {
+        self.thread.busy.get() == 0
+    }
+
+    /// Makes rows of what a statement will send, which the statement must own.
+    pub(super) fn prepare<T>(&self, prepare: impl FnOnce(&mut Engine) -> T) -> T {
+        prepare(&mut self.server.0.engine.borrow_mut())
+    }
+
+    /// Carries out a statement. `body` is called again after each wait for a lock.
+    pub(super) async fn execute<T: 'static>(
+        &self,
+        kind: Kind,
+        body: impl FnMut(&mut Engine, Trx) -> Result<T, Halt> + 'static,
+    ) -> Result<T, StoreError> {
+        let (server, thread) = (self.server.clone(), self.thread.clone());
+        let place = move |thread: &Thread| {
+            let commits = kind.writes && !thread.is_explicit.get();
+            Place { statement: kind.statement, locks: kind.locks(), commits }
+        };
+        self.send(async move |strike| thread.statement(&server, kind, body, strike).await, place).await
+    }
+
+    pub(super) async fn control(&self, control: Control) -> Result<(), StoreError> {
+        let (server, thread) = (self.server.clone(), self.thread.clone());
+        let statement = match control {
+            Control::Begin => "begin",
+            Control::Commit => "commit",
+            Control::Rollback => "rollback",
+        };
+        let commits = control == Control::Commit;
+        let place = move |_: &Thread| Place { statement, locks: false, commits };
+        self.send(async move |strike| thread.control(&server, control, strike).await, place).await
+    }
+
+    async fn send<T: 'static>(
+        &self,
+        body: impl AsyncFnOnce(Option<Strike>) -> Result<T, ServerError> + 'static,
+        place: impl FnOnce(&Thread) -> Place + 'static,
+    ) -> Result<T, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let (server, thread) = (self.server.clone(), self.thread.clone());
+        thread.busy.set(thread.busy.get() + 1);
+        let job = async move {
+            if let Some(result) = thread.carry_out(&server, body, place).await {
+                let _ = answer.send(result);
+            }
+            thread.busy.set(thread.busy.get() - 1);
+        };
+        let gone = || lost("error communicating with database: the connection was lost");
+        self.jobs.send(Box::pin(job)).map_err(|_| gone())?;
+        Ok(answered.await.map_err(|_| gone())??)
+    }
+}
+
+impl Thread {
+    async fn serve(self: Rc<Self>, server: Server, mut jobs: mpsc::UnboundedReceiver<Job>) {
+        let serve = async {
+            while let Some(job) = jobs.recv().await {
+                job.await;
+                if self.is_dead.get() {
+                    return;
+                }
+            }
+            // The client has gone.
+            sleep_ms(server.0.settings.get().notice_ms).await;
+        };
+        tokio::select! {
+            biased;
+            () = self.killed.notified() => {}
+            () = serve => {}
+        }
+        self.end(&server);
+    }
+
+    /// Rolls back and takes the connection away. The thread itself ends when it is polled next.
+    pub(super) fn kill(&self, server: &Server) {
+        self.end(server);
+        self.killed.notify_one();
+    }
+
+    fn end(&self, server: &Server) {
+        self.is_dead.set(true);
+        let trx = self.trx.replace(Trx::NONE);
+        server.0.engine.borrow_mut().rollback(trx, Ok(()));
+        server.forget(self.id);
+    }
+
+    /// From the client's send to the server's answer. `None`: the connection is cut.
+    async fn carry_out<T>(
+        &self,
+        server: &Server,
+        body: impl AsyncFnOnce(Option<Strike>) -> Result<T, ServerError>,
+        place: impl FnOnce(&Self) -> Place,
+    ) -> Option<Result<T, ServerError>> {
+        let place = place(self);
+        server.reach(place.statement).await;
+        let statement_ms = server.0.settings.get().statement_ms;
+        let slow_ms = server.0.faults.borrow().slow_ms;
+        if slow_ms > 0 {
+            server.report("slow", place.statement);
+        }
+        sleep_ms(statement_ms - statement_ms / 2 + slow_ms).await;
+        *server.0.statements.borrow_mut().entry(place.statement).or_default() += 1;
+        let strike = server.strike(&place);
+        if strike == Some(Strike::CutBefore) {
+            self.is_dead.set(true);
+            return None;
+        }
+        let result = body(strike).await;
+        if strike == Some(Strike::CutAfter) {
+            self.is_dead.set(true);
+            return None;
+        }
+        sleep_ms(statement_ms / 2).await;
+        server.reach(place.statement).await;
+        Some(result)
+    }
+
+    async fn statement<T>(
+        &self,
+        server: &Server,
+        kind: Kind,
+        mut body: impl FnMut(&mut Engine, Trx) -> Result<T, Halt>,
+        strike: Option<Strike>,
+    ) -> Result<T, ServerError> {
+        if kind.locks() && server.0.faults.borrow().is_read_only {
+            server.report("read_only", kind.statement);
+            return Err(ServerError::read_only());
+        }
+        if kind.locks() && self.trx.get() == Trx::NONE {
+            self.trx.set(server.0.engine.borrow_mut().begin());
+        }
+        if strike == Some(Strike::Deadlock) {
+            self.roll_back(server);
+            return Err(ServerError::deadlock());
+        }
+        self.use_tables(server, kind).await;
+        let trx = self.trx.get();
+        let before = server.0.engine.borrow().changes(trx);
+        let result = loop {
+            let step = body(&mut server.0.engine.borrow_mut(), trx);
+            match step {
+                Ok(value) => break Ok(value),
+                Err(Halt::Error(error)) => break Err(error),
+                Err(Halt::Wait(wake)) => {
+                    if let Err(error) = self.wait(server, kind, wake).await {
+                        break Err(error);
+                    }
+                }
+            }
+        };
+        match &result {
+            Err(error) if error.is_deadlock() => {
+                server.report("deadlock", kind.statement);
+                // The engine has rolled it back already.
+                self.roll_back(server);
+            }
+            Err(_) if self.is_explicit.get() => server.0.engine.borrow_mut().roll_back_to(trx, before),
+            Err(_) => self.roll_back(server),
+            Ok(_) if self.is_explicit.get() => {}
+            Ok(_) => {
+                server.0.engine.borrow_mut().commit(trx);
+                self.trx.set(Trx::NONE);
+            }
+        }
+        result
+    }
+
+    /// Rolls the whole transaction back: what follows is outside one.
+    fn roll_back(&self, server: &Server) {
+        server.0.engine.borrow_mut().rollback(self.trx.replace(Trx::NONE), Ok(()));
+        self.is_explicit.set(false);
+    }
+
+    /// Waits for a lock on a row.
+    async fn wait(&self, server: &Server, kind: Kind, wake: Wake) -> Result<(), ServerError> {
+        server.report("lock_wait", kind.statement);
+        let limit = Duration::from_millis(server.0.settings.get().lock_wait_ms);
+        match timeout(limit, wake).await {
+            // The transaction was ended, and with it this thread.
+            Ok(woken) => woken.unwrap_or_else(|_| Err(ServerError::deadlock())),
+            Err(_) => {
+                server.0.engine.borrow_mut().cancel_wait(self.trx.get());
+                server.report("lock_wait_timeout", kind.statement);
+                Err(ServerError::lock_wait_timeout())
+            }
+        }
+    }
+
+    /// Waits for metadata locks, without any limit.
+    async fn use_tables(&self, server: &Server, kind: Kind) {
+        let trx = self.trx.get();
+        let mut is_reported = false;
+        loop {
+            let changed = {
+                let mut engine = server.0.engine.borrow_mut();
+                if engine.use_tables(trx, kind.access, kind.locks()) {
+                    return;
+                }
+                engine.table_locks.change()
+            };
+            if !is_reported {
+                server.report("table_lock_wait", kind.statement);
+                is_reported = true;
+            }
+            changed.notified().await;
+        }
+    }
+
+    async fn control(&self, server: &Server, control: Control, strike: Option<Strike>) -> Result<(), ServerError> {
+        if strike == Some(Strike::Deadlock) {
+            self.roll_back(server);
+            return Err(ServerError::deadlock());
+        }
+        let trx = self.trx.get();
+        if control == Control::Commit && server.0.engine.borrow().has_changed(trx) {
+            if server.0.faults.borrow().is_read_only {
+                server.report("read_only", "commit");
+                self.roll_back(server);
+                return Err(ServerError::read_only());
+            }
+            let mut is_reported = false;
+            loop {
+                let changed = {
+                    let engine = server.0.engine.borrow();
+                    if !engine.table_locks.is_everything_locked() {
+                        break;
+                    }
+                    engine.table_locks.change()
+                };
+                if !is_reported {
+                    server.report("table_lock_wait", "commit");
+                    is_reported = true;
+                }
+                changed.notified().await;
+            }
+        }
+        match control {
+            Control::Rollback => self.roll_back(server),
+            // To begin commits what is open.
+            Control::Begin | Control::Commit => {
+                server.0.engine.borrow_mut().commit(self.trx.replace(Trx::NONE));
+                self.is_explicit.set(control == Control::Begin);
+            }
+        }
+        if control == Control::Begin {
+            self.trx.set(server.0.engine.borrow_mut().begin());
+        }
+        Ok(())
+    }
+}
