@@ -91,9 +91,11 @@ fn one_session_gets_the_same_answers() {
 fn sessions_in_conflict_wait_for_the_same_and_get_the_same_answers() {
     let _turn = TURN.lock();
     let flavor = flavor();
-    let seeds: u64 = std::env::var("SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
+    let number = |name| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
+    let (first, count) = (number("FIRST_SEED").unwrap_or(1), number("SEEDS").unwrap_or(40));
     let mut deadlocks = 0;
-    for seed in 1..=seeds {
+    for seed in first..first + count {
+        eprintln!("seed {seed}");
         let sessions = 2 + (seed % 2) as usize;
         deadlocks += compare(flavor, sessions, async |model| model.random_steps(&mut Random::new(seed), 60).await);
     }

@@ -279,7 +279,7 @@ impl Thread {
         loop {
             let changed = {
                 let mut engine = server.0.engine.borrow_mut();
-                if engine.use_tables(trx, kind.access, kind.locks()) {
+                if engine.use_tables(trx, kind.access) {
                     return;
                 }
                 engine.table_locks.change()

@@ -52,8 +52,8 @@ pub(super) struct Transaction {
     pub(super) changes: Vec<Change>,
     /// Tables that it has used.
     pub(super) used: Access,
-    /// Tables in which it has intention locks.
-    pub(super) locked: Access,
+    /// Tables in which it has intention locks: shared ones (IS), and exclusive ones (IX).
+    intentions: Access,
 }
 
 impl Transaction {
@@ -84,7 +84,7 @@ impl Engine {
     pub(super) fn new(schema: Schema, flavor: Flavor) -> Self {
         Self {
             tables: Tables::default(),
-            locks: Locks::default(),
+            locks: Locks::new(flavor),
             table_locks: TableLocks::default(),
             transactions: BTreeMap::new(),
             begun: 0,
@@ -117,17 +117,26 @@ impl Engine {
     }
 
     /// Takes note that a statement uses these tables; false if it must wait for somebody else's lock.
-    pub(super) fn use_tables(&mut self, trx: Trx, access: Access, locks: bool) -> bool {
+    pub(super) fn use_tables(&mut self, trx: Trx, access: Access) -> bool {
         let transaction = self.transactions.get_mut(&trx);
         let used = transaction.as_ref().map_or(Access::default(), |transaction| transaction.used);
         let allowed = self.table_locks.allows(used, access);
         if let (true, Some(transaction)) = (allowed, transaction) {
             transaction.used.add(access);
-            if locks {
-                transaction.locked.add(access);
-            }
         }
         allowed
+    }
+
+    /// Takes note of an intention lock on the table of `key`. It matters for the weight of the transaction only.
+    pub(super) fn intend(&mut self, trx: Trx, key: &Key, mode: Mode) {
+        if let Some(transaction) = self.transactions.get_mut(&trx) {
+            let table = Access::reads([key.index().table()]).reads;
+            match mode {
+                Mode::Exclusive => transaction.intentions.writes |= table,
+                // The exclusive one covers it.
+                Mode::Shared => transaction.intentions.reads |= table & !transaction.intentions.writes,
+            }
+        }
     }
 
     /// Takes a table lock that was asked for, once no transaction uses the table.
@@ -249,7 +258,7 @@ impl Engine {
         };
         if self.locks.is_any_on(&key) {
             let next = self.tables.next(&key);
-            self.locks.removed(trx, &key, &next);
+            self.locks.removed(&key, &next);
         }
     }
 
@@ -284,7 +293,7 @@ impl Engine {
     }
 
     pub(super) fn unlock(&mut self, trx: Trx, key: &Key) {
-        self.locks.release_record(trx, key);
+        self.locks.release_exclusive(trx, key);
     }
 
     /// The transaction has waited long enough for a lock.
@@ -335,8 +344,8 @@ impl Engine {
 
     fn weight(&self, trx: Trx) -> usize {
         let own = self.transactions.get(&trx).map_or(0, |transaction| {
-            let tables = (transaction.locked.reads | transaction.locked.writes).count_ones() as usize;
-            transaction.undo_records() + tables
+            let Access { reads, writes } = transaction.intentions;
+            transaction.undo_records() + (reads.count_ones() + writes.count_ones()) as usize
         });
         own + self.locks.structures(trx)
     }

@@ -123,6 +123,7 @@ impl Engine {
     }
 
     fn parent(&mut self, trx: Trx, key: &Key, constraint: &str) -> Result<(), Halt> {
+        self.intend(trx, key, Mode::Shared);
         if self.tables.owner(key).is_none() {
             return Err(ServerError::no_parent(constraint).into());
         }
@@ -132,6 +133,7 @@ impl Engine {
 
     /// Fails if the record is there; waits for whoever has it inserted.
     fn vacant(&mut self, trx: Trx, key: &Key, part: Part, name: &str) -> Result<(), Halt> {
+        self.intend(trx, key, Mode::Exclusive);
         if self.tables.owner(key).is_none() {
             return self.room(trx, key);
         }
@@ -237,6 +239,7 @@ impl Engine {
     /// `SELECT .. FOR UPDATE`. Where there is no record, nothing is locked.
     pub(super) fn lock_campaign(&mut self, trx: Trx, id: &str) -> Result<bool, Halt> {
         let key = Key::Campaign(self.tables.name(id));
+        self.intend(trx, &key, Mode::Exclusive);
         if self.tables.owner(&key).is_none() {
             return Ok(false);
         }
@@ -254,6 +257,7 @@ impl Engine {
     ) -> Result<bool, Halt> {
         let name = self.tables.name(id);
         let key = Key::Campaign(name.clone());
+        self.intend(trx, &key, Mode::Exclusive);
         if self.tables.owner(&key).is_none() {
             return Ok(false);
         }
@@ -285,6 +289,7 @@ impl Engine {
         while let Some((partition, offset, dead_at)) = keys.get(cursor.row) {
             let id = (*partition, *offset, datetime(*dead_at)?);
             let key = Key::Replay(id);
+            self.intend(trx, &key, Mode::Exclusive);
             if self.tables.owner(&key).is_some() {
                 self.lock(trx, &key, Mode::Exclusive, Part::Record)?;
             } else {

@@ -154,7 +154,7 @@ pub async fn replay(real: &mut Real, steps: &[Step], sessions: usize) {
     for step in steps {
         on.send(step.session, &step.operation);
         let mut answers = BTreeMap::new();
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(3);
         loop {
             while let Ok((index, answer)) = on.answers.try_recv() {
                 on.answered(index);
