@@ -179,8 +179,11 @@ impl Locks {
     }
 
     /// Asks for a lock. `owner` has inserted the record and not committed: it holds an exclusive lock, which has an entry
-    /// here only once somebody else has asked.
+    /// here only once somebody else has asked. (If it asks itself, MySQL makes an entry, MariaDB does not.)
     pub(super) fn request(&mut self, trx: Trx, key: &Key, mode: Mode, part: Part, owner: Trx) -> Answer {
+        if owner == trx && part == Part::Record && self.flavor == Flavor::MariaDb {
+            return Answer::Granted(false);
+        }
         if owner != Trx::NONE && owner != trx {
             let implicit = Lock { trx: owner, mode: Mode::Exclusive, part: Part::Record, is_waiting: false };
             if !self.queues.get(key).is_some_and(|queue| queue.iter().any(|lock| lock.covers(&implicit))) {

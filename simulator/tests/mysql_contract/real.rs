@@ -104,6 +104,18 @@ impl Real {
 
     pub async fn drop_database(mut self) {
         self.store.close().await;
+        // Of sessions that still wait for a lock; the server has not noticed that they are gone.
+        let left: Vec<u64> = sqlx::query_scalar(
+            "SELECT CAST(id AS UNSIGNED) FROM information_schema.processlist \
+             WHERE db = DATABASE() AND id <> CONNECTION_ID()",
+        )
+        .fetch_all(&mut self.admin)
+        .await
+        .unwrap();
+        for id in left {
+            // It may have ended by itself.
+            let _ = self.admin.execute(AssertSqlSafe(format!("KILL {id}"))).await;
+        }
         self.admin.execute(AssertSqlSafe(format!("DROP DATABASE {}", self.name))).await.unwrap();
     }
 }

@@ -71,6 +71,7 @@ pub struct Model {
     pub deadlocks: Rc<Cell<usize>>,
     pub steps: Vec<Step>,
     in_transaction: Vec<bool>,
+    is_over: bool,
 }
 
 impl Model {
@@ -85,7 +86,7 @@ impl Model {
         let server = Server::new(Settings { flavor, statement_ms: 0, ..Settings::default() }, sink);
         let opened = Sessions::open(&server.store(4), sessions).await;
         let in_transaction = vec![false; sessions];
-        Self { server, sessions: opened, waits, deadlocks, steps: Vec::new(), in_transaction }
+        Self { server, sessions: opened, waits, deadlocks, steps: Vec::new(), in_transaction, is_over: false }
     }
 
     /// Carries out an operation on a session that does not wait. Returns how many others went on by it.
@@ -115,25 +116,35 @@ impl Model {
         (0..self.in_transaction.len()).filter(|index| !self.sessions.waiting.contains(index)).collect()
     }
 
-    /// Random steps; ends early where two sessions go on at once: which is first is up to the real server's threads.
+    /// Random steps.
     pub async fn random_steps(&mut self, random: &mut Random, count: usize) {
         for _ in 0..count {
             let session = random.pick(&self.idle());
             let operation = Operation::draw(random, self.in_transaction[session]);
-            if self.step(session, operation).await > 1 {
+            if !self.comparable_step(session, operation).await {
                 break;
             }
         }
     }
 
-    /// Rolls all back. False if that let two go on at once.
+    /// A step, unless it lets two sessions go on at once: which is first is up to the real server's threads. Then this
+    /// is the end: the step is forgotten.
+    async fn comparable_step(&mut self, session: usize, operation: Operation) -> bool {
+        if !self.is_over && self.step(session, operation).await > 1 {
+            self.steps.pop();
+            self.is_over = true;
+        }
+        !self.is_over
+    }
+
+    /// Rolls all back. False if the end came before.
     pub async fn finish(&mut self) -> bool {
         while let Some(session) = self.idle().into_iter().find(|index| self.in_transaction[*index]) {
-            if self.step(session, Operation::Rollback).await > 1 {
-                return false;
+            if !self.comparable_step(session, Operation::Rollback).await {
+                break;
             }
         }
-        true
+        !self.is_over
     }
 
     pub fn answer(&self, session: usize) -> &str {
