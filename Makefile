@@ -1,8 +1,8 @@
-# `make demo` and `make test` do all the set-up they need.
+# `make demo` and `make test` install and build all that they need.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 BIN := target/service
-LOCAL := $(BIN)/dropgate-local
+DEVSTACK := $(BIN)/dropgate-devstack
 CACHE := $(or $(DROPGATE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dropgate)
 WORKER := edge/build/index_bg.wasm
 EDGE_SOURCES := edge/entry.mjs $(shell find edge/src shared/src shared/lua -type f) shared/build.rs \
@@ -15,8 +15,8 @@ DENY := $(CACHE)/cargo-deny-0.20.2
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
-setup: ## install what the stack needs (once a machine)
-	@local/setup
+setup: ## install what the stack needs (once per machine)
+	@devstack/setup
 
 edge: $(WORKER) ## compile the gate to WebAssembly
 
@@ -26,25 +26,25 @@ $(WORKER): $(EDGE_SOURCES) | setup
 
 build: setup edge ## compile the gate and the native programs
 	@echo "building the native programs"
-	@cargo build --locked --profile service -p dropgate-issuer -p dropgate-local -p dropgate-burst
+	@cargo build --locked --profile service -p dropgate-issuer -p dropgate-rest-proxy -p dropgate-devstack -p dropgate-burst
 
 demo: build ## a crowd of USERS=10000 for CAPACITY=100 coupons on real servers, with a verdict
-	@$(LOCAL) demo
+	@$(DEVSTACK) demo
 
 up: build ## start the stack and leave it running
-	@$(LOCAL) up
+	@$(DEVSTACK) up
 
-down: ## stop it
-	@[ ! -x $(LOCAL) ] || $(LOCAL) down
+down: ## stop the stack; its data is kept
+	@[ ! -x $(DEVSTACK) ] || $(DEVSTACK) down
 
-status: ## what runs, and where
-	@if [ -x $(LOCAL) ]; then $(LOCAL) status; else echo "nothing is built yet: make up"; fi
+status: ## show the running processes
+	@if [ -x $(DEVSTACK) ]; then $(DEVSTACK) status; else echo "nothing is built: run make up"; fi
 
-logs: ## follow its logs
-	@$(LOCAL) logs
+logs: ## follow the logs of the stack
+	@$(DEVSTACK) logs
 
-sql: ## ask its database: make sql Q='SELECT COUNT(*) FROM coupons'
-	@$(LOCAL) sql $(if $(Q),"$(Q)")
+sql: ## query the database of the stack: make sql Q='SELECT COUNT(*) FROM coupons'
+	@$(DEVSTACK) sql $(if $(Q),"$(Q)")
 
 test: build ## all tests
 	@mkdir -p target
@@ -54,8 +54,8 @@ test: build ## all tests
 
 unit: export DROPGATE_MARIADB := 1
 unit: build
-	$(LOCAL) with-database cargo test --locked --workspace --exclude dropgate-tests
-	DATABASE_KIND=mariadb $(LOCAL) with-database cargo test --locked -p dropgate-issuer --test store
+	$(DEVSTACK) with-database cargo test --locked --workspace --exclude dropgate-tests
+	DATABASE_KIND=mariadb $(DEVSTACK) with-database cargo test --locked -p dropgate-issuer --test store
 
 e2e: build
 	cargo test --locked -p dropgate-tests --tests -- --test-threads=1
@@ -65,7 +65,7 @@ test-page: build ## the drop page in Chromium (installs it); pictures of every s
 	cargo test --locked -p dropgate-tests --features browser --test page -- --nocapture
 
 bench: setup edge bench/edge/node_modules/.package-lock.json
-	@cargo build --locked --profile service -p dropgate-issuer -p dropgate-local -p dropgate-bench
+	@cargo build --locked --profile service -p dropgate-issuer -p dropgate-rest-proxy -p dropgate-devstack -p dropgate-bench
 
 bench/edge/node_modules/.package-lock.json: bench/edge/package-lock.json
 	@npm --prefix bench/edge ci --no-fund --no-audit --loglevel error && touch $@

@@ -1,4 +1,4 @@
-// The ceiling: a worker that looks at nothing and answers the bytes with which the gate sends a stranger away.
+// The ceiling: a worker with a constant response, byte for byte the gate's response after sold-out.
 const BODY = '{"status":410,"title":"All coupons are taken","type":"urn:dropgate:problem:sold-out"}';
 const INIT = { status: 410, headers: { "content-type": "application/problem+json", "cache-control": "no-store" } };
 

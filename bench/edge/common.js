@@ -1,10 +1,10 @@
-// What both usual workers share: the route, the visitor's identity, the answers, and the record for Kafka.
+// What both usual workers share: the route, authentication, the responses, and the record for Kafka.
 import { jwtVerify } from "jose";
 
 const ROUTE = /^\/v1\/campaigns\/([a-z0-9-]{1,64})\/claims$/;
 let secret;
 
-/** The key as WebCrypto has it, imported once an isolate. */
+/** Imported once per isolate. */
 async function key(env) {
   secret ??= await crypto.subtle.importKey(
     "raw", new TextEncoder().encode(env.JWT_SECRET), { name: "HMAC", hash: "SHA-256" }, false, ["verify"],
@@ -32,7 +32,7 @@ function problem(status, label, title) {
 }
 
 /**
- * A worker whose `admit(env, campaign, user)` gives a slot; none if the coupons are taken.
+ * `admit(env, campaign, user)` returns a slot, or null if all coupons are taken.
  */
 export function worker(admit) {
   return {
@@ -40,9 +40,9 @@ export function worker(admit) {
       const { pathname } = new URL(request.url);
       if (pathname === "/healthz") return Response.json({ status: "ok" });
       const campaign = ROUTE.exec(pathname)?.[1];
-      if (!campaign || request.method !== "POST") return problem(404, "not-found", "There is nothing here");
+      if (!campaign || request.method !== "POST") return problem(404, "not-found", "Not found");
       const user = await userOf(request, env);
-      if (!user) return problem(401, "unauthenticated", "It is not known who you are");
+      if (!user) return problem(401, "unauthenticated", "Authentication required");
 
       const slot = await admit(env, campaign, user);
       if (!slot) return problem(410, "sold-out", "All coupons are taken");

@@ -1,4 +1,4 @@
-// What every gate does at least: read who asks and for what, and answer. It checks nothing and remembers nothing.
+// The least that every gate does: read the user and the campaign, and respond. It validates and stores nothing.
 const BODY = '{"status":410,"title":"All coupons are taken","type":"urn:dropgate:problem:sold-out"}';
 const INIT = {
   status: 410,

@@ -1,4 +1,4 @@
-// The same with one script for both: one command a claim, and nothing in between.
+// The usual worker with one script: one command per claim.
 import { Redis } from "@upstash/redis/cloudflare";
 import { worker } from "./common.js";
 

@@ -1,5 +1,5 @@
-// The worker that most people would write: INCR for the slot, SADD for the user, a fetch to Kafka after the answer.
-// It asks Redis for the slot first, which costs a stranger after sold-out one command instead of two.
+// The worker that most people would write: INCR for the slot, SADD for the user, a fetch to Kafka after the response.
+// INCR comes first, so that a claim after sold-out costs one command instead of two.
 import { Redis } from "@upstash/redis/cloudflare";
 import { worker } from "./common.js";
 

@@ -1,25 +1,22 @@
-//! The machine: which cores the measured program has for itself, and what its processes use.
+//! The machine: which core the measured program has for itself, and what its processes use.
 
 use anyhow::{Context as _, Result};
+#[cfg(target_os = "linux")]
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs;
 
-/// The cores, split between the measured program and everything around it.
+/// The cores, split between the measured program and everything else.
 #[derive(Debug, Clone)]
 pub struct Cores {
-    /// Cores of the measured program and of all others; none where they cannot be told apart.
+    /// Cores of the measured program and all others; none on a machine with one core.
     #[cfg(target_os = "linux")]
-    split: Option<(rustix::thread::CpuSet, rustix::thread::CpuSet)>,
+    split: Option<(CpuSet, CpuSet)>,
 }
 
 #[cfg(target_os = "linux")]
 impl Cores {
-    /// The first core for the measured program, the others for the load and the servers. With one
-    /// core there is nothing to split.
-    ///
-    /// # Errors
-    /// If the system does not tell which cores there are.
+    /// The first core is for the measured program.
     pub fn split() -> Result<Self> {
-        use rustix::thread::{CpuSet, sched_getaffinity};
         let all = sched_getaffinity(None)?;
         let mut cores = (0..CpuSet::MAX_CPU).filter(|core| all.is_set(*core));
         let Some(first) = cores.next().filter(|_| all.count() > 1) else { return Ok(Self { split: None }) };
@@ -29,33 +26,18 @@ impl Cores {
         Ok(Self { split: Some((measured, others)) })
     }
 
-    /// What this thread starts from now on runs on the core of the measured program.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub fn measured(&self) -> Result<()> {
-        self.take(|(measured, _)| measured)
+    /// Binds this thread, and what it starts from now on, to the core of the measured program.
+    pub fn use_measured(&self) -> Result<()> {
+        self.split.as_ref().map_or(Ok(()), |(measured, _)| bind(measured))
     }
 
-    /// What this thread starts from now on, and the thread itself, runs on the other cores.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub fn others(&self) -> Result<()> {
-        self.take(|(_, others)| others)
+    /// Binds this thread, and what it starts from now on, to the other cores.
+    pub fn use_others(&self) -> Result<()> {
+        self.split.as_ref().map_or(Ok(()), |(_, others)| bind(others))
     }
 
-    fn take<'a>(
-        &'a self,
-        which: impl Fn(&'a (rustix::thread::CpuSet, rustix::thread::CpuSet)) -> &'a rustix::thread::CpuSet,
-    ) -> Result<()> {
-        let Some(split) = &self.split else { return Ok(()) };
-        rustix::thread::sched_setaffinity(None, which(split)).context("this thread cannot be bound to a core")
-    }
-
-    /// Whether the measured program has a core for itself, in words.
     #[must_use]
-    pub fn described(&self) -> &'static str {
+    pub fn describe(&self) -> &'static str {
         match self.split {
             Some(_) => "the measured program alone on one core, load and servers on the others",
             None => "all on one core",
@@ -63,50 +45,43 @@ impl Cores {
     }
 }
 
+#[cfg(target_os = "linux")]
+fn bind(cores: &CpuSet) -> Result<()> {
+    sched_setaffinity(None, cores).context("cannot bind this thread to a core")
+}
+
+/// Other systems cannot bind a thread to a core.
 #[cfg(not(target_os = "linux"))]
 impl Cores {
-    /// Cores cannot be told apart here.
-    ///
-    /// # Errors
-    /// None.
     pub fn split() -> Result<Self> {
         Ok(Self {})
     }
 
-    /// Does nothing here.
-    ///
-    /// # Errors
-    /// None.
-    pub fn measured(&self) -> Result<()> {
+    pub fn use_measured(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Does nothing here.
-    ///
-    /// # Errors
-    /// None.
-    pub fn others(&self) -> Result<()> {
+    pub fn use_others(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Whether the measured program has a core for itself, in words.
     #[must_use]
-    pub fn described(&self) -> &'static str {
+    pub fn describe(&self) -> &'static str {
         "no program bound to a core"
     }
 }
 
-/// What a process has had of the processors so far.
+/// What a process has used of the processors so far.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Processor {
+pub struct CpuTime {
     /// Time on a core, in seconds.
     pub used_s: f64,
-    /// Time in which it could have run and something else had the core, in seconds.
+    /// Time in which it was ready to run while another process had the core, in seconds.
     pub waited_s: f64,
 }
 
-impl Processor {
-    /// Of all threads of a process; zero where the system does not tell.
+impl CpuTime {
+    /// Of all threads of a process; zero if the system has no such counters.
     #[must_use]
     pub fn of(pid: u32) -> Self {
         let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
@@ -118,14 +93,13 @@ impl Processor {
         })
     }
 
-    /// What came since.
     #[must_use]
     pub fn since(self, before: Self) -> Self {
         Self { used_s: self.used_s - before.used_s, waited_s: self.waited_s - before.waited_s }
     }
 }
 
-/// Memory that a process holds, in MB (10^6 bytes): (now, the most so far).
+/// Resident memory of a process in MB (10^6 bytes): (now, maximum so far).
 #[must_use]
 pub fn rss_mb(pid: u32) -> Option<(f64, f64)> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
@@ -136,13 +110,13 @@ pub fn rss_mb(pid: u32) -> Option<(f64, f64)> {
     Some((field("VmRSS:")?, field("VmHWM:")?))
 }
 
-/// The machine in a line.
+/// The machine in one line.
 #[must_use]
-pub fn described() -> String {
+pub fn describe() -> String {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let model = model.map_or(std::env::consts::ARCH, |(_, name)| name.trim());
-    // All there are: by now this thread is bound to some of them.
+    // All cores of the machine: this thread may already be bound to some of them.
     let cores = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
     format!("{model}, {cores} cores, {}", std::env::consts::OS)
 }
@@ -154,14 +128,15 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn this_process_uses_time_and_memory() {
-        let mut n = 0_u64;
-        let begun = std::time::Instant::now();
-        while begun.elapsed().as_millis() < 60 {
-            n = std::hint::black_box(n + 1);
+        use std::time::{Duration, Instant};
+        let pid = std::process::id();
+        let before = CpuTime::of(pid);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while CpuTime::of(pid).since(before).used_s < 0.03 {
+            assert!(Instant::now() < deadline, "{:?}", CpuTime::of(pid));
         }
-        assert!(Processor::of(std::process::id()).used_s >= 0.03);
-        let (now, most) = rss_mb(std::process::id()).unwrap();
+        let (now, most) = rss_mb(pid).unwrap();
         assert!(now > 0.5 && most >= now, "{now} {most}");
-        assert_eq!(Processor::of(u32::MAX), Processor::default());
+        assert_eq!(CpuTime::of(u32::MAX), CpuTime::default());
     }
 }

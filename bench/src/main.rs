@@ -2,41 +2,41 @@
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use dropgate_bench::edge::{self, EdgeArgs};
+use dropgate_bench::gate::{self, GateArgs};
 use dropgate_bench::issuer::{self, IssuerArgs};
-use dropgate_local::stack::Site;
+use dropgate_devstack::Paths;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Measures dropgate beside its peers.
+/// Compare dropgate with its peers on this machine
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
-    /// The checkout.
+    /// The repository
     #[arg(long, default_value = ".", global = true)]
     repo: PathBuf,
-    /// The folder for data and logs.
+    /// The directory for data and logs
     #[arg(long, default_value = ".stack/bench", global = true)]
     dir: PathBuf,
     #[command(subcommand)]
-    what: What,
+    comparison: Comparison,
 }
 
 #[derive(Subcommand)]
-enum What {
-    /// The gate beside a bare worker and the usual ones.
-    Edge(EdgeArgs),
-    /// The issuer beside plain writers, and what each does to the database's other tenants.
+enum Comparison {
+    /// The gate, bare workers and usual workers
+    Edge(GateArgs),
+    /// The issuer, plain writers, and the effect of each on other users of the database
     Issuer(IssuerArgs),
-    /// The consumer with one row a transaction, as a process of its own.
+    /// The consumer with one row per transaction, as a process of its own
     #[command(hide = true)]
     PerMessage,
 }
 
 fn main() -> ExitCode {
-    // One thread: children ask the kernel to end them with the thread that started them, and they run
-    // on the cores that it is bound to.
+    // One thread: the kernel ends a child with the thread that started it, and the child inherits the
+    // cores of that thread.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return failed(&e.into()),
@@ -52,25 +52,25 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Runs the comparison; on ^C or SIGTERM drops it, which stops every part it has started.
+/// Runs the comparison. On ^C or SIGTERM drops it, which stops every process it started.
 async fn interruptible(cli: Cli) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
     tokio::select! {
         result = run(cli) => result,
-        _ = interrupt.recv() => anyhow::bail!("interrupted: everything is stopped"),
-        _ = terminate.recv() => anyhow::bail!("terminated: everything is stopped"),
-        _ = hangup.recv() => anyhow::bail!("terminal closed: everything is stopped"),
+        _ = interrupt.recv() => anyhow::bail!("interrupted: all processes are stopped"),
+        _ = terminate.recv() => anyhow::bail!("terminated: all processes are stopped"),
+        _ = hangup.recv() => anyhow::bail!("terminal closed: all processes are stopped"),
     }
 }
 
 async fn run(cli: Cli) -> Result<()> {
-    let programs = std::env::current_exe()?.parent().map(Path::to_owned).context("no folder of programs")?;
-    let site = |name: &str| Site::new(&cli.repo, &programs, &cli.dir.join(name));
-    match &cli.what {
-        What::Edge(args) => edge::bench(site("edge")?, args).await,
-        What::Issuer(args) => issuer::bench(site("issuer")?, args).await,
-        What::PerMessage => issuer::per_message().await,
+    let programs = std::env::current_exe()?.parent().map(Path::to_owned).context("the program has no directory")?;
+    let paths = |name: &str| Paths::new(&cli.repo, &programs, &cli.dir.join(name));
+    match &cli.comparison {
+        Comparison::Edge(args) => gate::bench(paths("edge")?, args).await,
+        Comparison::Issuer(args) => issuer::bench(paths("issuer")?, args).await,
+        Comparison::PerMessage => issuer::per_message().await,
     }
 }

@@ -1,4 +1,4 @@
-//! An edge in memory, as fast as it goes: shows the ceiling of the driver itself.
+//! An edge in memory: it shows the limit of the driver itself.
 //!
 //! `cargo run --profile service -p dropgate-burst --example trivial_edge -- 127.0.0.1:8799 100`, then
 //! `burst run --url http://127.0.0.1:8799 --campaign c --capacity 100 --answers-only`.

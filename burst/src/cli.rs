@@ -1,133 +1,126 @@
 //! The command line.
 
-use crate::schedule::Shape;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use crate::load::identity::Auth;
+use crate::load::schedule::ArrivalPattern;
+use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Sends a crowd at a dropgate edge, and finds out whether anybody was wronged.
+/// Send a crowd of users at a dropgate edge and check that every promise was kept
 #[derive(Debug, Parser)]
 #[command(name = "burst", version, after_help = EXIT_CODES)]
 pub struct Cli {
-    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 verdict PASS, 1 verdict FAIL, 2 usage or settings, 3 edge or database not reached.";
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  verdict PASS
+  1  verdict FAIL
+  2  invalid usage or settings
+  3  edge or database unreachable";
 
-/// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Send the crowd, wait for the rows, and judge.
+    /// Send the claims, wait for the rows in MySQL, print the verdict
     Run(Box<RunArgs>),
 }
 
-/// How a visitor says who he is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Auth {
-    /// The header X-User-Id.
-    InsecureHeader,
-    /// A JWT signed with HS256, in the header Authorization.
-    JwtHs256,
-}
-
-/// `burst run`
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
-    /// The edge.
+    /// URL of the edge
     #[arg(long, env = "EDGE_URL", default_value = "http://127.0.0.1:8787")]
     pub url: String,
-    /// The campaign.
+    /// Campaign id
     #[arg(long)]
     pub campaign: String,
-    /// N: how many coupons it has.
+    /// Number of coupons of the campaign
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub capacity: u32,
-    /// Distinct users.
+    /// Number of distinct users
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub users: u32,
-    /// Additional claims by users already in the list, as a share of the users.
+    /// Additional claims by users who already claimed, as a share of --users
     #[arg(long, default_value_t = 0.2, value_parser = share)]
     pub repeats: f64,
-    /// The window in which they all arrive: 1s, 500ms, 2m.
+    /// The window in which all claims are due: 500ms, 1s, 2m
     #[arg(long, default_value = "1s", value_parser = duration)]
     pub over: Duration,
-    /// How arrivals spread over the window.
+    /// Distribution of the arrivals over the window
     #[arg(long, value_enum, default_value = "poisson")]
-    pub arrivals: Shape,
-    /// Keep-alive connections to the edge.
+    pub arrivals: ArrivalPattern,
+    /// Number of keep-alive connections to the edge
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
     pub connections: u16,
-    /// A request without an answer after this long has an unknown outcome.
+    /// Time limit of a request; without a response until then its outcome is unknown
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub timeout: Duration,
-    /// How often a visitor presses the button while nothing is decided.
+    /// Attempts per claim while it is undecided
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
     pub tries: u16,
-    /// The longest that a visitor heeds Retry-After.
+    /// Upper bound on Retry-After
     #[arg(long, default_value = "5s", value_parser = duration)]
     pub retry_cap: Duration,
-    /// How a visitor says who he is.
+    /// How users authenticate
     #[arg(long, value_enum, default_value = "insecure-header")]
     pub auth: Auth,
-    /// The environment variable that holds the secret of --auth jwt-hs256.
+    /// Environment variable that contains the secret for --auth jwt-hs256
     #[arg(long, value_name = "VARIABLE", default_value = "JWT_SECRET")]
     pub jwt_secret: String,
-    /// `iss` of the tokens.
+    /// `iss` of the tokens
     #[arg(long)]
     pub jwt_issuer: Option<String>,
-    /// `aud` of the tokens.
+    /// `aud` of the tokens
     #[arg(long)]
     pub jwt_audience: Option<String>,
-    /// The database: mysql://user:password@host:port/database.
+    /// Database: mysql://user:password@host:port/database
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
-    /// Judge the answers alone, without a database. Most checks do not apply then.
+    /// Check the responses alone, without a database; most checks do not apply then
     #[arg(long)]
     pub answers_only: bool,
-    /// How long to wait for the rows.
+    /// How long to wait for the rows
     #[arg(long, default_value = "120s", value_parser = duration)]
     pub wait: Duration,
-    /// How long to watch for rows that should not come, after the last that should.
+    /// How long to watch for unexpected rows after the last expected one
     #[arg(long, default_value = "1s", value_parser = duration)]
     pub settle: Duration,
-    /// The same seed gives the same crowd.
+    /// Seed of the schedule; the same seed gives the same claims
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// What user ids begin with; a number follows. A new prefix is a new crowd.
+    /// Prefix of the user ids; a number follows
     #[arg(long, default_value = "u-")]
     pub user_prefix: String,
-    /// Rows of users that this run did not send are no fault.
+    /// Accept rows of users who are not part of this run
     #[arg(long)]
     pub allow_foreign: bool,
-    /// A row may have another slot than its user was told: for faults in which Redis loses data.
+    /// Accept rows with another slot than was promised: for faults in which Redis loses data
     #[arg(long)]
     pub allow_moved: bool,
-    /// Write everything as JSON.
+    /// Write the full report as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Write a report as one HTML page.
+    /// Write the report as one HTML page
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
-    /// Title of the report.
+    /// Title of the report
     #[arg(long, default_value = "dropgate burst")]
     pub title: String,
-    /// No progress.
+    /// Show no progress
     #[arg(long, short)]
     pub quiet: bool,
 }
 
 fn share(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|share| (0.0..=100.0).contains(share)).ok_or_else(|| "a number from 0 to 100".to_owned())
+    text.parse()
+        .ok()
+        .filter(|share| (0.0..=100.0).contains(share))
+        .ok_or_else(|| "expected a number from 0 to 100".to_owned())
 }
 
-/// Reads `1s`, `500ms`, `2m`, `1.5s`.
-///
-/// # Errors
-/// What would be right.
-pub fn duration(text: &str) -> Result<Duration, String> {
+/// Parses `1s`, `500ms`, `2m`, `1.5s`.
+fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit_s) = if let Some(number) = text.strip_suffix("ms") {
         (number, 0.001)
     } else if let Some(number) = text.strip_suffix('s') {
@@ -141,7 +134,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds)
         .ok()
         .filter(|d| d.as_secs() <= 86_400)
-        .ok_or_else(|| "a number and its unit, up to a day: 500ms, 1s, 2m".to_owned())
+        .ok_or_else(|| "expected a number with a unit, at most one day: 500ms, 1s, 2m".to_owned())
 }
 
 #[cfg(test)]
@@ -150,7 +143,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_holds_together() {
+    fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
 

@@ -1,23 +1,13 @@
-//! Sends a crowd at a dropgate edge and finds out whether anybody was wronged.
+//! Sends a crowd of users at a dropgate edge and checks that every promise was kept.
 //!
-//! The load is an open model: every claim has its moment, fixed before the first is sent, and its
-//! latency counts from that moment. The verdict is an oracle: it compares what each user was told with
-//! the rows in MySQL, and names those to whom the two do not agree.
+//! The load is an open model: the due time of every claim is fixed before the first is sent, and its
+//! latency counts from that time. The verdict comes from an oracle: it compares the responses to each user
+//! with the rows in MySQL, and names every user for whom they differ.
 #![forbid(unsafe_code)]
 
 pub mod cli;
-pub mod client;
-pub mod driver;
-pub mod figures;
-pub mod identity;
-pub mod ledger;
+pub mod load;
 pub mod oracle;
-pub mod outcome;
-pub mod progress;
-pub mod random;
 pub mod report;
 pub mod rows;
 pub mod run;
-pub mod schedule;
-pub mod verdict;
-pub mod watch;

@@ -17,9 +17,9 @@ fn main() -> ExitCode {
     };
     match runtime.block_on(run::run(&args)) {
         Ok(verdict) => ExitCode::from(u8::from(!verdict.pass)),
-        Err(failure) => {
-            eprintln!("burst: {failure}");
-            ExitCode::from(failure.code())
+        Err(error) => {
+            eprintln!("burst: {error}");
+            ExitCode::from(error.exit_code())
         }
     }
 }

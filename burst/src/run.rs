@@ -1,110 +1,107 @@
-//! One run from the first look at the servers to the verdict.
+//! One run, from the first connection to the verdict.
 
-use crate::cli::{Auth, RunArgs};
-use crate::client::Target;
-use crate::driver::{self, Manner};
-use crate::figures::figures;
-use crate::identity::{Crowd, Identity, Signer};
-use crate::ledger::{Ledger, Rows};
-use crate::oracle::{Terms, judge, rows_expected, settled};
-use crate::progress::{Display, Live};
-use crate::report::{self, Report};
-use crate::rows::{Store, without_password};
-use crate::schedule::{Plan, plan};
-use crate::verdict::Verdict;
-use crate::watch::{Sight, Watch};
+use crate::cli::RunArgs;
+use crate::load::client::Endpoint;
+use crate::load::driver::{self, RetryBehavior};
+use crate::load::identity::{Auth, Crowd, Identity, Signer};
+use crate::load::ledger::Ledger;
+use crate::load::progress::{LiveCounters, ProgressDisplay};
+use crate::load::schedule::{Plan, plan};
+use crate::oracle::verdict::Verdict;
+use crate::oracle::{Rules, is_settled, judge, rows_expected};
+use crate::report::figures::figures;
+use crate::report::{self, RunReport};
+use crate::rows::{RowReader, RowWatcher, Rows, Sample, without_password};
 use dropgate_shared::ids::{CampaignId, UserId};
+use std::fmt::Display;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// Why there is no verdict.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// A setting is missing or wrong.
+pub enum RunError {
     #[error("{0}")]
     Settings(String),
-    /// The edge or the database cannot be reached.
     #[error("{0}")]
-    NotReached(String),
+    Unreachable(String),
 }
 
-impl Failure {
-    /// The exit code.
+impl RunError {
     #[must_use]
-    pub fn code(&self) -> u8 {
+    pub fn exit_code(&self) -> u8 {
         match self {
             Self::Settings(_) => 2,
-            Self::NotReached(_) => 3,
+            Self::Unreachable(_) => 3,
         }
     }
 }
 
-/// How often the display moves.
+/// Between two updates of the progress.
 const SHOW_EVERY: Duration = Duration::from_millis(100);
-/// A visitor who was not told when to ask again.
-const RETRY_UNASKED: Duration = Duration::from_millis(500);
-/// Spread of the moments at which visitors ask again.
+/// The pause of a user whose response has no `Retry-After`.
+const DEFAULT_PAUSE: Duration = Duration::from_millis(500);
+/// Random part of each pause.
 const JITTER: Duration = Duration::from_millis(500);
 /// How long opening the connections may take.
-const OPEN_WITHIN: Duration = Duration::from_secs(5);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sends the crowd, waits for the rows, judges, and reports.
 ///
 /// # Errors
-/// [`Failure`] where there is nothing to judge.
-pub async fn run(args: &RunArgs) -> Result<Verdict, Failure> {
-    let target = Arc::new(target(args)?);
-    let store = store(args).await?;
+/// If there is nothing to judge.
+pub async fn run(args: &RunArgs) -> Result<Verdict, RunError> {
+    let endpoint = Arc::new(endpoint(args)?);
+    let reader = row_reader(args).await?.map(Arc::new);
     let crowd = Crowd::new(&args.user_prefix, args.users);
     let arrivals = plan(&Plan {
         users: args.users,
         repeats: args.repeats,
         over: args.over,
-        shape: args.arrivals,
+        pattern: args.arrivals,
         seed: args.seed,
     });
     let connections = usize::from(args.connections).min(arrivals.len());
-    let connections = driver::open(&target, connections, OPEN_WITHIN).await.map_err(|error| {
-        Failure::NotReached(format!(
-            "the edge at {} is not reached ({error}): start it, or name it by --url or EDGE_URL",
+    let connections = driver::open(&endpoint, connections, OPEN_TIMEOUT).await.map_err(|error| {
+        RunError::Unreachable(format!(
+            "cannot reach the edge at {}: {error}; start it, or set --url or EDGE_URL",
             args.url
         ))
     })?;
     let opened = connections.len();
-    let manner = Manner {
-        tries: args.tries,
-        retry_unasked: RETRY_UNASKED,
-        retry_cap: args.retry_cap,
+    let retry = RetryBehavior {
+        max_attempts: args.tries,
+        default_pause: DEFAULT_PAUSE,
+        retry_after_cap: args.retry_cap,
         jitter: JITTER,
         seed: args.seed,
     };
-    let live = Arc::new(Live::default());
-    let mut display = Display::new(arrivals.len() as u64, args.quiet);
-    let watched = store.map(|store| {
-        let store = Arc::new(store);
-        (store.clone(), Watch::begin(store, live.clone()))
-    });
-    let sending = driver::send(target, crowd, arrivals, manner, connections, live.clone());
+    let live = Arc::new(LiveCounters::default());
+    let mut display = ProgressDisplay::new(arrivals.len() as u64, args.quiet);
+    let watched = reader.map(|reader| (reader.clone(), RowWatcher::start(reader, live.clone())));
+    let sending = driver::send(endpoint, crowd, arrivals, retry, connections, live.clone());
     let ledger = show_while(&mut display, &live, sending).await;
 
-    let terms = Terms { capacity: args.capacity, allow_foreign: args.allow_foreign, allow_moved: args.allow_moved };
+    let rules = Rules { capacity: args.capacity, allow_foreign: args.allow_foreign, allow_moved: args.allow_moved };
     let rows = match watched {
-        Some((store, watch)) => Some(wait_for_rows(args, &store, watch, &ledger, &terms, &live, &mut display).await?),
+        Some((reader, watcher)) => {
+            Some(wait_for_rows(args, &reader, watcher, &ledger, &rules, &live, &mut display).await?)
+        }
         None => None,
     };
-    let (rows, sights) = rows.unzip();
+    let (rows, samples) = rows.unzip();
     display.end();
 
-    let report = Report {
+    let report = RunReport {
         title: args.title.clone(),
         campaign: args.campaign.clone(),
         started_ms: ledger.started_ms,
         over_ms: u64::try_from(args.over.as_millis()).unwrap_or(u64::MAX),
         connections: opened,
         seed: args.seed,
-        figures: figures(&ledger, rows.as_ref(), args.capacity, sights.unwrap_or_default()),
-        verdict: judge(&ledger, rows.as_ref(), &terms),
+        figures: figures(&ledger, rows.as_ref(), args.capacity, samples.unwrap_or_default()),
+        verdict: judge(&ledger, rows.as_ref(), &rules),
     };
     print!("{}", report::text::render(&report));
     write(args.json.as_deref(), || report::json::render(&report))?;
@@ -112,14 +109,14 @@ pub async fn run(args: &RunArgs) -> Result<Verdict, Failure> {
     Ok(report.verdict)
 }
 
-fn write(path: Option<&std::path::Path>, render: impl FnOnce() -> String) -> Result<(), Failure> {
+fn write(path: Option<&Path>, render: impl FnOnce() -> String) -> Result<(), RunError> {
     let Some(path) = path else { return Ok(()) };
     std::fs::write(path, render())
-        .map_err(|error| Failure::Settings(format!("{} cannot be written: {error}", path.display())))
+        .map_err(|error| RunError::Settings(format!("cannot write {}: {error}", path.display())))
 }
 
-fn target(args: &RunArgs) -> Result<Target, Failure> {
-    let settings = |error: &dyn std::fmt::Display| Failure::Settings(error.to_string());
+fn endpoint(args: &RunArgs) -> Result<Endpoint, RunError> {
+    let settings = |error: &dyn Display| RunError::Settings(error.to_string());
     let campaign = CampaignId::parse(&args.campaign).map_err(|e| settings(&format_args!("--campaign: {e}")))?;
     let longest = Crowd::new(&args.user_prefix, args.users).name(args.users - 1);
     UserId::parse(&longest).map_err(|e| settings(&format_args!("--user-prefix: {e}")))?;
@@ -127,68 +124,65 @@ fn target(args: &RunArgs) -> Result<Target, Failure> {
         Auth::InsecureHeader => Identity::InsecureHeader,
         Auth::JwtHs256 => {
             let secret = std::env::var(&args.jwt_secret).ok().filter(|secret| !secret.is_empty()).ok_or_else(|| {
-                Failure::Settings(format!(
-                    "--auth jwt-hs256 needs the edge's secret in the environment variable {} (or name another \
-                     variable by --jwt-secret)",
+                settings(&format_args!(
+                    "--auth jwt-hs256 needs the secret of the edge in the environment variable {}; set it, or set \
+                     another variable by --jwt-secret",
                     args.jwt_secret
                 ))
             })?;
             let now_s = u64::try_from(driver::epoch_ms(SystemTime::now()) / 1000).unwrap_or(0);
             let signer = Signer::new(&secret, args.jwt_issuer.clone(), args.jwt_audience.clone(), now_s);
-            Identity::Jwt(Box::new(signer.ok_or_else(|| settings(&"the JWT secret cannot be used"))?))
+            Identity::Jwt(Box::new(signer.ok_or_else(|| settings(&"the JWT secret is not a valid HMAC key"))?))
         }
     };
-    Target::new(&args.url, campaign.as_str(), identity, args.timeout).map_err(|e| settings(&format_args!("--url: {e}")))
+    Endpoint::new(&args.url, campaign.as_str(), identity, args.timeout)
+        .map_err(|e| settings(&format_args!("--url: {e}")))
 }
 
-/// The database, looked at once: a run that cannot be judged is not begun.
-async fn store(args: &RunArgs) -> Result<Option<Store>, Failure> {
+/// Checks database and campaign first: nothing is sent if the verdict could not be given.
+async fn row_reader(args: &RunArgs) -> Result<Option<RowReader>, RunError> {
     if args.answers_only {
         return Ok(None);
     }
     let url = args.database_url.as_deref().ok_or_else(|| {
-        Failure::Settings(
-            "the verdict needs the database: --database-url or DATABASE_URL, mysql://user:password@host:port/database \
-             (or --answers-only, which judges little)"
+        RunError::Settings(
+            "the verdict needs the database: set --database-url or DATABASE_URL to \
+             mysql://user:password@host:port/database, or use --answers-only, which skips most checks"
                 .to_owned(),
         )
     })?;
-    let store = Store::new(url, &args.campaign).map_err(|error| Failure::Settings(error.to_string()))?;
-    let not_reached = |error: sqlx::Error| {
-        Failure::NotReached(format!(
-            "the database at {} does not answer ({error}): start it, run `issuer migrate`, or name it by \
-             --database-url or DATABASE_URL",
+    let reader = RowReader::new(url, &args.campaign).map_err(|error| RunError::Settings(error.to_string()))?;
+    let unreachable = |error: sqlx::Error| {
+        RunError::Unreachable(format!(
+            "cannot read the database at {}: {error}; start it, run `issuer migrate`, or set --database-url or \
+             DATABASE_URL",
             without_password(url)
         ))
     };
-    store.reach().await.map_err(not_reached)?;
-    let capacity = store.capacity().await.map_err(not_reached)?;
-    match capacity {
-        None => {
-            return Err(Failure::Settings(format!(
-                "the database knows no campaign `{}`: create it with `issuer campaign create`",
-                args.campaign
-            )));
-        }
-        Some(granted) if granted != args.capacity => {
-            return Err(Failure::Settings(format!(
-                "--capacity is {}, and the campaign `{}` has {granted} coupons",
-                args.capacity, args.campaign
-            )));
-        }
-        Some(_) => {}
+    reader.ping().await.map_err(unreachable)?;
+    let granted = reader.capacity().await.map_err(unreachable)?.ok_or_else(|| {
+        RunError::Settings(format!(
+            "campaign `{}` does not exist in the database; create it with `issuer campaign create`",
+            args.campaign
+        ))
+    })?;
+    if granted != args.capacity {
+        return Err(RunError::Settings(format!(
+            "--capacity is {}, but campaign `{}` has {granted} coupons",
+            args.capacity, args.campaign
+        )));
     }
-    let count = store.count().await.map_err(not_reached)?;
-    if count.coupons > 0 {
+    let (coupons, _) = reader.count().await.map_err(unreachable)?;
+    if coupons > 0 {
         eprintln!(
-            "burst: the campaign `{}` has {} rows already; they will not be found among this run's admissions",
-            args.campaign, count.coupons
+            "burst: campaign `{}` already has {coupons} rows; this run has no admissions for them",
+            args.campaign
         );
     }
-    Ok(Some(store))
+    Ok(Some(reader))
 }
 
-async fn show_while<T>(display: &mut Display, live: &Live, work: impl Future<Output = T>) -> T {
+async fn show_while<T>(display: &mut ProgressDisplay, live: &LiveCounters, work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
     let mut tick = interval(SHOW_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -200,38 +194,39 @@ async fn show_while<T>(display: &mut Display, live: &Live, work: impl Future<Out
     }
 }
 
-/// Waits until MySQL has what is owed, then a little longer for what must not come. A database that
-/// fails meanwhile is asked again until the time is over.
+/// Waits until every expected row exists, then a little longer for unexpected rows. A query that fails is
+/// repeated until the deadline.
 async fn wait_for_rows(
     args: &RunArgs,
-    store: &Store,
-    mut watch: Watch,
+    reader: &RowReader,
+    mut watcher: RowWatcher,
     ledger: &Ledger,
-    terms: &Terms,
-    live: &Live,
-    display: &mut Display,
-) -> Result<(Rows, Vec<Sight>), Failure> {
+    rules: &Rules,
+    live: &LiveCounters,
+    display: &mut ProgressDisplay,
+) -> Result<(Rows, Vec<Sample>), RunError> {
     let deadline = Instant::now() + args.wait;
-    let expected = rows_expected(ledger, terms);
-    let mut news = true;
+    let expected = rows_expected(ledger, rules);
+    let mut changed = true;
     while Instant::now() < deadline {
         // All rows are read only when their number has changed and may be enough: reading a big campaign
-        // ten times a second would slow the very database that is waited for.
-        if news
-            && watch.rows() >= expected
-            && let Ok(rows) = store.read().await
-            && settled(ledger, &rows, terms)
+        // ten times a second would slow down the database.
+        if changed
+            && watcher.rows() >= expected
+            && let Ok(rows) = reader.read().await
+            && is_settled(ledger, &rows, rules)
         {
             tokio::time::sleep(args.settle).await;
             break;
         }
-        news = watch.news(SHOW_EVERY).await;
+        changed = watcher.changed(SHOW_EVERY).await;
         display.show(live, "waiting for the rows");
     }
-    let sights = watch.sights();
-    drop(watch);
-    let rows = store.read().await.map_err(|error| {
-        Failure::NotReached(format!("the burst is over, and the database does not tell its rows: {error}"))
-    })?;
-    Ok((rows, sights))
+    let samples = watcher.samples();
+    drop(watcher);
+    let rows = reader
+        .read()
+        .await
+        .map_err(|error| RunError::Unreachable(format!("cannot read the rows after the burst: {error}")))?;
+    Ok((rows, samples))
 }

@@ -1,15 +1,15 @@
-//! The driver against an edge that answers as the test says: late, not at all, or by hanging up.
+//! The driver against a scripted edge: it answers late, not at all, or closes the connection.
 // clippy knows test functions, not their helpers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use dropgate_burst::client::Target;
-use dropgate_burst::driver::{Manner, open, send};
-use dropgate_burst::figures::figures;
-use dropgate_burst::identity::{Crowd, Identity};
-use dropgate_burst::ledger::{Ledger, Try};
-use dropgate_burst::outcome::{Cause, Outcome};
-use dropgate_burst::progress::Live;
-use dropgate_burst::schedule::{Arrival, Plan, Shape, plan};
+use dropgate_burst::load::client::Endpoint;
+use dropgate_burst::load::driver::{RetryBehavior, open, send};
+use dropgate_burst::load::identity::{Crowd, Identity};
+use dropgate_burst::load::ledger::{Attempt, Ledger};
+use dropgate_burst::load::outcome::{ClaimOutcome, UndecidedReason};
+use dropgate_burst::load::progress::LiveCounters;
+use dropgate_burst::load::schedule::{Arrival, ArrivalPattern, Plan, plan};
+use dropgate_burst::report::figures::figures;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -30,7 +30,7 @@ enum Act {
 }
 use Act::{Answer, AnswerAfter, AnswerAndHangUp, AnswerWhenAllAreIn, Hang, HangUp};
 
-/// Decides by the user and by how many requests of his came before.
+/// Decides by the user and by the number of their earlier requests.
 type Script = Arc<dyn Fn(&str, usize) -> Act + Send + Sync>;
 
 #[derive(Default)]
@@ -109,10 +109,10 @@ fn busy() -> String {
     http("503 Service Unavailable", "retry-after: 1\r\n", r#"{"type":"urn:dropgate:problem:unavailable"}"#)
 }
 
-const MANNER: Manner = Manner {
-    tries: 3,
-    retry_unasked: Duration::from_millis(5),
-    retry_cap: Duration::from_millis(20),
+const RETRY: RetryBehavior = RetryBehavior {
+    max_attempts: 3,
+    default_pause: Duration::from_millis(5),
+    retry_after_cap: Duration::from_millis(20),
     jitter: Duration::from_millis(5),
     seed: 1,
 };
@@ -124,22 +124,24 @@ async fn burst(
     connections: usize,
     timeout: Duration,
 ) -> Ledger {
-    let target = Arc::new(Target::new(&format!("http://{address}"), "c", Identity::InsecureHeader, timeout).unwrap());
-    let connections = open(&target, connections, Duration::from_secs(5)).await.unwrap();
-    let sending = send(target, Crowd::new("u-", users), arrivals, MANNER, connections, Arc::new(Live::default()));
+    let endpoint =
+        Arc::new(Endpoint::new(&format!("http://{address}"), "c", Identity::InsecureHeader, timeout).unwrap());
+    let connections = open(&endpoint, connections, Duration::from_secs(5)).await.unwrap();
+    let sending =
+        send(endpoint, Crowd::new("u-", users), arrivals, RETRY, connections, Arc::new(LiveCounters::default()));
     tokio::time::timeout(Duration::from_secs(20), sending).await.expect("the burst ends by itself")
 }
 
 fn crowd(users: u32, over_ms: u64) -> Vec<Arrival> {
-    plan(&Plan { users, repeats: 0.0, over: Duration::from_millis(over_ms), shape: Shape::Even, seed: 1 })
+    plan(&Plan { users, repeats: 0.0, over: Duration::from_millis(over_ms), pattern: ArrivalPattern::Even, seed: 1 })
 }
 
 fn at_once(users: &[u32]) -> Vec<Arrival> {
     users.iter().map(|user| Arrival { due_us: 0, user: *user, repeat: false }).collect()
 }
 
-fn tries_of(ledger: &Ledger, claim: u32) -> Vec<&Try> {
-    ledger.tries.iter().filter(|one| one.claim == claim).collect()
+fn attempts_of(ledger: &Ledger, claim: u32) -> Vec<&Attempt> {
+    ledger.attempts.iter().filter(|attempt| attempt.claim == claim).collect()
 }
 
 const LONG: Duration = Duration::from_secs(10);
@@ -154,7 +156,7 @@ async fn every_claim_is_sent_once_and_its_answer_kept() {
     .await;
     let ledger = burst(address, 4, at_once(&[0, 1, 0, 2, 3]), 2, LONG).await;
     assert_eq!(seen.by_user.lock().unwrap().values().sum::<usize>(), 5);
-    assert_eq!(ledger.tries.len(), 5);
+    assert_eq!(ledger.attempts.len(), 5);
     let figures = figures(&ledger, None, 2, Vec::new());
     let ends = figures.ends;
     assert_eq!((ends.admitted, ends.already, ends.sold_out, ends.undecided), (2, 1, 2, 0));
@@ -167,33 +169,37 @@ async fn every_claim_is_sent_once_and_its_answer_kept() {
 
 #[tokio::test]
 async fn arrivals_go_on_while_every_answer_hangs() {
-    // Nobody is answered before all forty are in, some of them twice at once: a driver that waits
-    // for an answer before it sends the next would never get there.
+    // No request is answered before all forty arrived, some users twice: a driver that waits for a
+    // response before it sends the next request never gets there.
     let barrier = Arc::new(Barrier::new(40));
     let (address, _) = edge(move |user, _| AnswerWhenAllAreIn(barrier.clone(), claim("200 OK", user))).await;
-    let arrivals =
-        plan(&Plan { users: 32, repeats: 0.25, over: Duration::from_millis(50), shape: Shape::Poisson, seed: 1 });
+    let arrivals = plan(&Plan {
+        users: 32,
+        repeats: 0.25,
+        over: Duration::from_millis(50),
+        pattern: ArrivalPattern::Poisson,
+        seed: 1,
+    });
     assert_eq!(arrivals.len(), 40);
     let ledger = burst(address, 32, arrivals, 40, LONG).await;
-    assert_eq!(ledger.tries.len(), 40);
-    assert!(ledger.tries.iter().all(|one| one.outcome.told().is_some()));
+    assert_eq!(ledger.attempts.len(), 40);
+    assert!(ledger.attempts.iter().all(|attempt| attempt.outcome.promise().is_some()));
 }
 
 #[tokio::test]
-async fn claims_leave_at_their_moments() {
+async fn claims_are_sent_when_they_are_due() {
     let (address, _) = edge(|_, _| Answer(sold_out())).await;
     let ledger = burst(address, 100, crowd(100, 500), 100, LONG).await;
-    let mut late_us: Vec<u64> = (0..)
-        .zip(&ledger.arrivals)
-        .map(|(claim, arrival)| tries_of(&ledger, claim)[0].sent_us - arrival.due_us)
-        .collect();
-    late_us.sort_unstable();
-    // The median: a busy machine may hold up some, a driver that is late holds up all.
-    assert!(late_us[50] < 10_000, "{late_us:?}");
+    for (claim, arrival) in (0..).zip(&ledger.arrivals) {
+        assert!(attempts_of(&ledger, claim)[0].sent_us >= arrival.due_us, "claim {claim} was sent before it was due");
+    }
+    let sent_late = figures(&ledger, None, 1, Vec::new()).sent_late;
+    // The median: a busy machine delays some, a late driver delays all.
+    assert!(sent_late.p50_us < 10_000, "{sent_late:?}");
 }
 
 #[tokio::test]
-async fn a_stall_shows_in_the_latency_of_all_who_came_meanwhile() {
+async fn a_stall_shows_in_the_latency_of_all_claims_due_meanwhile() {
     const STALL: Duration = Duration::from_millis(400);
     let (address, _) = edge(|user, _| match user {
         "u-1" => AnswerAfter(STALL, claim("202 Accepted", user)),
@@ -203,21 +209,21 @@ async fn a_stall_shows_in_the_latency_of_all_who_came_meanwhile() {
     let ledger = burst(address, 100, crowd(100, 200), 1, LONG).await;
     let stall_us = u64::try_from(STALL.as_micros()).unwrap();
     for (claim, arrival) in (0..).zip(&ledger.arrivals) {
-        let [one] = tries_of(&ledger, claim)[..] else { panic!("claim {claim}") };
-        // Each waited for what was left of the stall when his moment came.
-        assert!(one.answered_us - arrival.due_us >= stall_us - arrival.due_us, "claim {claim}: {one:?}");
-        assert!(one.sent_us >= arrival.due_us, "claim {claim} was sent before its moment");
+        let [attempt] = attempts_of(&ledger, claim)[..] else { panic!("claim {claim}") };
+        // Each waited for the rest of the stall when it was due.
+        assert!(attempt.answered_us - arrival.due_us >= stall_us - arrival.due_us, "claim {claim}: {attempt:?}");
+        assert!(attempt.sent_us >= arrival.due_us, "claim {claim} was sent before it was due");
     }
     let figures = figures(&ledger, None, 1, Vec::new());
     assert!(figures.latency.p50_us >= 250_000, "{:?}", figures.latency);
-    // By the clock of the requests themselves there was hardly a stall: what this guards against.
-    let quick = ledger.tries.iter().filter(|one| one.answered_us - one.sent_us < 200_000).count();
+    // Measured from the sending of the requests there was hardly a stall: coordinated omission.
+    let quick = ledger.attempts.iter().filter(|attempt| attempt.answered_us - attempt.sent_us < 200_000).count();
     assert!(quick >= 90, "{quick}");
     assert!(figures.sent_late.p50_us >= 250_000);
 }
 
 #[tokio::test]
-async fn the_undecided_press_again_and_their_clock_goes_on() {
+async fn undecided_claims_are_retried_and_their_clock_continues() {
     let (address, seen) = edge(|user, before| match (user, before) {
         ("u-1", 0 | 1) => Answer(busy()),
         ("u-1", _) => Answer(claim("202 Accepted", user)),
@@ -226,12 +232,14 @@ async fn the_undecided_press_again_and_their_clock_goes_on() {
     })
     .await;
     let ledger = burst(address, 3, at_once(&[0, 1, 2]), 3, LONG).await;
-    let causes = |claim| tries_of(&ledger, claim).iter().map(|one| one.outcome.cause()).collect::<Vec<_>>();
-    assert_eq!(causes(0), [Some(Cause::Unavailable), Some(Cause::Unavailable), None]);
-    assert_eq!(causes(1), [Some(Cause::Unavailable); 3], "gives up after three tries");
+    let reasons = |claim| {
+        attempts_of(&ledger, claim).iter().map(|attempt| attempt.outcome.undecided_reason()).collect::<Vec<_>>()
+    };
+    assert_eq!(reasons(0), [Some(UndecidedReason::Unavailable), Some(UndecidedReason::Unavailable), None]);
+    assert_eq!(reasons(1), [Some(UndecidedReason::Unavailable); 3], "gives up after three tries");
     assert_eq!(seen.by_user.lock().unwrap()["u-2"], 3);
-    // Retry-After is heeded, up to the cap; the clock ran from the first moment.
-    let first = tries_of(&ledger, 0);
+    // Retry-After is followed, up to the cap; latency counts from the first due time.
+    let first = attempts_of(&ledger, 0);
     for pair in first.windows(2) {
         assert!(pair[1].sent_us >= pair[0].answered_us + 20_000, "{pair:?}");
     }
@@ -250,18 +258,19 @@ async fn a_broken_connection_is_an_unknown_outcome_and_is_reopened() {
     .await;
     let ledger = burst(address, 2, at_once(&[0, 1]), 1, LONG).await;
     for claim in 0..2 {
-        let outcomes: Vec<_> = tries_of(&ledger, claim).iter().map(|one| one.outcome.cause()).collect();
-        assert_eq!(outcomes, [Some(Cause::Broken), None]);
+        let outcomes: Vec<_> =
+            attempts_of(&ledger, claim).iter().map(|attempt| attempt.outcome.undecided_reason()).collect();
+        assert_eq!(outcomes, [Some(UndecidedReason::Broken), None]);
     }
     assert_eq!(seen.connections.load(SeqCst), 3, "the first, and one after each break");
 }
 
 #[tokio::test]
-async fn an_edge_that_closes_idle_connections_costs_nobody_his_claim() {
+async fn an_edge_that_closes_idle_connections_loses_no_claim() {
     let (address, seen) = edge(|user, _| AnswerAndHangUp(claim("202 Accepted", user))).await;
     let ledger = burst(address, 20, crowd(20, 200), 2, LONG).await;
     assert!(seen.connections.load(SeqCst) >= 20);
-    let decided = ledger.last_tries().iter().flatten().filter(|one| one.outcome.told().is_some()).count();
+    let decided = ledger.last_attempts().iter().flatten().filter(|attempt| attempt.outcome.promise().is_some()).count();
     assert_eq!(decided, 20);
 }
 
@@ -273,28 +282,28 @@ async fn no_answer_in_time_is_an_unknown_outcome() {
     })
     .await;
     let ledger = burst(address, 1, at_once(&[0]), 1, Duration::from_millis(200)).await;
-    let tries = tries_of(&ledger, 0);
-    assert_eq!(tries[0].outcome, Outcome::undecided(Cause::Timeout));
+    let tries = attempts_of(&ledger, 0);
+    assert_eq!(tries[0].outcome, ClaimOutcome::undecided(UndecidedReason::Timeout));
     assert!(tries[0].answered_us - tries[0].sent_us >= 200_000);
-    assert!(tries[1].outcome.told().is_some());
+    assert!(tries[1].outcome.promise().is_some());
 }
 
 #[tokio::test]
-async fn a_torn_answer_is_an_unknown_outcome() {
-    let torn = "HTTP/1.1 202 Accepted\r\ncontent-length: 500\r\n\r\n{\"slot\":";
+async fn a_truncated_response_is_an_unknown_outcome() {
+    let truncated = "HTTP/1.1 202 Accepted\r\ncontent-length: 500\r\n\r\n{\"slot\":";
     let (address, _) = edge(move |user, before| match before {
-        0 => AnswerAndHangUp(torn.to_owned()),
+        0 => AnswerAndHangUp(truncated.to_owned()),
         _ => Answer(claim("200 OK", user)),
     })
     .await;
     let ledger = burst(address, 1, at_once(&[0]), 1, LONG).await;
-    let outcomes: Vec<_> = tries_of(&ledger, 0).iter().map(|one| one.outcome.cause()).collect();
-    assert_eq!(outcomes, [Some(Cause::Broken), None]);
+    let outcomes: Vec<_> = attempts_of(&ledger, 0).iter().map(|attempt| attempt.outcome.undecided_reason()).collect();
+    assert_eq!(outcomes, [Some(UndecidedReason::Broken), None]);
 }
 
 #[tokio::test]
-async fn an_edge_that_is_not_there_is_said_before_anything_is_sent() {
+async fn an_unreachable_edge_is_reported_before_anything_is_sent() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let target = Target::new(&format!("http://{free}"), "c", Identity::InsecureHeader, LONG).unwrap();
-    assert!(open(&target, 4, Duration::from_secs(5)).await.is_err());
+    let endpoint = Endpoint::new(&format!("http://{free}"), "c", Identity::InsecureHeader, LONG).unwrap();
+    assert!(open(&endpoint, 4, Duration::from_secs(5)).await.is_err());
 }

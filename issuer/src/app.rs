@@ -1,8 +1,10 @@
 //! The binary: command line, log, signals, and the order in which things are opened and closed.
 
 use crate::backoff::{Backoff, Jitter, OutageLog};
-use crate::config::{Cli, Command, DatabaseSettings, Problems, RunSettings, redacted};
-use crate::consume::service::{Limits, Service, ServiceError, Step};
+use crate::cli::command::{Cli, Command};
+use crate::config::redact::redacted;
+use crate::config::settings::RunSettings;
+use crate::consume::service::{Limits, Service, Step};
 use crate::consume::traces::Traces;
 use crate::health::{Health, State};
 use crate::http::{self, HttpState};
@@ -19,6 +21,7 @@ use crate::store::mysql::database::MySqlStore;
 use crate::timestamp::Clock;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
+use std::fmt;
 use std::future::Future;
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -29,7 +32,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
 
-/// Both topics must be there: poison must have somewhere to go before it comes.
+/// Both topics must be there: a rejected record must have somewhere to go before it comes.
 const TOPICS: [&str; 2] = [TOPIC, DEAD_LETTER_TOPIC];
 /// Connections to MySQL. The loop uses one; the other stands in for one that died.
 const CONNECTIONS: u32 = 2;
@@ -39,34 +42,6 @@ const CONFIRM_LIMIT: Duration = Duration::from_secs(5);
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// Signals closer together than this are one.
 const SAME_SIGNAL: Duration = Duration::from_millis(300);
-
-/// Why the process ends with another status than 0.
-enum Failure {
-    /// Status 2: the settings or the arguments.
-    Usage(String),
-    /// Status 1: anything else.
-    Failed(String),
-    /// A verb beside `run` has its own statuses.
-    Verb(Exit),
-}
-
-impl From<Problems> for Failure {
-    fn from(problems: Problems) -> Self {
-        Self::Usage(problems.to_string())
-    }
-}
-
-impl From<Fault> for Failure {
-    fn from(fault: Fault) -> Self {
-        Self::Failed(fault.to_string())
-    }
-}
-
-impl From<ServiceError> for Failure {
-    fn from(error: ServiceError) -> Self {
-        Self::Failed(error.to_string())
-    }
-}
 
 /// Runs the binary.
 #[must_use]
@@ -78,7 +53,7 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("issuer: no runtime can be made: {error}");
+            eprintln!("issuer: cannot create the async runtime: {error}");
             return ExitCode::FAILURE;
         }
     };
@@ -87,25 +62,17 @@ pub fn main() -> ExitCode {
     runtime.shutdown_timeout(Duration::from_millis(200));
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Usage(text)) => {
-            eprintln!("issuer: {text}");
-            ExitCode::from(2)
-        }
-        Err(Failure::Failed(text)) => {
-            eprintln!("issuer: {text}");
-            ExitCode::FAILURE
-        }
-        Err(Failure::Verb(ended)) => {
-            if !ended.text.is_empty() {
-                eprintln!("issuer: {}", ended.text);
+        Err(exit) => {
+            if !exit.text.is_empty() {
+                eprintln!("issuer: {}", exit.text);
             }
-            ExitCode::from(ended.status)
+            ExitCode::from(exit.status)
         }
     }
 }
 
 fn log_to_stderr() {
-    // sqlx tells of a dying connection at several levels; the loop tells of it once, with the remedy.
+    // sqlx reports a dying connection at several levels; the loop reports it once, with the remedy.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=error"));
     let terminal = std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
@@ -116,19 +83,15 @@ fn log_to_stderr() {
     }
 }
 
-async fn dispatch(command: Command) -> Result<(), Failure> {
+async fn dispatch(command: Command) -> Result<(), Exit> {
     match command {
         Command::Run(args) => run(args.settings()?).await,
-        other => operate(other).await.map_err(Failure::Verb),
+        other => operate(other).await,
     }
 }
 
-fn open(settings: &DatabaseSettings) -> MySqlStore {
-    MySqlStore::new(settings.options.clone(), CONNECTIONS)
-}
-
-/// `issuer run`, from the first check to the last word.
-async fn run(settings: RunSettings) -> Result<(), Failure> {
+/// `issuer run`, from the first check to the last log line.
+async fn run(settings: RunSettings) -> Result<(), Exit> {
     let mut stop = stop_on_signal()?;
     let (clock, jitter) = (Clock::system(), Jitter::system());
     tracing::info!(
@@ -136,18 +99,18 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
         database = settings.database.shown,
         kafka = settings.kafka.bootstrap,
         group = settings.kafka.group,
-        redis = settings.redis.url,
+        redis = redacted(&settings.redis.url),
         batch_records = settings.batch_records,
         write_budget = %settings.write_budget,
-        "issuer starts"
+        "issuer starting"
     );
-    let database = open(&settings.database);
+    let database = MySqlStore::new(&settings.database, CONNECTIONS);
     let metrics = Arc::new(Metrics::default());
     let health = Arc::new(Health::new(Arc::clone(&metrics)));
     if let Some(address) = settings.http_listen {
-        let listener = http::bind(address).await.map_err(Failure::Usage)?;
+        let listener = http::bind(address).await.map_err(|error| Exit::usage(error.to_string()))?;
         if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, "health and metrics are served");
+            tracing::info!(%address, "serving health and metrics");
         }
         tokio::spawn(http::serve(
             listener,
@@ -158,8 +121,8 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
         None => Traces::default(),
         Some(endpoint) => {
             let shown = redacted(endpoint);
-            tracing::info!(endpoint = shown, "traces are sent");
-            let unusable = |error| Failure::Usage(format!("OTEL_EXPORTER_OTLP_ENDPOINT {shown}: {error}"));
+            tracing::info!(endpoint = shown, "sending traces");
+            let unusable = |error| Exit::usage(format!("OTEL_EXPORTER_OTLP_ENDPOINT {shown}: {error}"));
             Traces::to(endpoint).map_err(unusable)?
         }
     };
@@ -167,7 +130,7 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
         return Ok(());
     };
     if !migrated {
-        return Err(Failure::Failed("the schema is missing or not up to date: run `issuer migrate`".to_owned()));
+        return Err(Exit::failed("the schema is missing or not up to date: run `issuer migrate`"));
     }
     let Some(missing) = until_up(&mut stop, &jitter, || topics::missing(&settings.kafka, &TOPICS)).await? else {
         return Ok(());
@@ -175,18 +138,18 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
     match settings.create_topics {
         _ if missing.is_empty() => {}
         Some(how) => {
-            topics::create(&settings.kafka, &missing, DEAD_LETTER_TOPIC, how).await?;
+            topics::create(&settings.kafka, &missing, DEAD_LETTER_TOPIC, how).await.map_err(failed)?;
             tracing::info!(?missing, "topics created");
         }
         None => {
             let missing = missing.join(" and ");
-            return Err(Failure::Failed(format!(
-                "Kafka has no topic {missing}: create it, or let the issuer do so with --create-topics"
+            return Err(Exit::failed(format!(
+                "Kafka has no topic {missing}: create it, or let the issuer create it with --create-topics"
             )));
         }
     }
 
-    let redis = client(&settings.redis).map_err(Failure::Failed)?;
+    let redis = client(&settings.redis)?;
     let dead_letters = KafkaDeadLetters::new(settings.kafka.clone(), TOPIC, DEAD_LETTER_TOPIC, clock.clone())?;
     let store = CouponWriter::new(database.clone(), settings.secret, settings.batch_records, clock, jitter.clone());
     let (queue, confirm_all) = confirm::queue(redis, Arc::clone(&metrics));
@@ -227,7 +190,7 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
         );
     }
     traces.finish().await;
-    // A connection to a server that is gone would be said goodbye to for long.
+    // A connection to a server that is gone would take long to close.
     let _ = tokio::time::timeout(CLOSE_LIMIT, database.close()).await;
     health.enter(State::Stopped);
     tracing::info!(
@@ -238,11 +201,16 @@ async fn run(settings: RunSettings) -> Result<(), Failure> {
         dead_letters = counts.dead_letters,
         "issuer stopped"
     );
-    Ok(ended?)
+    ended.map_err(failed)
 }
 
-/// Calls until the system at the other end answers. `None`: a stop was asked for before that. An error
-/// is one that no later try would mend.
+/// The service ends with status 1, whatever the cause.
+fn failed(error: impl fmt::Display) -> Exit {
+    Exit::failed(error.to_string())
+}
+
+/// Calls until the system at the other end answers. `None`: a stop was requested before that. An error
+/// is one that no later try would resolve.
 async fn until_up<T, F>(
     stop: &mut watch::Receiver<bool>,
     jitter: &Jitter,
@@ -279,25 +247,25 @@ where
 }
 
 /// True from the first SIGTERM or SIGINT on. The second ends the process at once.
-fn stop_on_signal() -> Result<watch::Receiver<bool>, Failure> {
-    let no_signals = |error: std::io::Error| Failure::Failed(format!("signals cannot be listened to: {error}"));
+fn stop_on_signal() -> Result<watch::Receiver<bool>, Exit> {
+    let no_signals = |error: std::io::Error| failed(format!("cannot listen to signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
     let (sender, receiver) = watch::channel(false);
     tokio::spawn(async move {
         let mut first = None;
         loop {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            tokio::select! { biased; _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
             match first {
                 None => {
                     first = Some(Instant::now());
-                    tracing::info!("stopping: the batch in hand is finished first; a second signal ends at once");
+                    tracing::info!("stopping: finishing the current batch first; a second signal stops at once");
                     let _ = sender.send(true);
                 }
-                // Some wrappers signal the process and its group: that is one wish, not two.
+                // Some wrappers signal the process and its group: that is one request, not two.
                 Some(first) if first.elapsed() < SAME_SIGNAL => {}
                 Some(_) => {
-                    tracing::warn!("second signal: ending at once");
+                    tracing::warn!("second signal: stopping at once");
                     std::process::exit(1);
                 }
             }

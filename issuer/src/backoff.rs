@@ -1,6 +1,5 @@
 //! Another system is away: how long to wait, and what is worth a log line.
 
-use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,12 +67,6 @@ impl Jitter {
     #[must_use]
     pub fn next(&self) -> u64 {
         (self.0)()
-    }
-}
-
-impl fmt::Debug for Jitter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Jitter")
     }
 }
 

@@ -1,4 +1,4 @@
-//! How the service is: the state it is in, whether its loop goes round, whether the database answers.
+//! The health of the service: its state, whether its loop makes progress, whether the database answers.
 
 use crate::metrics::{Metrics, StateLabel};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The loop shows itself at least once a second; after this time without it, it hangs.
+/// The loop beats at least once a second; after this time without a beat, it hangs.
 const ALIVE_WITHIN: Duration = Duration::from_secs(60);
 
 /// What the service is doing.
@@ -19,7 +19,7 @@ pub enum State {
     Ready,
     /// It has partitions.
     Consuming,
-    /// A stop was asked for: what is in hand is finished.
+    /// A stop was requested: the current batch is finished.
     Draining,
     /// It has left the group.
     Stopped,
@@ -53,7 +53,6 @@ pub struct Health {
 }
 
 impl Health {
-    /// Of a service that starts.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
         let health = Self {
@@ -68,12 +67,12 @@ impl Health {
         health
     }
 
-    /// The loop goes round.
+    /// The loop makes progress.
     pub fn beat(&self) {
         self.beat_ms.store(self.age_ms(), Ordering::Relaxed);
     }
 
-    /// The service is in `state` now. A change is told in the log.
+    /// The service is in `state` now. A change is logged.
     pub fn enter(&self, state: State) {
         self.beat();
         if self.state.swap(state as u8, Ordering::Relaxed) != state as u8 {
@@ -82,7 +81,6 @@ impl Health {
         }
     }
 
-    /// The state.
     #[must_use]
     pub fn state(&self) -> State {
         let current = self.state.load(Ordering::Relaxed);
@@ -99,17 +97,17 @@ impl Health {
         self.dead_letters.store(acknowledged, Ordering::Relaxed);
     }
 
-    /// Why the process should be started again; `None` while it lives.
+    /// Why the process should be restarted; `None` while it is alive.
     #[must_use]
     pub fn dead(&self) -> Option<String> {
         let still_ms = self.age_ms().saturating_sub(self.beat_ms.load(Ordering::Relaxed));
-        // While it starts it waits for others, which no restart would mend.
+        // While it starts it waits for other systems, which no restart would change.
         let hangs = self.state() != State::Starting && Duration::from_millis(still_ms) > ALIVE_WITHIN;
-        hangs.then(|| format!("the loop has not gone round for {} s", still_ms / 1000))
+        hangs.then(|| format!("the loop has made no progress for {} s", still_ms / 1000))
     }
 
-    /// Why the service does no work; empty if it does. A member without a partition stands by for the others,
-    /// which is what it is for; the metrics tell.
+    /// Why the service does no work; empty if it does. A member without a partition stands by for the others:
+    /// that is its purpose, so it is ready.
     #[must_use]
     pub fn unready(&self) -> Vec<String> {
         let mut reasons = Vec::new();
@@ -118,10 +116,10 @@ impl Health {
             other => reasons.push(format!("the service is {}", other.label())),
         }
         if !self.dead_letters.load(Ordering::Relaxed) {
-            reasons.push("Kafka takes no dead letters; the log says why".to_owned());
+            reasons.push("Kafka does not accept dead letters; see the log".to_owned());
         }
         if !self.database.load(Ordering::Relaxed) {
-            reasons.push("the database takes no rows; the log says why".to_owned());
+            reasons.push("the database does not accept rows; see the log".to_owned());
         }
         reasons
     }

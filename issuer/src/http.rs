@@ -1,9 +1,9 @@
-//! Health and metrics over HTTP, on a port of their own that is nobody's business but the operator's.
+//! Health and metrics over HTTP, on a port of their own for the operator.
 //!
-//! | path | answers |
+//! | path | response |
 //! |---|---|
-//! | `/livez` | 200 while the loop goes round, else 503: start the process again |
-//! | `/readyz` | 200 while partitions are assigned and the database answers, else 503 with the reasons |
+//! | `/livez` | 200 while the loop makes progress, else 503: restart the process |
+//! | `/readyz` | 200 while the service can work and the database answers, else 503 with the reasons |
 //! | `/metrics` | the text format of Prometheus |
 //! | `/version` | `{"name","version"}` |
 
@@ -24,19 +24,19 @@ use tokio::time::Instant;
 
 /// How long the database may take to answer a health check.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-/// An answer of the database is good for this long: whoever asks often opens no connections by that.
+/// An answer of the database is reused for this long, so that frequent probes open no connections.
 const GOOD_FOR: Duration = Duration::from_secs(2);
 
-/// What the endpoints report.
+/// What the endpoints report on.
 pub struct HttpState {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     database: MySqlStore,
+    /// When the database was last asked, and why it could not be reached.
     asked: Mutex<Option<(Instant, Option<String>)>>,
 }
 
 impl HttpState {
-    /// Tells of a service.
     #[must_use]
     pub fn new(health: Arc<Health>, metrics: Arc<Metrics>, database: MySqlStore) -> Self {
         Self { health, metrics, database, asked: Mutex::new(None) }
@@ -44,7 +44,7 @@ impl HttpState {
 
     /// Why the database cannot be reached; `None` if it can.
     async fn unreachable(&self) -> Option<String> {
-        // One asks; the others wait for his answer.
+        // One request asks; the others wait for its answer.
         let mut asked = self.asked.lock().await;
         if let Some((at, answer)) = asked.as_ref()
             && at.elapsed() < GOOD_FOR
@@ -61,17 +61,23 @@ impl HttpState {
     }
 }
 
-/// Takes the port.
+/// Listens on the port.
 ///
 /// # Errors
-/// For a human: it is taken, or not this machine's.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
-    TcpListener::bind(address).await.map_err(|error| {
-        format!(
-            "HTTP_LISTEN {address}: {error}. Health and metrics need a port of their own: give another address, \
-             port 0 for any free one, or `off`"
-        )
-    })
+/// [`BindError`]: it is in use, or not this host's.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|error| BindError { address, error })
+}
+
+/// The address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "HTTP_LISTEN {address}: {error}. Health and metrics need a port of their own: set another address, port 0 for any \
+     free one, or `off`"
+)]
+pub struct BindError {
+    address: SocketAddr,
+    error: std::io::Error,
 }
 
 /// Serves until the process ends.
@@ -83,7 +89,7 @@ pub async fn serve(listener: TcpListener, state: HttpState) {
         .route("/version", get(version))
         .with_state(Arc::new(state));
     if let Err(error) = axum::serve(listener, router).await {
-        tracing::error!(%error, "health and metrics are not served any more");
+        tracing::error!(%error, "health and metrics are no longer served");
     }
 }
 

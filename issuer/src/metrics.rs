@@ -16,70 +16,48 @@ const PREFIX: &str = "dropgate_issuer";
 /// A number that need not be whole.
 pub type Real = Gauge<f64, AtomicU64>;
 
-/// Why. The values are stable labels of the code, never anything out of a record.
+/// A reason: one of [`crate::labels`], never anything out of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabel {
-    /// The label.
     pub reason: &'static str,
 }
 
-/// Which partition.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct PartitionLabel {
-    /// Its number.
     pub partition: i32,
 }
 
-/// Which state.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct StateLabel {
-    /// Its label.
     pub state: &'static str,
 }
 
-/// The metrics. Each is shared with the registry: to count here is to publish.
+/// The metrics; `Metrics::register` says what each means. Each is shared with the registry: to count here is to
+/// publish.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Records settled, of every kind.
     pub records: Counter,
-    /// Coupon rows written.
     pub issued: Counter,
-    /// Of those: under another slot than the one that Redis had proposed.
     pub moved: Counter,
-    /// Records whose row existed before.
     pub already: Counter,
-    /// Records whose claim is refused.
     pub refused: Counter,
-    /// Records sent to the dead-letter topic, by cause.
     pub dead_letters: Family<ReasonLabel, Counter>,
-    /// Records in a batch.
     pub batch_records: Histogram,
-    /// Time of a batch's transaction, from the request to its answer.
     pub commit_seconds: Histogram,
-    /// Failed tries to write, by reason.
     pub database_faults: Family<ReasonLabel, Counter>,
-    /// Time in which nothing could be written.
     pub database_outage_seconds: Counter<f64, AtomicU64>,
-    /// The pace that the budget allows this member now; `+Inf` without a budget.
+    /// `+Inf` without a budget.
     pub budget_rows_per_second: Real,
-    /// This member's share of the group's budget.
     pub budget_share: Real,
-    /// What part of the time `auto` may spend writing; 1 with any other budget.
+    /// 1 with any other budget than `auto`.
     pub budget_duty: Real,
-    /// Time in which records were there and the budget said wait.
     pub budget_wait_seconds: Counter<f64, AtomicU64>,
-    /// Records of each of our partitions that are not settled.
     pub lag: Family<PartitionLabel, Gauge>,
-    /// Partitions assigned to this member.
     pub partitions: Gauge,
-    /// Claims told to Redis.
     pub confirmed: Counter,
-    /// Claims not told to Redis, by reason: the outbox sends them again.
     pub unconfirmed: Family<ReasonLabel, Counter>,
-    /// Failed calls to Redis, by reason.
     pub redis_faults: Family<ReasonLabel, Counter>,
-    /// 1 for the state that the service is in.
     pub state: Family<StateLabel, Gauge>,
 }
 
@@ -134,15 +112,19 @@ impl Metrics {
         let outage = self.database_outage_seconds.clone();
         r.register_with_unit("database_outage", "Time in which no row could be written", seconds(), outage);
         let pace = self.budget_rows_per_second.clone();
-        r.register("budget_rows_per_second", "The pace that the write budget allows this member", pace);
+        r.register("budget_rows_per_second", "Rows per second that the write budget allows this member", pace);
         r.register("budget_share_ratio", "This member's share of the group's budget", self.budget_share.clone());
-        r.register("budget_duty_ratio", "What part of the time may be spent writing", self.budget_duty.clone());
+        r.register("budget_duty_ratio", "Part of the time that may be spent writing", self.budget_duty.clone());
         let wait = self.budget_wait_seconds.clone();
         r.register_with_unit("budget_wait", "Time in which records waited for the budget", seconds(), wait);
         r.register("lag_records", "Records of our partitions that are not settled", self.lag.clone());
         r.register("partitions", "Partitions assigned to this member", self.partitions.clone());
-        r.register("confirmations", "Claims told to Redis", self.confirmed.clone());
-        r.register("confirmations_dropped", "Claims not told to Redis; sent again later", self.unconfirmed.clone());
+        r.register("confirmations", "Claims confirmed to Redis", self.confirmed.clone());
+        r.register(
+            "confirmations_dropped",
+            "Claims not confirmed to Redis; sent again later",
+            self.unconfirmed.clone(),
+        );
         r.register("redis_faults", "Failed calls to Redis", self.redis_faults.clone());
         r.register("state", "1 for the state that the service is in", self.state.clone());
     }

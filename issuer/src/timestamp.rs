@@ -1,7 +1,5 @@
-//! Times between three worlds: ms since the epoch (Redis, Kafka), DATETIME(3) in UTC (MySQL) and
-//! RFC 3339 (people).
+//! Times in three forms: ms since the epoch (Redis, Kafka), DATETIME(3) in UTC (MySQL) and RFC 3339 (people).
 
-use std::fmt;
 use std::sync::Arc;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime, PrimitiveDateTime};
@@ -38,12 +36,6 @@ impl Clock {
     }
 }
 
-impl fmt::Debug for Clock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Clock({})", self.now())
-    }
-}
-
 /// The time `ms` after the epoch, or `None` beyond the year 9999, which no DATETIME can hold.
 #[must_use]
 pub fn from_ms(ms: u64) -> Option<PrimitiveDateTime> {
@@ -53,36 +45,41 @@ pub fn from_ms(ms: u64) -> Option<PrimitiveDateTime> {
 
 /// Ms since the epoch; 0 for any time before it.
 #[must_use]
-pub fn to_ms(moment: PrimitiveDateTime) -> u64 {
-    u64::try_from(moment.assume_utc().unix_timestamp_nanos() / 1_000_000).unwrap_or(0)
+pub fn to_ms(time: PrimitiveDateTime) -> u64 {
+    u64::try_from(time.assume_utc().unix_timestamp_nanos() / 1_000_000).unwrap_or(0)
+}
+
+/// Why a text is no time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TimeError {
+    #[error("{0:?} is not an RFC 3339 time; expected a time such as 2026-11-27T09:00:00Z")]
+    Malformed(String),
+    #[error("{0:?} is before 1970")]
+    TooEarly(String),
 }
 
 /// Reads an RFC 3339 time, to the ms.
-///
-/// # Errors
-/// What would be right, for a human.
-pub fn parse(text: &str) -> Result<PrimitiveDateTime, String> {
-    let time = OffsetDateTime::parse(text, &Rfc3339)
-        .map_err(|_| format!("{text:?} is no RFC 3339 time such as 2026-11-27T09:00:00Z"))?
-        .to_offset(time::UtcOffset::UTC);
-    let moment = to_the_ms(PrimitiveDateTime::new(time.date(), time.time()));
-    if moment.assume_utc() < OffsetDateTime::UNIX_EPOCH {
-        return Err(format!("{text:?} lies before 1970"));
+pub fn parse(text: &str) -> Result<PrimitiveDateTime, TimeError> {
+    let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| TimeError::Malformed(text.to_owned()))?;
+    let time = time.to_offset(time::UtcOffset::UTC);
+    let time = to_the_ms(PrimitiveDateTime::new(time.date(), time.time()));
+    if time.assume_utc() < OffsetDateTime::UNIX_EPOCH {
+        return Err(TimeError::TooEarly(text.to_owned()));
     }
-    Ok(moment)
+    Ok(time)
 }
 
 /// RFC 3339 in UTC.
 #[must_use]
-pub fn format(moment: PrimitiveDateTime) -> String {
+pub fn format(time: PrimitiveDateTime) -> String {
     // Any time that MySQL can hold has an RFC 3339 form.
-    moment.assume_utc().format(&Rfc3339).unwrap_or_default()
+    time.assume_utc().format(&Rfc3339).unwrap_or_default()
 }
 
 /// DATETIME(3) keeps ms; what is written must compare equal to what is read back.
-fn to_the_ms(moment: PrimitiveDateTime) -> PrimitiveDateTime {
-    let ms = moment.millisecond();
-    moment.replace_nanosecond(u32::from(ms) * 1_000_000).unwrap_or(moment)
+fn to_the_ms(time: PrimitiveDateTime) -> PrimitiveDateTime {
+    let ms = time.millisecond();
+    time.replace_nanosecond(u32::from(ms) * 1_000_000).unwrap_or(time)
 }
 
 #[cfg(test)]
@@ -100,9 +97,9 @@ mod tests {
 
     #[test]
     fn people_write_rfc_3339() {
-        let moment = parse("2026-11-27T10:00:00.1239+01:00").unwrap();
-        assert_eq!(format(moment), "2026-11-27T09:00:00.123Z");
-        assert!(parse("tomorrow").unwrap_err().contains("RFC 3339"));
+        let time = parse("2026-11-27T10:00:00.1239+01:00").unwrap();
+        assert_eq!(format(time), "2026-11-27T09:00:00.123Z");
+        assert!(parse("tomorrow").unwrap_err().to_string().contains("RFC 3339"));
         assert!(parse("1969-12-31T23:59:59Z").is_err());
     }
 }

@@ -4,9 +4,8 @@
 
 use dropgate_issuer::backoff::Jitter;
 use dropgate_issuer::consume::budget::WriteBudget;
-use dropgate_issuer::consume::decode::Admission;
 use dropgate_issuer::consume::ports::{
-    ClaimOutcome, Confirmation, Confirmations, CouponStore, DeadLetters, Delivery, RejectReason,
+    Admission, ClaimOutcome, Confirmation, Confirmations, CouponStore, DeadLetters, Delivery, RejectReason,
 };
 use dropgate_issuer::consume::service::{Limits, Service, Step};
 use dropgate_issuer::consume::traces::Traces;

@@ -1,11 +1,10 @@
-//! The loop over ports that live in memory: what is told to whom, and in which order.
+//! The loop over ports in memory: what it does, and in which order.
 // Clippy's own allowance covers `#[test]` functions, not their helpers.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use dropgate_issuer::backoff::Jitter;
-use dropgate_issuer::consume::decode::Admission;
 use dropgate_issuer::consume::ports::{
-    ClaimOutcome, Confirmation, Confirmations, CouponStore, DeadLetters, Delivery, Partitions, RecordSource,
+    Admission, ClaimOutcome, Confirmation, Confirmations, CouponStore, DeadLetters, Delivery, Partitions, RecordSource,
     RejectReason,
 };
 use dropgate_issuer::consume::service::{Limits, Service, ServiceError, Step};
@@ -21,20 +20,20 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// The world outside. Every event that matters is written down in order.
+/// The systems around the loop. Every event that matters is logged in order.
 #[derive(Default)]
 struct World {
     records: VecDeque<Delivery>,
     revoked: Vec<i32>,
     paused: bool,
-    /// How often the ledger, or the dead-letter topic, is away before it answers.
+    /// How often the store, or the dead-letter topic, is away before it answers.
     away: u32,
     dead_letters_away: u32,
     log: Vec<String>,
     stop_when_away: Option<watch::Sender<bool>>,
-    /// The ledger never answers; once it is asked, a stop is asked for.
+    /// The store never answers; once it is called, a stop is requested.
     stop_when_stuck: Option<watch::Sender<bool>>,
-    /// What the intake tells once, while it is paused.
+    /// What the source reports once, while it is paused.
     fatal: Option<Fault>,
 }
 
@@ -137,7 +136,7 @@ impl DeadLetters for Ports {
             if away && nth > 0 {
                 results.push(Err(Fault::unknown(Source::Kafka, "dead_letter", "away")));
             } else {
-                world.log.push(format!("bury {} {}", delivery.offset, cause.label));
+                world.log.push(format!("publish {} {}", delivery.offset, cause.label));
                 results.push(Ok(()));
             }
         }
@@ -189,8 +188,8 @@ async fn i7_rows_then_dead_letters_then_offsets_then_redis() {
         log(&ports),
         [
             "persist 4",
-            "bury 11 malformed",
-            "bury 12 data",
+            "publish 11 malformed",
+            "publish 12 data",
             "store [(0, 14), (1, 6)]",
             "confirm u1 1:5:i, again 77:5:i, spoiled 3:5:d, late 4:5:r",
         ]
@@ -224,7 +223,7 @@ async fn i7_an_offset_waits_for_its_dead_letter() {
     let (mut service, _stop) = service(&ports, 3);
     service.step().await.unwrap();
     // Those that were acknowledged are not sent again.
-    assert_eq!(log(&ports), ["bury 1 malformed", "bury 2 malformed", "bury 3 malformed", "store [(0, 4)]"]);
+    assert_eq!(log(&ports), ["publish 1 malformed", "publish 2 malformed", "publish 3 malformed", "store [(0, 4)]"]);
 }
 
 #[tokio::test]
@@ -251,9 +250,9 @@ async fn i7_a_stop_while_a_write_hangs_ends_in_time_and_stores_nothing() {
     assert_eq!(log(&ports), ["stuck"]);
 }
 
-/// librdkafka tells it once, and it may do so while something else is waited for.
+/// librdkafka reports it once, and it may do so while something else is waited for.
 #[tokio::test(start_paused = true)]
-async fn an_intake_that_fails_for_good_during_an_outage_ends_the_service() {
+async fn a_source_that_fails_for_good_during_an_outage_ends_the_service() {
     let ports = Ports::default();
     ports.deliver(0, 1, &record("u1", 1));
     ports.0.borrow_mut().away = u32::MAX;
@@ -267,7 +266,7 @@ async fn an_intake_that_fails_for_good_during_an_outage_ends_the_service() {
 async fn a_stop_finishes_the_batch_in_hand() {
     let ports = Ports::default();
     ports.deliver(0, 1, &record("u1", 1));
-    // A linger that nobody waits for: only the stop ends the gathering.
+    // A linger that never ends: only the stop ends the batch.
     let (mut service, stop) = service_at(&ports, 100, Duration::from_secs(3600), "unlimited");
     let (step, ()) = tokio::join!(service.step(), async {
         while !ports.0.borrow().records.is_empty() {
@@ -345,7 +344,7 @@ async fn a_budget_holds_records_back_and_the_group_is_still_served() {
         ports.deliver(0, n, &record(&format!("u{n}"), 1));
     }
     ports.deliver(1, 0, &record("elsewhere", 1));
-    // Five records in hand fill the desk; the second of them may be written only in an hour.
+    // Five records fill the inbox; the second of them may be written only in an hour.
     let (mut service, stop) = service_at(&ports, 5, Duration::ZERO, "1/h");
     let watch = async {
         while !ports.0.borrow().paused {

@@ -9,7 +9,7 @@ use dropgate_issuer::consume::ports::{ClaimOutcome, CouponStore};
 use dropgate_issuer::timestamp::{self, Clock};
 use dropgate_shared::code::CodeSecret;
 use dropgate_shared::ids::{CampaignId, UserId};
-use scratch::{SECRET, admission, already, batch, issued, persist, poison, refused, rows, scratch};
+use scratch::{SECRET, admission, already, batch, issued, persist, refused, rejected, rows, scratch};
 use sqlx::{AssertSqlSafe, Executor};
 use std::collections::HashSet;
 use time::PrimitiveDateTime;
@@ -89,7 +89,7 @@ async fn i3_i10_no_slot_left_is_a_refusal_and_stays_one() {
         assert_eq!(persist(&store, &late).await, [issued(2), refused(1), refused(1)]);
         assert_eq!(persist(&store, &late).await, [already(2), refused(1), refused(1)]);
 
-        // More room later gives nobody back what was refused: he has been told.
+        // More room later does not undo a refusal: the user has seen it.
         db.raise("c", 3).await;
         assert_eq!(persist(&store, &late[1..]).await, [refused(1), refused(1)]);
         let reason = "capacity_exhausted".to_owned();
@@ -182,13 +182,13 @@ async fn i2_i6_i10_two_issuers_with_the_same_thousand_records_write_each_once() 
         assert_eq!(
             count(|outcome| matches!(outcome, ClaimOutcome::Refused { .. })),
             200,
-            "a hundred users, told twice"
+            "a hundred users, each refused twice"
         );
         let coupons = db.coupons("c").await;
         assert_eq!(coupons.iter().map(|(slot, _)| *slot).collect::<Vec<_>>(), (1..=900).collect::<Vec<_>>());
         assert_eq!(coupons.iter().map(|(_, user)| user).collect::<HashSet<_>>().len(), 900);
         assert_eq!(db.refusals("c").await.len(), 100);
-        // Each was told the slot of his row, by both.
+        // Both report the slot of the user's row.
         for (outcome, record) in first.iter().zip(&records).chain(second.iter().zip(&backwards)) {
             if let ClaimOutcome::Issued { slot } | ClaimOutcome::Already { slot } = outcome {
                 assert_eq!(coupons[slot.get() as usize - 1].1, record.record.user.as_str());
@@ -217,14 +217,14 @@ async fn i10_after_redis_lost_everything_exactly_the_capacity_is_issued() {
 }
 
 #[tokio::test]
-async fn an_unknown_campaign_is_poison_until_it_exists() {
+async fn a_record_of_an_unknown_campaign_is_rejected_until_it_exists() {
     scratch(async |db| {
         db.campaign("c", 5).await;
         let store = db.store();
         let mixed = [admission("nowhere", "u1", 1), admission("c", "u1", 1), admission("nowhere", "u2", 2)];
         let outcomes = persist(&store, &mixed).await;
         assert_eq!(
-            (poison(&outcomes[0]), &outcomes[1], poison(&outcomes[2])),
+            (rejected(&outcomes[0]), &outcomes[1], rejected(&outcomes[2])),
             ("unknown_campaign", &issued(1), "unknown_campaign")
         );
         db.campaign("nowhere", 5).await;
@@ -262,7 +262,7 @@ async fn one_value_that_the_database_will_not_take_spoils_no_other() {
         let pairs: Vec<_> = users.iter().map(String::as_str).zip(1..).collect();
         let outcomes = persist(&db.store(), &batch(&pairs)).await;
         for ((_, slot), outcome) in pairs.iter().zip(&outcomes) {
-            if slot % 17 == 0 { assert_eq!(poison(outcome), "data") } else { assert_eq!(*outcome, issued(*slot)) }
+            if slot % 17 == 0 { assert_eq!(rejected(outcome), "data") } else { assert_eq!(*outcome, issued(*slot)) }
         }
         assert_eq!(db.coupons("c").await.len(), 38);
     })
@@ -289,7 +289,7 @@ async fn i7_a_database_that_refuses_writes_blames_no_record() {
     scratch(async |db| {
         db.campaign("c", 5).await;
         let store = db.store();
-        // The server's own errors, raised by a trigger: read-only, full, and one that nobody foresaw.
+        // The server's own errors, raised by a trigger: read-only, full, and one without a meaning of its own.
         for (number, label) in
             [(1290, "read_only"), (1114, "out_of_space"), (1040, "too_many_connections"), (4321, "refused")]
         {

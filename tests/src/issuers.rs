@@ -1,8 +1,7 @@
-//! Issuers of a test's own, and records put into Kafka without a gate: what the service does with ten
-//! thousand of them, whatever happens to it meanwhile.
+//! Issuers beside the stack's own, and admission records written to Kafka without a gate.
 
-use crate::{System, programs, until};
-use dropgate_local::stack::{Part, Probe, Spec, ports};
+use crate::{System, until};
+use dropgate_devstack::Process;
 use dropgate_shared::ids::{CampaignId, Slot, UserId};
 use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
 use dropgate_shared::record::AdmissionRecord;
@@ -17,48 +16,31 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// The group that `issuer run` joins.
 const GROUP: &str = "dropgate-issuer";
 
-/// An issuer of the test's own.
+/// An issuer that a test starts.
 pub struct Issuer {
-    /// Its process.
-    pub part: Part,
-    /// Where it serves health and metrics.
+    pub process: Process,
+    /// Of its health and metrics.
     pub url: String,
 }
 
 impl Issuer {
-    /// Starts one with more environment, which wins over the stack's.
-    ///
-    /// # Panics
-    /// If the program is not built.
+    /// Starts one; `env` overrides the stack's settings. Does not wait until it is ready.
     #[must_use]
-    pub fn start(system: &System, name: &'static str, more: &[(&'static str, &str)]) -> Self {
-        let listen = format!("127.0.0.1:{}", ports::free().unwrap());
-        let mut env = system.stack.endpoints.issuer_env();
-        env.push(("HTTP_LISTEN", listen.clone()));
-        env.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
-        let dir = programs().parent().unwrap().join("e2e").join(system.name);
-        let spec = Spec {
-            name,
-            program: programs().join("issuer"),
-            args: vec!["run".into(), "--create-topics".into()],
-            env,
-            cwd: dir.clone(),
-            probe: Probe::Output("partitions assigned"),
-            stop_within: Duration::from_secs(30),
-        };
-        Self { part: spec.start(&dir.join("log")).unwrap(), url: format!("http://{listen}") }
+    pub fn start(system: &System, name: &'static str, env: &[(&'static str, &str)]) -> Self {
+        let (spec, url) = system.stack.issuer_spec(name, env).unwrap();
+        Self { process: spec.start(&system.stack.paths.logs()).unwrap(), url }
     }
 
-    /// A page of its HTTP port: status and text. Status 0: nobody answers.
+    /// GET of a path: status and text. Status 0: no response.
     pub async fn get(&self, path: &str) -> (u16, String) {
-        let answer = dropgate_local::http_client().get(format!("{}{path}", self.url)).send().await;
-        match answer {
-            Ok(answer) => (answer.status().as_u16(), answer.text().await.unwrap_or_default()),
+        let response = dropgate_devstack::http_client().get(format!("{}{path}", self.url)).send().await;
+        match response {
+            Ok(response) => (response.status().as_u16(), response.text().await.unwrap_or_default()),
             Err(_) => (0, String::new()),
         }
     }
 
-    /// The sum of a metric over all its labels; 0 while there is none.
+    /// The sum of a metric over all its labels; 0 while the metric is absent.
     pub async fn metric(&self, name: &str) -> f64 {
         let page = self.get("/metrics").await.1;
         let values = page.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
@@ -66,21 +48,17 @@ impl Issuer {
     }
 }
 
-/// Where a record went: user, partition, offset.
-pub type Sent = (String, i32, i64);
+/// The user of a record, its partition and offset.
+pub type SentRecord = (String, i32, i64);
 
-/// Puts one record for each user into the topic, with slots from `first_slot` on, and in between what
-/// `spoil` makes of every eleventh place.
-///
-/// # Panics
-/// If Kafka does not take them.
+/// Writes one record per user to the topic, with slots from `first_slot` on, and `poison` after every tenth slot.
 pub async fn produce(
     system: &System,
     campaign: &str,
     users: impl Iterator<Item = String>,
     first_slot: u32,
-    spoil: Option<&str>,
-) -> Vec<Sent> {
+    poison: Option<&str>,
+) -> Vec<SentRecord> {
     let producer: FutureProducer = client(system).create().unwrap();
     let id = CampaignId::parse(campaign).unwrap();
     let mut sent = Vec::new();
@@ -94,42 +72,36 @@ pub async fn produce(
         };
         let mut payloads = vec![record.encode()];
         if slot % 10 == 0 {
-            payloads.extend(spoil.map(str::to_owned));
+            payloads.extend(poison.map(str::to_owned));
         }
         for payload in payloads {
             let key = format!("{campaign}/{user}");
             let record = FutureRecord::<str, str>::to(TOPIC).key(&key).payload(&payload);
-            // The queue of the client is larger than any test.
+            // The queue of the client is larger than the records of any test.
             sent.push((user.clone(), producer.send_result(record).map_err(|(error, _)| error).unwrap()));
         }
     }
-    let mut placed = Vec::with_capacity(sent.len());
+    let mut written = Vec::with_capacity(sent.len());
     for (user, acknowledgement) in sent {
         let delivery = acknowledgement.await.unwrap().unwrap();
-        placed.push((user, delivery.partition, delivery.offset));
+        written.push((user, delivery.partition, delivery.offset));
     }
-    placed
+    written
 }
 
-/// Puts one record of these bytes into the topic.
-///
-/// # Panics
-/// If Kafka does not take it.
+/// Writes one record with these bytes to the topic.
 pub async fn produce_bytes(system: &System, payload: &[u8]) {
     let producer: FutureProducer = client(system).set("message.max.bytes", "10000000").create().unwrap();
     let record = FutureRecord::<[u8], [u8]>::to(TOPIC).payload(payload);
     producer.send(record, DEADLINE).await.unwrap();
 }
 
-/// Names of users.
-pub fn users(of: &str, count: u32) -> impl Iterator<Item = String> {
-    (1..=count).map(move |n| format!("{of}-{n}"))
+/// User ids.
+pub fn users(prefix: &str, count: u32) -> impl Iterator<Item = String> {
+    (1..=count).map(move |n| format!("{prefix}-{n}"))
 }
 
-/// What the group has committed.
-///
-/// # Panics
-/// If Kafka does not answer.
+/// The next offset of each partition that the group has committed.
 pub async fn committed(system: &System) -> HashMap<i32, i64> {
     let mut config = client(system);
     config.set("group.id", GROUP);
@@ -149,12 +121,9 @@ pub async fn committed(system: &System) -> HashMap<i32, i64> {
     tokio::task::spawn_blocking(read).await.unwrap()
 }
 
-/// I7, seen from outside: whatever was committed is in MySQL. Returns how many records that were.
-///
-/// # Panics
-/// If an offset is ahead of a row.
-pub async fn assert_no_offset_is_ahead(system: &System, campaign: &str, sent: &[Sent]) -> usize {
-    // The offsets first: rows may only have become more since.
+/// I7: every record below a committed offset is in MySQL. Returns the number of these records.
+pub async fn assert_no_offset_is_ahead(system: &System, campaign: &str, sent: &[SentRecord]) -> usize {
+    // The offsets first: rows are only added.
     let committed = committed(system).await;
     let rows: Vec<String> = sqlx::query_scalar("SELECT user_id FROM coupons WHERE campaign_id = ?")
         .bind(campaign)
@@ -162,16 +131,16 @@ pub async fn assert_no_offset_is_ahead(system: &System, campaign: &str, sent: &[
         .await
         .unwrap();
     let rows: HashSet<String> = rows.into_iter().collect();
-    let done = |(_, partition, offset): &&Sent| committed.get(partition).is_some_and(|next| offset < next);
-    let done: Vec<&Sent> = sent.iter().filter(done).collect();
+    let done = |(_, partition, offset): &&SentRecord| committed.get(partition).is_some_and(|next| offset < next);
+    let done: Vec<&SentRecord> = sent.iter().filter(done).collect();
     for (user, partition, offset) in &done {
-        assert!(rows.contains(user), "partition {partition} is committed beyond {offset}, and {user} has no row");
+        assert!(rows.contains(user), "partition {partition} is committed beyond {offset}, but {user} has no row");
     }
     done.len()
 }
 
 /// Waits until everything in the topic is committed.
-pub async fn until_no_lag(system: &System, sent: &[Sent]) {
+pub async fn until_no_lag(system: &System, sent: &[SentRecord]) {
     let mut ends = HashMap::<i32, i64>::new();
     for (_, partition, offset) in sent {
         let end = ends.entry(*partition).or_default();
@@ -184,10 +153,7 @@ pub async fn until_no_lag(system: &System, sent: &[Sent]) {
     .await;
 }
 
-/// The causes in the dead-letter topic, and how often each stands there.
-///
-/// # Panics
-/// If Kafka does not answer, or a dead letter has no cause.
+/// The number of dead letters of each cause.
 pub async fn dead_letters(system: &System) -> BTreeMap<String, usize> {
     let mut config = client(system);
     config.set("group.id", "dead-letter-reader");
@@ -209,12 +175,9 @@ pub async fn dead_letters(system: &System) -> BTreeMap<String, usize> {
     tokio::task::spawn_blocking(read).await.unwrap()
 }
 
-/// How many coupons and refusals a campaign has.
-///
-/// # Panics
-/// If the database cannot be asked.
-pub async fn settled(system: &System, campaign: &str) -> (i64, i64) {
-    let (rows, refused): (i64, i64) = sqlx::query_as(
+/// The number of coupons and of refusals of a campaign.
+pub async fn coupons_and_refusals(system: &System, campaign: &str) -> (i64, i64) {
+    sqlx::query_as(
         "SELECT (SELECT COUNT(*) FROM coupons WHERE campaign_id = ?), \
          (SELECT COUNT(*) FROM refusals WHERE campaign_id = ?)",
     )
@@ -222,8 +185,7 @@ pub async fn settled(system: &System, campaign: &str) -> (i64, i64) {
     .bind(campaign)
     .fetch_one(&system.mysql)
     .await
-    .unwrap();
-    (rows, refused)
+    .unwrap()
 }
 
 fn client(system: &System) -> ClientConfig {

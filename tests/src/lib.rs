@@ -1,12 +1,12 @@
-//! Harness of the end-to-end tests: the whole system on real servers, in a folder of its own and on
-//! free ports, stopped when the test ends.
+//! Harness of the end-to-end tests: the whole system on real servers, in a folder of its own and on free
+//! ports, stopped when the test ends.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
-pub mod chaos;
+pub mod fault_proxy;
 pub mod issuers;
 pub mod tokens;
 
-use dropgate_local::stack::{Site, Stack};
+use dropgate_devstack::{Paths, Stack};
 use serde_json::Value;
 use sqlx::MySqlPool;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// The checkout.
+/// The folder of the checkout.
 #[must_use]
 pub fn repo() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
@@ -28,31 +28,29 @@ pub fn programs() -> PathBuf {
     test.ancestors().nth(3).unwrap().join("service")
 }
 
-/// Waits until `condition` is true. It is what a test waits for: never for time to pass.
+/// Waits until `condition` is true. A test waits for a condition, never for time to pass.
 ///
 /// # Panics
-/// If it does not come true within a minute; the message says what was waited for.
+/// If it is not true within a minute; the message names the condition.
 pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !condition().await {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        assert!(Instant::now() < deadline, "timeout: waited 60 s until {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// An answer of the gate.
+/// A response of the gate.
 #[derive(Debug)]
-pub struct Answer {
-    /// Status code.
+pub struct Response {
     pub status: u16,
-    /// Body; null where it is no JSON.
+    /// Null if it is not JSON.
     pub body: Value,
-    /// Retry-After.
     pub retry_after: Option<String>,
 }
 
-impl Answer {
-    /// The last word of the problem type.
+impl Response {
+    /// The last part of the problem type.
     #[must_use]
     pub fn problem(&self) -> &str {
         self.body["type"].as_str().and_then(|t| t.rsplit(':').next()).unwrap_or_default()
@@ -61,66 +59,50 @@ impl Answer {
 
 /// The running system.
 pub struct System {
-    /// The stack, for tests that stop a part of it.
     pub stack: Stack,
-    /// The database.
     pub mysql: MySqlPool,
-    /// Name of its folder, below `target/e2e`.
-    pub name: &'static str,
     http: reqwest::Client,
 }
 
 impl System {
-    /// Starts everything. `name` names the folder of data and logs, below `target/e2e`.
-    ///
-    /// # Panics
-    /// If a part does not come up.
-    pub async fn start(name: &'static str) -> Self {
+    /// Starts everything, with data and logs in `target/e2e/NAME`.
+    pub async fn start(name: &str) -> Self {
         let dir = programs().parent().unwrap().join("e2e").join(name);
         let _ = std::fs::remove_dir_all(&dir);
-        let site = Site::new(repo(), &programs(), &dir).unwrap();
-        let stack = Stack::start(site, &mut |line| println!("{line}")).await.unwrap();
+        let paths = Paths::new(repo(), &programs(), &dir).unwrap();
+        let stack = Stack::start(paths, &mut |line| println!("{line}")).await.unwrap();
         let mysql = MySqlPool::connect_lazy(&stack.endpoints.database_url).unwrap();
-        let http = dropgate_local::http_client().clone();
-        Self { stack, mysql, name, http }
+        let http = dropgate_devstack::http_client().clone();
+        Self { stack, mysql, http }
     }
 
-    /// Stops everything, each part in good order.
-    ///
-    /// # Panics
-    /// If one does not stop.
+    /// Stops everything with SIGTERM, in the reverse order of the start.
     pub async fn stop(self) {
         self.mysql.close().await;
         self.stack.stop().await.unwrap();
     }
 
     /// Creates and publishes a campaign.
-    ///
-    /// # Panics
-    /// If the issuer refuses.
     #[must_use]
     pub fn campaign(&self, capacity: u32) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let id = format!("test-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        self.stack.issuer(&["campaign", "create", &id, "--capacity", &capacity.to_string()]).unwrap();
-        self.stack.issuer(&["campaign", "publish", &id]).unwrap();
+        self.stack.run_issuer(&["campaign", "create", &id, "--capacity", &capacity.to_string()]).unwrap();
+        self.stack.run_issuer(&["campaign", "publish", &id]).unwrap();
         id
     }
 
-    /// The gate's address and `path`.
+    /// A URL of the gate.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.stack.endpoints.edge_url)
     }
 
-    /// Sends a request and reads the answer.
-    ///
-    /// # Panics
-    /// If the gate cannot be reached.
-    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+    /// Sends a request and reads the response.
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Response {
         let response = request.send().await.unwrap();
         let retry_after = response.headers().get("retry-after").map(|v| v.to_str().unwrap().to_owned());
-        Answer {
+        Response {
             status: response.status().as_u16(),
             retry_after,
             body: serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_default(),
@@ -133,31 +115,28 @@ impl System {
     }
 
     /// Claims a coupon.
-    pub async fn claim(&self, campaign: &str, user: &str) -> Answer {
+    pub async fn claim(&self, campaign: &str, user: &str) -> Response {
         let path = format!("/v1/campaigns/{campaign}/claims");
         let user = reqwest::header::HeaderValue::from_bytes(user.as_bytes()).unwrap();
         self.send(self.request(reqwest::Method::POST, &path).header("x-user-id", user)).await
     }
 
-    /// Runs a command on Redis, through the gateway.
-    ///
-    /// # Panics
-    /// If it fails.
+    /// Runs a command on Redis, through the REST proxy.
     pub async fn redis(&self, command: &[&str]) -> Value {
         let at = &self.stack.endpoints;
         let request = self.http.post(&at.redis_rest_url).bearer_auth(&at.redis_rest_token).json(command);
-        let answer = self.send(request).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-        answer.body["result"].clone()
+        let response = self.send(request).await;
+        assert_eq!(response.status, 200, "{response:?}");
+        response.body["result"].clone()
     }
 
-    /// How many of a campaign's obligations wait in the outbox.
-    pub async fn waiting(&self, campaign: &str) -> u64 {
+    /// Number of a campaign's entries in the outbox.
+    pub async fn outbox_len(&self, campaign: &str) -> u64 {
         self.redis(&["ZCARD", &format!("dg:{{{campaign}}}:outbox")]).await.as_u64().unwrap()
     }
 
-    /// Makes every lease of a campaign's outbox end now, instead of in a while.
-    pub async fn end_leases(&self, campaign: &str) {
+    /// Makes every lease of a campaign's outbox end now.
+    pub async fn expire_leases(&self, campaign: &str) {
         let outbox = format!("dg:{{{campaign}}}:outbox");
         let users = self.redis(&["ZRANGE", &outbox, "0", "-1"]).await;
         for user in users.as_array().unwrap() {
@@ -165,18 +144,14 @@ impl System {
         }
     }
 
-    /// How many coupons a campaign has.
-    ///
-    /// # Errors
-    /// If the database cannot be asked.
-    pub async fn rows(&self, campaign: &str) -> sqlx::Result<i64> {
+    pub async fn coupon_count(&self, campaign: &str) -> sqlx::Result<i64> {
         sqlx::query_scalar("SELECT COUNT(*) FROM coupons WHERE campaign_id = ?")
             .bind(campaign)
             .fetch_one(&self.mysql)
             .await
     }
 
-    /// A crowd, not yet sent. It exits with 0 only if its verdict is that nobody was wronged.
+    /// A crowd, not yet started. It exits with 0 only if its verdict is that every promise was kept.
     #[must_use]
     pub fn burst(&self, campaign: &str, capacity: u32, users: u32) -> tokio::process::Command {
         let mut burst = tokio::process::Command::new(programs().join("burst"));

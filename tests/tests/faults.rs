@@ -1,30 +1,30 @@
-//! What holds while a part is away, on real servers: nobody is refused for it, and nothing is lost.
+//! What holds while a server is down, on real servers: no user is refused because of it, and nothing is lost.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
-use dropgate_tests::issuers::{Issuer, settled};
+use dropgate_tests::issuers::{Issuer, coupons_and_refusals};
 use dropgate_tests::{System, until};
 use serde_json::{Value, json};
 
-/// Users of one fault: their names tell it.
-fn users(of: &str) -> Vec<String> {
-    (1..=20).map(|n| format!("{of}-{n}")).collect()
+/// The users of one phase.
+fn users(prefix: &str) -> Vec<String> {
+    (1..=20).map(|n| format!("{prefix}-{n}")).collect()
 }
 
 #[tokio::test]
-async fn every_part_may_go_away_and_come_back() {
+async fn every_server_may_go_down_and_come_back() {
     let mut system = System::start("faults").await;
     let campaign = system.campaign(1000);
     let mut expected = 0;
 
-    // Kafka REST away: admitted claims wait in the outbox, the sweeper brings them later (I3, I8).
+    // Kafka REST down: admitted claims wait in the outbox, the sweeper forwards them later (I3, I8).
     let url = system.url(&format!("/v1/campaigns/{campaign}/claims"));
     let claim = async |user: &str| {
-        dropgate_local::http_client().post(&url).header("x-user-id", user).send().await.unwrap().status().as_u16()
+        dropgate_devstack::http_client().post(&url).header("x-user-id", user).send().await.unwrap().status().as_u16()
     };
     system
         .stack
         .without("kafka-rest", false, async {
-            for user in users("kafka-rest-away") {
+            for user in users("kafka-rest-down") {
                 assert_eq!(claim(&user).await, 202);
             }
             Ok(())
@@ -32,20 +32,20 @@ async fn every_part_may_go_away_and_come_back() {
         .await
         .unwrap();
     expected += 20;
-    assert_eq!(system.rows(&campaign).await.unwrap(), 0, "nothing was away: the fault did not strike");
-    assert_eq!(system.waiting(&campaign).await, 20);
-    system.end_leases(&campaign).await;
-    system.stack.endpoints.cron().await.unwrap();
-    until("the sweeper's claims are coupons", async || system.rows(&campaign).await.unwrap() == expected).await;
-    until("the outbox is empty", async || system.waiting(&campaign).await == 0).await;
+    assert_eq!(system.coupon_count(&campaign).await.unwrap(), 0, "the Kafka REST proxy was not down");
+    assert_eq!(system.outbox_len(&campaign).await, 20);
+    system.expire_leases(&campaign).await;
+    system.stack.run_cron().await.unwrap();
+    until("the sweeper's claims are coupons", async || system.coupon_count(&campaign).await.unwrap() == expected).await;
+    until("the outbox is empty", async || system.outbox_len(&campaign).await == 0).await;
 
-    // MySQL away: the issuer waits, and goes on (I3).
+    // MySQL down: the issuer waits and continues (I3).
     let mysql = system.mysql.clone();
     system
         .stack
         .without("mysql", false, async {
-            assert!(sqlx::query("SELECT 1").execute(&mysql).await.is_err(), "MySQL is still there");
-            for user in users("mysql-away") {
+            assert!(sqlx::query("SELECT 1").execute(&mysql).await.is_err(), "MySQL is not down");
+            for user in users("mysql-down") {
                 assert_eq!(claim(&user).await, 202);
             }
             Ok(())
@@ -54,46 +54,46 @@ async fn every_part_may_go_away_and_come_back() {
         .unwrap();
     expected += 20;
     until("the claims made without MySQL are coupons", async || {
-        system.rows(&campaign).await.is_ok_and(|rows| rows == expected)
+        system.coupon_count(&campaign).await.is_ok_and(|rows| rows == expected)
     })
     .await;
 
-    until("the outbox is empty", async || system.waiting(&campaign).await == 0).await;
+    until("the outbox is empty", async || system.outbox_len(&campaign).await == 0).await;
 
-    // Redis away: nobody is admitted, nobody is refused, everybody hears when to come back (I8).
-    let answers = system
+    // Redis down: no user is admitted or refused, every response has a Retry-After (I8).
+    let responses = system
         .stack
         .without("redis", false, async {
-            let mut answers = Vec::new();
-            for user in users("redis-away") {
-                let answer = dropgate_local::http_client().post(&url).header("x-user-id", user.as_str()).send().await?;
-                answers.push((answer.status().as_u16(), answer.headers().contains_key("retry-after")));
+            let mut responses = Vec::new();
+            for user in users("redis-down") {
+                let response =
+                    dropgate_devstack::http_client().post(&url).header("x-user-id", user.as_str()).send().await?;
+                responses.push((response.status().as_u16(), response.headers().contains_key("retry-after")));
             }
-            Ok(answers)
+            Ok(responses)
         })
         .await
         .unwrap();
-    assert_eq!(answers, vec![(503, true); 20]);
-    for user in users("redis-away") {
+    assert_eq!(responses, vec![(503, true); 20]);
+    for user in users("redis-down") {
         until("Redis serves again", async || matches!(system.claim(&campaign, &user).await.status, 202 | 200)).await;
     }
     expected += 20;
     until("the claims made after Redis came back are coupons", async || {
-        system.rows(&campaign).await.unwrap() == expected
+        system.coupon_count(&campaign).await.unwrap() == expected
     })
     .await;
-    until("the outbox is empty", async || system.waiting(&campaign).await == 0).await;
+    until("the outbox is empty", async || system.outbox_len(&campaign).await == 0).await;
 
-    // I5: whatever went away in between, everybody hears the same again.
-    for user in users("kafka-rest-away").iter().chain(&users("mysql-away")).chain(&users("redis-away")) {
+    // I5: whatever was down in between, each user gets the same outcome again.
+    for user in users("kafka-rest-down").iter().chain(&users("mysql-down")).chain(&users("redis-down")) {
         let again = system.claim(&campaign, user).await;
         assert_eq!((again.status, again.body["status"].as_str()), (200, Some("issued")), "{user}");
     }
     system.stop().await;
 }
 
-/// I3: Redis forgets everything; what MySQL knows comes back with `campaign publish`, and the
-/// capacity holds.
+/// I3: Redis loses everything; `campaign publish` restores what is in MySQL, and the capacity holds.
 #[tokio::test]
 async fn a_redis_that_lost_everything_is_rebuilt_from_mysql() {
     let system = System::start("redis-lost").await;
@@ -101,14 +101,14 @@ async fn a_redis_that_lost_everything_is_rebuilt_from_mysql() {
     for user in users("before") {
         assert_eq!(system.claim(&campaign, &user).await.status, 202);
     }
-    until("the first claims are coupons", async || system.rows(&campaign).await.unwrap() == 20).await;
+    until("the first claims are coupons", async || system.coupon_count(&campaign).await.unwrap() == 20).await;
     let before = system.claim(&campaign, "before-7").await.body["slot"].clone();
 
     system.redis(&["FLUSHALL"]).await;
     let lost = system.claim(&campaign, "before-1").await;
     assert_eq!((lost.status, lost.problem()), (503, "unavailable"), "{lost:?}");
 
-    system.stack.issuer(&["campaign", "publish", &campaign]).unwrap();
+    system.stack.run_issuer(&["campaign", "publish", &campaign]).unwrap();
     let again = system.claim(&campaign, "before-7").await;
     assert_eq!((again.status, &again.body["slot"]), (200, &before));
     let mut after = Vec::new();
@@ -116,78 +116,81 @@ async fn a_redis_that_lost_everything_is_rebuilt_from_mysql() {
         after.push(system.claim(&campaign, &user).await.status);
     }
     assert_eq!(after, [[202; 10], [410; 10]].concat());
-    until("the capacity is issued", async || system.rows(&campaign).await.unwrap() == 30).await;
+    until("the capacity is issued", async || system.coupon_count(&campaign).await.unwrap() == 30).await;
     system.stop().await;
 }
 
-/// I1, I3, I8: Redis forgets everything while admitted claims are still on their way to MySQL. Published
-/// again, it promises their slots a second time. The capacity holds, slots that clash are resolved, and
-/// whoever cannot be served any more is told so, with a reason on record.
+/// I1, I3, I8: Redis loses everything while admitted claims are still on their way to MySQL. Once the campaign
+/// is published again, Redis assigns their slots a second time. The capacity holds, conflicting slots are
+/// resolved, and users without a free slot are refused, with a reason on record.
 #[tokio::test]
-async fn a_redis_emptied_in_the_middle_of_a_campaign_breaks_no_promise_twice() {
+async fn a_redis_emptied_during_a_campaign_causes_refusals_but_no_extra_coupons() {
     let mut system = System::start("redis-emptied").await;
     let campaign = system.campaign(100);
     assert_eq!(claim_all(&system, &campaign, "early", 30).await, [202; 30]);
-    until("the first claims are coupons", async || system.rows(&campaign).await.unwrap() == 30).await;
+    until("the first claims are coupons", async || system.coupon_count(&campaign).await.unwrap() == 30).await;
     let slots_before = slots(&system, &campaign).await;
-    system.stack.end("issuer").await.unwrap();
+    system.stack.stop_process("issuer").await.unwrap();
 
     let show = |system: &System| -> Value {
-        serde_json::from_str(&system.stack.issuer(&["campaign", "show", &campaign, "--json"]).unwrap()).unwrap()
+        serde_json::from_str(&system.stack.run_issuer(&["campaign", "show", &campaign, "--json"]).unwrap()).unwrap()
     };
     assert_eq!(claim_all(&system, &campaign, "under-way", 50).await, [202; 50]);
     until("they are in Kafka", async || show(&system)["kafka"]["lag"] == 50).await;
     system.redis(&["FLUSHALL"]).await;
-    system.stack.issuer(&["campaign", "publish", &campaign]).unwrap();
+    system.stack.run_issuer(&["campaign", "publish", &campaign]).unwrap();
     assert_eq!(claim_all(&system, &campaign, "late", 80).await, [[202; 70].as_slice(), &[410; 10]].concat());
     until("all are in Kafka", async || show(&system)["kafka"]["lag"] == 120).await;
-    assert_eq!(system.rows(&campaign).await.unwrap(), 30, "somebody wrote meanwhile: nothing clashes");
+    assert_eq!(system.coupon_count(&campaign).await.unwrap(), 30, "rows were written meanwhile: no slot conflicts");
 
     let issuer = Issuer::start(&system, "issuer-b", &[]);
-    until("everybody is settled", async || settled(&system, &campaign).await == (100, 50)).await;
-    until("the outbox is empty", async || system.waiting(&campaign).await == 0).await;
+    until("every claim has a coupon or a refusal", async || {
+        coupons_and_refusals(&system, &campaign).await == (100, 50)
+    })
+    .await;
+    until("the outbox is empty", async || system.outbox_len(&campaign).await == 0).await;
     assert!(
         issuer.metric("dropgate_issuer_coupons_moved_total").await > 0.0,
-        "no slot was resolved: nothing is tested"
+        "no slot conflict was resolved: the conflict was not tested"
     );
 
-    // The rows, and what everybody hears of them, agree.
+    // The rows agree with the responses to the users.
     let slots = slots(&system, &campaign).await;
-    assert!(slots_before.iter().all(|row| slots.contains(row)), "a coupon has moved");
-    let mut heard = [0, 0];
-    for (of, count) in [("early", 30), ("under-way", 50), ("late", 70)] {
+    assert!(slots_before.iter().all(|row| slots.contains(row)), "a coupon changed its slot");
+    let mut outcomes = [0, 0];
+    for (prefix, count) in [("early", 30), ("under-way", 50), ("late", 70)] {
         for n in 1..=count {
-            let user = format!("{of}-{n}");
-            let answer = system.claim(&campaign, &user).await;
+            let user = format!("{prefix}-{n}");
+            let response = system.claim(&campaign, &user).await;
             let row = slots.iter().find(|(name, _)| *name == user);
-            let told = (answer.status, answer.body["status"].as_str().unwrap_or_default());
+            let outcome = (response.status, response.body["status"].as_str().unwrap_or_default());
             match row {
                 Some((_, slot)) => {
-                    assert_eq!((told, &answer.body["slot"]), ((200, "issued"), &json!(slot)), "{user}");
-                    heard[0] += 1;
+                    assert_eq!((outcome, &response.body["slot"]), ((200, "issued"), &json!(slot)), "{user}");
+                    outcomes[0] += 1;
                 }
                 None => {
-                    assert_eq!((told, &answer.body["code"]), ((200, "refused"), &Value::Null), "{user}");
-                    heard[1] += 1;
+                    assert_eq!((outcome, &response.body["code"]), ((200, "refused"), &Value::Null), "{user}");
+                    outcomes[1] += 1;
                 }
             }
         }
     }
-    assert_eq!(heard, [100, 50]);
+    assert_eq!(outcomes, [100, 50]);
 
-    // And the operator can prove it.
-    let refusals = system.stack.issuer(&["export", &campaign, "--refusals", "--format", "json"]).unwrap();
+    // The operator can verify it.
+    let refusals = system.stack.run_issuer(&["export", &campaign, "--refusals", "--format", "json"]).unwrap();
     let refusals: Vec<Value> = serde_json::from_str(&refusals).unwrap();
     assert_eq!(refusals.len(), 50);
     assert!(refusals.iter().all(|refusal| refusal["reason"] == "capacity_exhausted"), "{refusals:?}");
-    until("nothing is left to read", async || show(&system)["kafka"]["lag"] == 0).await;
-    let verdict = system.stack.issuer(&["verify", &campaign]).unwrap();
+    until("the lag is zero", async || show(&system)["kafka"]["lag"] == 0).await;
+    let verdict = system.stack.run_issuer(&["verify", &campaign]).unwrap();
     assert!(verdict.contains("100 coupons of 100, 50 refusals") && verdict.contains("VERDICT: holds"), "{verdict}");
-    issuer.part.stop().await.unwrap();
+    issuer.process.stop().await.unwrap();
     system.stop().await;
 }
 
-/// Users and slots of a campaign's coupons.
+/// Users and slots of the coupons of a campaign.
 async fn slots(system: &System, campaign: &str) -> Vec<(String, u32)> {
     sqlx::query_as("SELECT user_id, slot FROM coupons WHERE campaign_id = ?")
         .bind(campaign)
@@ -196,10 +199,10 @@ async fn slots(system: &System, campaign: &str) -> Vec<(String, u32)> {
         .unwrap()
 }
 
-async fn claim_all(system: &System, campaign: &str, of: &str, count: u32) -> Vec<u16> {
-    let mut answers = Vec::new();
+async fn claim_all(system: &System, campaign: &str, prefix: &str, count: u32) -> Vec<u16> {
+    let mut statuses = Vec::new();
     for n in 1..=count {
-        answers.push(system.claim(campaign, &format!("{of}-{n}")).await.status);
+        statuses.push(system.claim(campaign, &format!("{prefix}-{n}")).await.status);
     }
-    answers
+    statuses
 }

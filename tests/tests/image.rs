@@ -1,12 +1,12 @@
-//! The issuer's image on a container engine, against the real stack: coupons issued, the root file system
-//! read-only, nobody in particular, healthy, and drained on SIGTERM.
+//! The issuer's image on a container engine, with the real stack: it issues coupons with a read-only root file
+//! system and an unprivileged user, reports its health, and drains on SIGTERM.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
-use dropgate_local::stack::ports;
+use dropgate_devstack::ports;
 use dropgate_tests::{System, until};
 use std::process::{Command, Output};
 
-/// The engine's command line, as `deploy/image.sh` gives it.
+/// Runs the container engine that `deploy/image.sh` has chosen.
 fn engine(args: &[&str]) -> Output {
     let engine = std::env::var("ENGINE").unwrap();
     let mut words = engine.split_whitespace();
@@ -28,7 +28,7 @@ impl Drop for Container {
 #[tokio::test]
 async fn the_image_issues_coupons_and_drains() {
     let mut system = System::start("image").await;
-    system.stack.stop_part("issuer").await.unwrap();
+    system.stack.stop_process("issuer").await.unwrap();
     let image = std::env::var("IMAGE").unwrap();
     let container = Container(format!("dropgate-image-test-{}", std::process::id()));
     let name = container.0.as_str();
@@ -41,7 +41,7 @@ async fn the_image_issues_coupons_and_drains() {
     settings.push(("HTTP_LISTEN", listen.clone()));
     settings.push(("WRITE_BUDGET", "unlimited".to_owned()));
     for (key, value) in settings {
-        // The socket is on this side only; TCP reaches the same database.
+        // The container cannot use the socket; TCP reaches the same database.
         let value = if key == "DATABASE_URL" { value.split('?').next().unwrap().to_owned() } else { value };
         args.extend(["-e".to_owned(), format!("{key}={value}")]);
     }
@@ -54,8 +54,8 @@ async fn the_image_issues_coupons_and_drains() {
         let status = system.claim(&campaign, &format!("u-{n}")).await.status;
         assert_eq!(status, if n < 30 { 202 } else { 410 }, "u-{n}: {}", text(&engine(&["logs", name])));
     }
-    until("the container has issued all coupons", async || system.rows(&campaign).await.unwrap() == 30).await;
-    until("they are confirmed", async || system.waiting(&campaign).await == 0).await;
+    until("the container has issued all coupons", async || system.coupon_count(&campaign).await.unwrap() == 30).await;
+    until("they are confirmed", async || system.outbox_len(&campaign).await == 0).await;
 
     // The probe of the image's own health check, in the container.
     until("it is ready", async || {
@@ -64,14 +64,14 @@ async fn the_image_issues_coupons_and_drains() {
     .await;
     let user = text(&engine(&["inspect", "-f", "{{.Config.User}} {{.HostConfig.ReadonlyRootfs}}", name]));
     assert_eq!(user.trim(), "65532:65532 true");
-    let metrics = dropgate_local::http_client().get(format!("http://{listen}/metrics")).send().await.unwrap();
+    let metrics = dropgate_devstack::http_client().get(format!("http://{listen}/metrics")).send().await.unwrap();
     assert!(metrics.text().await.unwrap().contains("dropgate_issuer_"));
 
     assert!(engine(&["kill", "-s", "TERM", name]).status.success());
     let code = text(&engine(&["wait", name]));
     assert_eq!(code.trim(), "0", "{}", text(&engine(&["logs", name])));
     let size = text(&engine(&["image", "inspect", "-f", "{{.Size}}", &std::env::var("IMAGE").unwrap()]));
-    println!("the image has {} MB", size.trim().parse::<u64>().unwrap() / 1_000_000);
+    println!("size of the image: {} MB", size.trim().parse::<u64>().unwrap() / 1_000_000);
     drop(container);
     system.stop().await;
 }

@@ -1,16 +1,16 @@
-//! The issuer at a Kafka as it is hosted: TLS, and a user with a password (PLAIN and SCRAM).
+//! The issuer with a Kafka like a hosted one: TLS, and a user with a password (PLAIN and SCRAM).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
-use dropgate_local::stack::{Part, Probe, ports};
+use dropgate_devstack::{Probe, Process, ports};
 use dropgate_tests::issuers::{Issuer, produce, users};
 use dropgate_tests::{System, until};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A second broker beside the stack's, which asks for TLS and a user.
-struct Secured {
-    part: Part,
+/// A second broker beside the stack's, which requires TLS and a user.
+struct SecuredKafka {
+    process: Process,
     plaintext: String,
     sasl_ssl: String,
     ca_file: PathBuf,
@@ -28,9 +28,9 @@ fn keytool(keystore: &Path) -> Command {
     keytool
 }
 
-impl Secured {
+impl SecuredKafka {
     async fn start(system: &System) -> Self {
-        let mut spec = system.stack.part("kafka").unwrap().spec.clone();
+        let mut spec = system.stack.process("kafka").unwrap().spec.clone();
         let home = spec.cwd.join("secured");
         let _ = fs::remove_dir_all(&home);
         fs::create_dir_all(&home).unwrap();
@@ -61,7 +61,7 @@ impl Secured {
             data = home.join("data").display(),
         );
         fs::write(&properties, text).unwrap();
-        // The stack's own way to run Kafka, up to the class.
+        // The arguments of the stack's Kafka, up to the class.
         let class = spec.args.iter().position(|arg| arg == "kafka.Kafka").unwrap();
         let scram = "SCRAM-SHA-256=[name=issuer,password=by-scram]";
         run(Command::new(&spec.program)
@@ -71,17 +71,16 @@ impl Secured {
         spec.name = "kafka-secured";
         spec.args[class + 1] = properties.into();
         spec.probe = Probe::Kafka(plaintext.clone());
-        let mut part = spec.start(&home).unwrap();
-        part.ready().await.unwrap();
-        Self { part, plaintext, sasl_ssl, ca_file }
+        let process = spec.start_ready(&home).await.unwrap();
+        Self { process, plaintext, sasl_ssl, ca_file }
     }
 }
 
 #[tokio::test]
-async fn tls_with_plain_or_scram_works_and_a_wrong_password_is_told() {
+async fn tls_with_plain_or_scram_works_and_a_wrong_password_is_reported() {
     let mut system = System::start("issuer-security").await;
-    system.stack.end("issuer").await.unwrap();
-    let secured = Secured::start(&system).await;
+    system.stack.stop_process("issuer").await.unwrap();
+    let secured = SecuredKafka::start(&system).await;
     system.stack.endpoints.kafka_bootstrap.clone_from(&secured.plaintext);
     let campaign = system.campaign(100);
     let ca_file = secured.ca_file.to_str().unwrap();
@@ -98,21 +97,21 @@ async fn tls_with_plain_or_scram_works_and_a_wrong_password_is_told() {
     };
 
     let wrong = start("issuer-wrong", "PLAIN", "no-such-password");
-    until("the wrong password is told", async || wrong.part.output().contains("Authentication failed")).await;
-    assert!(!wrong.part.output().contains("no-such-password"));
-    assert!(wrong.part.stop().await.unwrap().success());
+    until("the wrong password is reported", async || wrong.process.output().contains("Authentication failed")).await;
+    assert!(!wrong.process.output().contains("no-such-password"));
+    assert!(wrong.process.stop().await.unwrap().success());
 
     let mut rows = 0;
     for (name, mechanism, password) in
         [("issuer-plain", "PLAIN", "by-plain"), ("issuer-scram", "SCRAM-SHA-256", "by-scram")]
     {
         let mut issuer = start(name, mechanism, password);
-        issuer.part.ready().await.unwrap();
+        issuer.process.ready().await.unwrap();
         produce(&system, &campaign, users(name, 10), u32::try_from(rows).unwrap() + 1, None).await;
         rows += 10;
-        until("the records are rows", async || system.rows(&campaign).await.unwrap() == rows).await;
-        assert!(issuer.part.stop().await.unwrap().success());
+        until("the records are rows", async || system.coupon_count(&campaign).await.unwrap() == rows).await;
+        assert!(issuer.process.stop().await.unwrap().success());
     }
-    secured.part.stop().await.unwrap();
+    secured.process.stop().await.unwrap();
     system.stop().await;
 }

@@ -1,4 +1,4 @@
-//! The operator's verbs on real servers: what they say, what they change, and with which status they end.
+//! The operator's commands on real servers: their output, their changes and their exit status.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use dropgate_tests::{System, programs, until};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
-/// Runs `issuer` with the stack's settings, and others beside them.
+/// Runs `issuer` with the stack's settings; `env` overrides them.
 fn run_with(system: &System, args: &[&str], env: &[(&str, &str)]) -> Output {
     let mut command = Command::new(programs().join("issuer"));
     command.args(args).envs(system.stack.endpoints.issuer_env());
@@ -17,14 +17,14 @@ fn run(system: &System, args: &[&str]) -> Output {
     run_with(system, args, &[])
 }
 
-fn out(output: &Output) -> String {
+fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Ends with `status`, and says all of `words` somewhere.
+/// The exit status is `status`, and the output contains all of `words`.
 #[track_caller]
-fn says(output: &Output, status: i32, words: &[&str]) {
-    let text = format!("{}{}", out(output), String::from_utf8_lossy(&output.stderr));
+fn assert_output(output: &Output, status: i32, words: &[&str]) {
+    let text = format!("{}{}", stdout(output), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(status), "{text}");
     for word in words {
         assert!(text.contains(word), "{word:?} is missing in: {text}");
@@ -32,7 +32,7 @@ fn says(output: &Output, status: i32, words: &[&str]) {
 }
 
 #[track_caller]
-fn json_of(output: &Output) -> Value {
+fn parsed(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
@@ -40,8 +40,8 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// How often `verify` found `kind`.
-fn found(report: &Value, kind: &str) -> u64 {
+/// The count of the findings of `kind` in a report of `verify`.
+fn finding_count(report: &Value, kind: &str) -> u64 {
     let findings = report["findings"].as_array().unwrap();
     findings.iter().filter(|f| f["finding"] == kind).map(|f| f["count"].as_u64().unwrap()).sum()
 }
@@ -53,8 +53,8 @@ async fn claim_all(system: &System, campaign: &str, prefix: &str, count: u32) {
 }
 
 async fn all_issued(system: &System, campaign: &str, rows: i64) {
-    until("all are coupons", async || system.rows(campaign).await.is_ok_and(|found| found == rows)).await;
-    until("the outbox is empty", async || system.waiting(campaign).await == 0).await;
+    until("all are coupons", async || system.coupon_count(campaign).await.is_ok_and(|found| found == rows)).await;
+    until("the outbox is empty", async || system.outbox_len(campaign).await == 0).await;
 }
 
 #[tokio::test]
@@ -63,74 +63,82 @@ async fn a_campaign_is_checked_run_and_exported() {
 
     // Before the drop.
     let checked = run(&system, &["check-config"]);
-    says(&checked, 0, &["MySQL constraints", "refuses coupon N + 1", "Redis scripts", "Kafka topics", "settings"]);
-    assert!(!out(&checked).contains('✗'), "{}", out(&checked));
-    assert!(!out(&checked).contains(&system.stack.endpoints.redis_rest_token));
-    says(&run(&system, &["migrate", "--status"]), 0, &["0001", "0002", "applied"]);
-    says(&run(&system, &["migrate", "--dry-run"]), 0, &["the schema is up to date"]);
+    assert_output(
+        &checked,
+        0,
+        &["MySQL constraints", "refuses coupon N + 1", "Redis scripts", "Kafka topics", "settings"],
+    );
+    assert!(!stdout(&checked).contains('✗'), "{}", stdout(&checked));
+    assert!(!stdout(&checked).contains(&system.stack.endpoints.redis_rest_token));
+    assert_output(&run(&system, &["migrate", "--status"]), 0, &["0001", "0002", "applied"]);
+    assert_output(&run(&system, &["migrate", "--dry-run"]), 0, &["the schema is up to date"]);
     let locking = run_with(&system, &["check-config"], &[("UPSTASH_KEY_LOCKING", "1")]);
-    says(&locking, 1, &["✗", "UPSTASH_KEY_LOCKING is for hosted Upstash only"]);
+    assert_output(&locking, 1, &["✗", "UPSTASH_KEY_LOCKING is for hosted Upstash only"]);
 
     let campaign = system.campaign(3);
     claim_all(&system, &campaign, "u", 2).await;
 
-    // Paused: nobody new gets in, and who is in stays in. Twice is as good as once.
-    says(
+    // Paused: no new user is admitted, and admitted users stay admitted. Repeating it changes nothing.
+    assert_output(
         &run(&system, &["campaign", "pause", &campaign]),
         0,
         &["is paused now, it was open", "the gate is up to date"],
     );
-    says(&run(&system, &["campaign", "pause", &campaign]), 0, &["is paused already"]);
+    assert_output(&run(&system, &["campaign", "pause", &campaign]), 0, &["is paused already"]);
     let paused = system.claim(&campaign, "late").await;
     assert_eq!((paused.status, paused.problem()), (503, "paused"));
     assert_eq!(system.claim(&campaign, "u-1").await.status, 200);
-    says(&run(&system, &["campaign", "resume", &campaign]), 0, &["is open now"]);
+    assert_output(&run(&system, &["campaign", "resume", &campaign]), 0, &["is open now"]);
     assert_eq!(system.claim(&campaign, "u-3").await.status, 202);
 
     // Sold out, raised, never lowered.
     until("it is sold out", async || system.claim(&campaign, "u-4").await.status == 410).await;
-    says(&run(&system, &["campaign", "raise", &campaign, "--capacity", "5"]), 0, &["5 now, it had 3"]);
-    says(&run(&system, &["campaign", "raise", &campaign, "--capacity", "5"]), 0, &["5 already"]);
-    says(&run(&system, &["campaign", "raise", &campaign, "--capacity", "4"]), 1, &["4 is less"]);
+    assert_output(&run(&system, &["campaign", "raise", &campaign, "--capacity", "5"]), 0, &["5 now, it had 3"]);
+    assert_output(&run(&system, &["campaign", "raise", &campaign, "--capacity", "5"]), 0, &["5 already"]);
+    assert_output(&run(&system, &["campaign", "raise", &campaign, "--capacity", "4"]), 1, &["4 is less"]);
     until("the gate sees the raise", async || system.claim(&campaign, "=1+1").await.status == 202).await;
     all_issued(&system, &campaign, 4).await;
 
-    // Closed, and opened again only on purpose.
-    says(&run(&system, &["campaign", "close", &campaign]), 0, &["is closed now"]);
-    says(&run(&system, &["campaign", "pause", &campaign]), 1, &["is closed", "--reopen"]);
+    // Closed, and opened again only with --reopen.
+    assert_output(&run(&system, &["campaign", "close", &campaign]), 0, &["is closed now"]);
+    assert_output(&run(&system, &["campaign", "pause", &campaign]), 1, &["is closed", "--reopen"]);
     assert_eq!(system.claim(&campaign, "too-late").await.status, 410);
 
-    says(&run(&system, &["campaign", "list"]), 0, &["CAMPAIGN", &campaign, "closed"]);
-    let listed = json_of(&run(&system, &["campaign", "list", "--json"]));
+    assert_output(&run(&system, &["campaign", "list"]), 0, &["CAMPAIGN", &campaign, "closed"]);
+    let listed = parsed(&run(&system, &["campaign", "list", "--json"]));
     let listed = listed.as_array().unwrap().iter().find(|c| c["campaign"] == campaign.as_str()).unwrap();
     assert_eq!((listed["capacity"].as_u64(), listed["issued"].as_u64()), (Some(5), Some(4)));
-    let shown = json_of(&run(&system, &["campaign", "show", &campaign, "--json"]));
+    let shown = parsed(&run(&system, &["campaign", "show", &campaign, "--json"]));
     assert_eq!((&shown["redis"]["outbox"]["waiting"], &shown["redis"]["count"]), (&json!(0), &json!(4)));
 
     // Afterwards.
     until("the offsets are committed", async || {
-        json_of(&run(&system, &["campaign", "show", &campaign, "--json"]))["kafka"]["lag"] == 0
+        parsed(&run(&system, &["campaign", "show", &campaign, "--json"]))["kafka"]["lag"] == 0
     })
     .await;
-    says(&run(&system, &["verify", &campaign]), 0, &["VERDICT: holds"]);
-    let verified = json_of(&run(&system, &["verify", &campaign, "--json"]));
+    assert_output(&run(&system, &["verify", &campaign]), 0, &["VERDICT: holds"]);
+    let verified = parsed(&run(&system, &["verify", &campaign, "--json"]));
     assert_eq!((&verified["verdict"], &verified["codes_checked"]), (&json!("holds"), &json!(true)));
     let other = [("COUPON_CODE_SECRET", "another secret of 16+")];
-    says(&run_with(&system, &["verify", &campaign], &other), 1, &["VERDICT: violated", "codes that are not those"]);
+    assert_output(
+        &run_with(&system, &["verify", &campaign], &other),
+        1,
+        &["VERDICT: violated", "codes that are not those"],
+    );
 
-    let csv = out(&run(&system, &["export", &campaign]));
+    let csv = stdout(&run(&system, &["export", &campaign]));
     let lines: Vec<&str> = csv.lines().collect();
     assert_eq!((lines.len(), lines[0]), (5, "slot,user,code,admitted_at,issued_at"));
     assert!(lines[1].starts_with("1,u-1,") && lines[4].starts_with("4,'=1+1,"), "{csv}");
-    assert!(out(&run(&system, &["export", &campaign, "--raw"])).contains("\n4,=1+1,"));
+    assert!(stdout(&run(&system, &["export", &campaign, "--raw"])).contains("\n4,=1+1,"));
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("winners.json");
     let exported = run(&system, &["export", &campaign, "--format", "json", "--out", file.to_str().unwrap()]);
-    says(&exported, 0, &[]);
+    assert_output(&exported, 0, &[]);
     let winners: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
     assert_eq!((winners.as_array().unwrap().len(), &winners[3]["user"]), (4, &json!("=1+1")));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "a temporary file was left behind");
-    assert_eq!(json_of(&run(&system, &["export", &campaign, "--format", "json", "--refusals"])), json!([]));
+    assert_eq!(parsed(&run(&system, &["export", &campaign, "--format", "json", "--refusals"])), json!([]));
 
     bad_input(&system, &campaign);
     system.stop().await;
@@ -138,66 +146,66 @@ async fn a_campaign_is_checked_run_and_exported() {
 
 fn bad_input(system: &System, campaign: &str) {
     for verb in [&["verify", "nobody"][..], &["export", "nobody"], &["campaign", "close", "nobody"]] {
-        says(&run(system, verb), 2, &["MySQL knows no campaign nobody"]);
+        assert_output(&run(system, verb), 2, &["MySQL has no campaign nobody"]);
     }
-    says(&run(system, &["verify", "No Body"]), 2, &["No Body"]);
-    says(&run(system, &["dlq", "show", "seven"]), 2, &["PARTITION/OFFSET"]);
-    says(&run(system, &["dlq", "show", "0/999999"]), 1, &["has no record 0/999999"]);
-    says(&run(system, &["dlq", "list", "--since", "yesterday"]), 2, &["RFC 3339"]);
+    assert_output(&run(system, &["verify", "No Body"]), 2, &["No Body"]);
+    assert_output(&run(system, &["dlq", "show", "seven"]), 2, &["PARTITION/OFFSET"]);
+    assert_output(&run(system, &["dlq", "show", "0/999999"]), 1, &["has no record 0/999999"]);
+    assert_output(&run(system, &["dlq", "list", "--since", "yesterday"]), 2, &["RFC 3339"]);
 
-    // MySQL, Redis and Kafka away: nothing is known, and nobody says "violated".
-    let nowhere = format!("127.0.0.1:{}", free_port());
-    let mysql = format!("mysql://u:s3cret@{nowhere}/d");
+    // MySQL, Redis or Kafka down: the verdict is unknown, never "violated".
+    let unused = format!("127.0.0.1:{}", free_port());
+    let mysql = format!("mysql://u:s3cret@{unused}/d");
     for verb in [&["verify", campaign][..], &["campaign", "list"], &["export", campaign], &["migrate", "--status"]] {
-        let away = run_with(system, verb, &[("DATABASE_URL", &mysql)]);
-        says(&away, 3, &["DATABASE_URL is mysql://u:***@"]);
-        assert!(!String::from_utf8_lossy(&away.stderr).contains("s3cret"));
+        let failed = run_with(system, verb, &[("DATABASE_URL", &mysql)]);
+        assert_output(&failed, 3, &["DATABASE_URL is mysql://u:***@"]);
+        assert!(!String::from_utf8_lossy(&failed.stderr).contains("s3cret"));
     }
-    let redis = format!("http://{nowhere}");
+    let redis = format!("http://{unused}");
     let redis = [("UPSTASH_REDIS_REST_URL", redis.as_str())];
-    says(&run_with(system, &["verify", campaign], &redis), 3, &["VERDICT: unknown", "redis connect"]);
-    says(&run_with(system, &["reconcile", campaign, "--apply"], &redis), 3, &["VERDICT: unknown"]);
-    let told = run_with(system, &["campaign", "close", campaign], &redis);
-    says(&told, 3, &["MySQL has it, but the gate may not know it yet"]);
-    let kafka = [("KAFKA_BOOTSTRAP", nowhere.as_str())];
-    says(&run_with(system, &["verify", campaign], &kafka), 3, &["VERDICT: unknown", "kafka"]);
-    says(&run_with(system, &["dlq", "list"], &kafka), 3, &["kafka"]);
-    says(&run_with(system, &["check-config"], &kafka), 1, &["✗  Kafka", "not well"]);
+    assert_output(&run_with(system, &["verify", campaign], &redis), 3, &["VERDICT: unknown", "redis connect"]);
+    assert_output(&run_with(system, &["reconcile", campaign, "--apply"], &redis), 3, &["VERDICT: unknown"]);
+    let closed = run_with(system, &["campaign", "close", campaign], &redis);
+    assert_output(&closed, 3, &["MySQL has the change, but the gate may not have it yet"]);
+    let kafka = [("KAFKA_BOOTSTRAP", unused.as_str())];
+    assert_output(&run_with(system, &["verify", campaign], &kafka), 3, &["VERDICT: unknown", "kafka"]);
+    assert_output(&run_with(system, &["dlq", "list"], &kafka), 3, &["kafka"]);
+    assert_output(&run_with(system, &["check-config"], &kafka), 1, &["✗  Kafka", "check failed"]);
 
-    // A configuration file: its values count where nothing else does, and what it does not know is named.
+    // A configuration file: the environment overrides its values, and unknown settings are named.
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("issuer.toml");
     let path = file.to_str().unwrap();
     std::fs::write(&file, format!("database_url = '{}'\n", system.stack.endpoints.database_url)).unwrap();
     let listed = run_with(system, &["campaign", "list", "--config", path], &[("DATABASE_URL", "")]);
-    says(&listed, 0, &[campaign]);
+    assert_output(&listed, 0, &[campaign]);
     std::fs::write(&file, "databse_url = 's3cret'\n").unwrap();
     let wrong = run(system, &["--config", path, "campaign", "list"]);
-    says(&wrong, 2, &["databse_url is no setting; the nearest right one is database_url"]);
+    assert_output(&wrong, 2, &["databse_url is not a setting; did you mean database_url?"]);
     assert!(!String::from_utf8_lossy(&wrong.stderr).contains("s3cret"));
 
-    says(&run(system, &["completions", "bash"]), 0, &["_issuer", "reconcile"]);
+    assert_output(&run(system, &["completions", "bash"]), 0, &["_issuer", "reconcile"]);
 
-    // `issuer .. | head`: nobody listens any more, and the verb ends as it would have.
+    // `issuer .. | head`: the reader is gone, and the command ends with the same status.
     for verb in [&["campaign", "list"][..], &["completions", "bash"], &["dlq", "list"]] {
-        let mut deaf = Command::new(programs().join("issuer"));
-        deaf.args(verb).envs(system.stack.endpoints.issuer_env()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = deaf.spawn().unwrap();
+        let mut command = Command::new(programs().join("issuer"));
+        command.args(verb).envs(system.stack.endpoints.issuer_env()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         drop(child.stdout.take());
-        says(&child.wait_with_output().unwrap(), 0, &[]);
+        assert_output(&child.wait_with_output().unwrap(), 0, &[]);
     }
 }
 
-/// I3: whatever Redis and the issuer could not tell each other, `reconcile` catches up.
+/// I3: `reconcile` repairs what Redis missed while it was down.
 #[tokio::test]
-async fn reconcile_catches_up_with_what_was_missed() {
+async fn reconcile_repairs_what_redis_missed() {
     let mut system = System::start("operator-reconcile").await;
     let campaign = system.campaign(100);
 
-    // The rows are written while Redis is away, so that every confirmation is lost.
-    let redis_pid = system.stack.part("redis").unwrap().pid().to_string();
+    // The rows are written while Redis is down, so that every confirmation is lost.
+    let redis_pid = system.stack.process("redis").unwrap().pid().to_string();
     let url = system.url(&format!("/v1/campaigns/{campaign}/claims"));
-    let http = dropgate_local::http_client();
+    let http = dropgate_devstack::http_client();
     let ping = http
         .post(&system.stack.endpoints.redis_rest_url)
         .bearer_auth(&system.stack.endpoints.redis_rest_token)
@@ -210,34 +218,34 @@ async fn reconcile_catches_up_with_what_was_missed() {
                 assert_eq!(claim.send().await.unwrap().status().as_u16(), 202);
             }
             assert!(Command::new("kill").arg(&redis_pid).status().unwrap().success());
-            until("Redis is away", async || !ping.try_clone().unwrap().send().await.unwrap().status().is_success())
+            until("Redis is down", async || !ping.try_clone().unwrap().send().await.unwrap().status().is_success())
                 .await;
             Ok(())
         })
         .await
         .unwrap();
-    until("they are coupons", async || system.rows(&campaign).await.is_ok_and(|rows| rows == 20)).await;
-    says(&run(&system, &["verify", &campaign]), 3, &["VERDICT: unknown", "redis"]);
+    until("they are coupons", async || system.coupon_count(&campaign).await.is_ok_and(|rows| rows == 20)).await;
+    assert_output(&run(&system, &["verify", &campaign]), 3, &["VERDICT: unknown", "redis"]);
     system.stack.without("redis", false, async { Ok(()) }).await.unwrap();
     until("Redis serves", async || ping.try_clone().unwrap().send().await.unwrap().status().is_success()).await;
 
     until("the records are committed", async || {
-        found(&json_of(&run(&system, &["verify", &campaign, "--json"])), "unconfirmed") == 20
+        finding_count(&parsed(&run(&system, &["verify", &campaign, "--json"])), "unconfirmed") == 20
     })
     .await;
-    assert_eq!(system.waiting(&campaign).await, 20, "no confirmation was lost: nothing is tested");
+    assert_eq!(system.outbox_len(&campaign).await, 20, "no confirmation was lost: the repair is not tested");
     let planned = run(&system, &["reconcile", &campaign]);
-    says(&planned, 4, &["confirm 20 claims", "nothing was changed", "VERDICT: under way"]);
-    assert_eq!(system.waiting(&campaign).await, 20, "the plan has changed something");
-    let users = out(&run(&system, &["verify", &campaign]));
+    assert_output(&planned, 4, &["confirm 20 claims", "nothing was changed", "VERDICT: under way"]);
+    assert_eq!(system.outbox_len(&campaign).await, 20, "the dry run changed something");
+    let users = stdout(&run(&system, &["verify", &campaign]));
     assert!(!users.contains("u-1"), "{users}");
-    assert!(out(&run(&system, &["verify", &campaign, "--show-users"])).contains("u-1"));
-    says(&run(&system, &["reconcile", &campaign, "--apply"]), 0, &["20 claims confirmed", "VERDICT: holds"]);
-    assert_eq!(system.waiting(&campaign).await, 0);
+    assert!(stdout(&run(&system, &["verify", &campaign, "--show-users"])).contains("u-1"));
+    assert_output(&run(&system, &["reconcile", &campaign, "--apply"]), 0, &["20 claims confirmed", "VERDICT: holds"]);
+    assert_eq!(system.outbox_len(&campaign).await, 0);
     until("the gate serves again", async || system.claim(&campaign, "u-7").await.status == 200).await;
     assert_eq!(system.claim(&campaign, "u-7").await.body["status"], "issued");
 
-    // Claims that nobody will send any more.
+    // Claims without an outbox entry: no process will forward them.
     let claim = system.url(&format!("/v1/campaigns/{campaign}/claims"));
     system
         .stack
@@ -250,36 +258,48 @@ async fn reconcile_catches_up_with_what_was_missed() {
         })
         .await
         .unwrap();
-    says(&run(&system, &["verify", &campaign]), 4, &["5 admitted claims whose row is still to come"]);
+    assert_output(&run(&system, &["verify", &campaign]), 4, &["5 admitted claims whose row is still to come"]);
     system.redis(&["DEL", &format!("dg:{{{campaign}}}:outbox")]).await;
-    says(&run(&system, &["verify", &campaign]), 1, &["VERDICT: violated", "I3  5 admitted claims without a row"]);
-    says(&run(&system, &["reconcile", &campaign, "--yes"]), 4, &["5 obligations put back", "VERDICT: under way"]);
-    system.stack.endpoints.cron().await.unwrap();
+    assert_output(
+        &run(&system, &["verify", &campaign]),
+        1,
+        &["VERDICT: violated", "I3  5 admitted claims without a row"],
+    );
+    assert_output(
+        &run(&system, &["reconcile", &campaign, "--yes"]),
+        4,
+        &["5 outbox entries restored", "VERDICT: under way"],
+    );
+    system.stack.run_cron().await.unwrap();
     all_issued(&system, &campaign, 25).await;
 
-    // Redis has lost one claim, and tells another otherwise.
+    // Redis has lost one claim, and another differs from its row.
     let claims = format!("dg:{{{campaign}}}:claims");
     system.redis(&["HDEL", &claims, "u-1"]).await;
     system.redis(&["HSET", &claims, "u-2", "99:1:i"]).await;
     system.redis(&["HSET", &claims, "ghost", "98:1:i"]).await;
-    let broken = json_of(&run(&system, &["verify", &campaign, "--json"]));
+    let broken = parsed(&run(&system, &["verify", &campaign, "--json"]));
     assert_eq!(broken["verdict"], "violated");
     for kind in ["row_without_claim", "told_otherwise", "told_without_row"] {
-        assert_eq!(found(&broken, kind), 1, "{broken}");
+        assert_eq!(finding_count(&broken, kind), 1, "{broken}");
     }
-    says(&run(&system, &["reconcile", &campaign, "--apply"]), 1, &["published", "1 claims that Redis calls settled"]);
+    assert_output(
+        &run(&system, &["reconcile", &campaign, "--apply"]),
+        1,
+        &["published", "1 claims that Redis calls settled"],
+    );
     system.redis(&["HDEL", &claims, "ghost"]).await;
-    says(&run(&system, &["reconcile", &campaign, "--apply"]), 0, &["VERDICT: holds"]);
+    assert_output(&run(&system, &["reconcile", &campaign, "--apply"]), 0, &["VERDICT: holds"]);
 
     // Redis has lost everything.
     system.redis(&["FLUSHALL"]).await;
-    // And what it has heard since cannot be compared before the campaign is published.
+    // Its later claims cannot be compared before the campaign is published.
     system.redis(&["HSET", &claims, "since", "26:1763700000000:a"]).await;
-    says(&run(&system, &["verify", &campaign]), 3, &["Redis does not know the campaign"]);
+    assert_output(&run(&system, &["verify", &campaign]), 3, &["Redis has no such campaign"]);
     let rebuilt = run(&system, &["reconcile", &campaign, "--apply"]);
-    says(&rebuilt, 4, &["publish the campaign", "1 obligations put back", "VERDICT: under way"]);
+    assert_output(&rebuilt, 4, &["publish the campaign", "1 outbox entries restored", "VERDICT: under way"]);
     assert_eq!(system.claim(&campaign, "u-7").await.status, 200);
-    system.stack.endpoints.cron().await.unwrap();
+    system.stack.run_cron().await.unwrap();
     all_issued(&system, &campaign, 26).await;
     system.stop().await;
 }
@@ -287,72 +307,76 @@ async fn reconcile_catches_up_with_what_was_missed() {
 async fn produce(system: &System, values: &[Value]) {
     let at = &system.stack.endpoints;
     let records: Vec<Value> = values.iter().map(|value| json!({ "value": value })).collect();
-    let request = dropgate_local::http_client()
+    let request = dropgate_devstack::http_client()
         .post(format!("{}/topics/coupon_create", at.kafka_rest_url))
         .bearer_auth(&at.kafka_rest_token)
         .header("content-type", "application/vnd.kafka.json.v2+json")
         .body(json!({ "records": records }).to_string());
-    let answer = system.send(request).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let response = system.send(request).await;
+    assert_eq!(response.status, 200, "{response:?}");
 }
 
-/// Dead letters are kept, and become rows once their cause is mended (I3, I6).
+/// Dead letters are kept, and become rows once their cause is repaired (I3, I6).
 #[tokio::test]
 async fn dead_letters_are_listed_shown_and_replayed() {
     let system = System::start("operator-dlq").await;
     let list =
-        |args: &[&str]| json_of(&run(&system, &[&["dlq", "list", "--json"], args].concat())).as_array().unwrap().len();
-    says(&run(&system, &["dlq", "list"]), 0, &["no dead letters"]);
+        |args: &[&str]| parsed(&run(&system, &[&["dlq", "list", "--json"], args].concat())).as_array().unwrap().len();
+    assert_output(&run(&system, &["dlq", "list"]), 0, &["no dead letters"]);
 
     let orphans: Vec<Value> = (1..=30)
         .map(|n| json!({"v": 1, "campaign": "orphan", "user": format!("user-{n}"), "slot": n, "admitted_at": 1_763_700_000_000_u64 + n}))
         .collect();
     produce(&system, &orphans).await;
     produce(&system, &[json!({"v": 1, "campaign": "orphan"}), json!({"v": 2})]).await;
-    until("all are given up", async || list(&[]) == 32).await;
+    until("all are dead letters", async || list(&[]) == 32).await;
     assert_eq!(list(&["--cause", "unknown_campaign"]), 30);
     assert_eq!(list(&["--campaign", "orphan", "--limit", "7"]), 7);
     assert_eq!(list(&["--cause", "malformed"]), 1);
     assert_eq!((list(&["--since", "2020-01-01T00:00:00Z"]), list(&["--until", "2020-01-01T00:00:00Z"])), (32, 0));
-    let table = out(&run(&system, &["dlq", "list"]));
+    let table = stdout(&run(&system, &["dlq", "list"]));
     assert!(table.contains("unknown_campaign") && table.contains("us***(") && !table.contains("user-1"), "{table}");
 
-    let listed = json_of(&run(&system, &["dlq", "list", "--json", "--cause", "malformed"]));
+    let listed = parsed(&run(&system, &["dlq", "list", "--json", "--cause", "malformed"]));
     let place = listed[0]["place"].as_str().unwrap().to_owned();
-    says(
+    assert_output(
         &run(&system, &["dlq", "show", &place]),
         0,
         &["dropgate.cause = malformed", r#"payload   {"campaign":"orphan""#],
     );
 
-    // Without the campaign a replay ends where it began; the new dead letters remain.
+    // Without the campaign, a replay ends in the dead-letter topic again; the new dead letters remain.
     let by_cause = ["dlq", "replay", "--cause", "unknown_campaign"];
-    says(&run(&system, &[&by_cause[..], &["--dry-run"]].concat()), 0, &["30 dead letters would be sent again"]);
+    assert_output(
+        &run(&system, &[&by_cause[..], &["--dry-run"]].concat()),
+        0,
+        &["30 dead letters would be sent again"],
+    );
     assert_eq!(list(&["--remaining"]), 32);
-    says(&run(&system, &[&by_cause[..], &["--limit", "1"]].concat()), 0, &["1 dead letters were sent again"]);
-    until("it is given up again", async || list(&[]) == 33).await;
+    assert_output(&run(&system, &[&by_cause[..], &["--limit", "1"]].concat()), 0, &["1 dead letters were sent again"]);
+    until("it is a dead letter again", async || list(&[]) == 33).await;
     assert_eq!(list(&["--cause", "unknown_campaign", "--remaining"]), 30);
 
-    system.stack.issuer(&["campaign", "create", "orphan", "--capacity", "100"]).unwrap();
-    system.stack.issuer(&["campaign", "publish", "orphan"]).unwrap();
+    system.stack.run_issuer(&["campaign", "create", "orphan", "--capacity", "100"]).unwrap();
+    system.stack.run_issuer(&["campaign", "publish", "orphan"]).unwrap();
     system.redis(&["HSET", "dg:{orphan}:claims", "user-3", "3:1763700000003:d"]).await;
-    system.stack.issuer(&["campaign", "publish", "orphan"]).unwrap();
-    says(&run(&system, &["verify", "orphan"]), 4, &["1 admitted claims in the dead-letter topic"]);
-    says(&run(&system, &by_cause), 0, &["30 dead letters were sent again"]);
-    until("they are coupons", async || system.rows("orphan").await.unwrap() == 30).await;
-    until("Redis hears of it", async || {
+    system.stack.run_issuer(&["campaign", "publish", "orphan"]).unwrap();
+    assert_output(&run(&system, &["verify", "orphan"]), 4, &["1 admitted claims in the dead-letter topic"]);
+    assert_output(&run(&system, &by_cause), 0, &["30 dead letters were sent again"]);
+    until("they are coupons", async || system.coupon_count("orphan").await.unwrap() == 30).await;
+    until("Redis has the confirmation", async || {
         system.redis(&["HGET", "dg:{orphan}:claims", "user-3"]).await == json!("3:1763700000003:i")
     })
     .await;
-    says(&run(&system, &by_cause), 0, &["no matching dead letters remain"]);
-    assert_eq!(list(&["--remaining"]), 2, "what cannot be read remains");
+    assert_output(&run(&system, &by_cause), 0, &["no matching dead letters remain"]);
+    assert_eq!(list(&["--remaining"]), 2, "records that cannot be decoded remain");
 
-    // Sending again does no harm (I6).
-    says(&run(&system, &[&by_cause[..], &["--again"]].concat()), 0, &["31 dead letters were sent again"]);
+    // Replaying twice changes nothing (I6).
+    assert_output(&run(&system, &[&by_cause[..], &["--again"]].concat()), 0, &["31 dead letters were sent again"]);
     until("Kafka is read to its end", async || {
-        json_of(&run(&system, &["campaign", "show", "orphan", "--json"]))["kafka"]["lag"] == 0
+        parsed(&run(&system, &["campaign", "show", "orphan", "--json"]))["kafka"]["lag"] == 0
     })
     .await;
-    assert_eq!(system.rows("orphan").await.unwrap(), 30);
+    assert_eq!(system.coupon_count("orphan").await.unwrap(), 30);
     system.stop().await;
 }

@@ -1,9 +1,11 @@
-//! The other tenants of the database: orders and sign-ups at a steady rate, whatever becomes of them.
+//! The neighbour: another user of the database, with orders and sign-ups at a steady rate.
 
 use anyhow::Result;
-use dropgate_burst::random::Random;
+use dropgate_burst::load::random::Random;
+use dropgate_burst::report::latency::{histogram_us, quantile_ms};
 use sqlx::{Executor as _, MySqlPool};
 use std::cell::Cell;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::{JoinSet, LocalSet};
@@ -15,18 +17,13 @@ const PRODUCTS: u64 = 1_000;
 
 /// One order or sign-up.
 #[derive(Debug, Clone, Copy)]
-pub struct Visit {
-    /// When it came, in seconds since the start.
+pub struct NeighbourRequest {
+    /// Seconds from the start to its arrival.
     pub at_s: f64,
-    /// How long it took, in milliseconds.
-    pub took_ms: f64,
+    pub latency_us: u64,
 }
 
-/// Creates its tables.
-///
-/// # Errors
-/// If the database refuses.
-pub async fn prepare(mysql: &MySqlPool) -> Result<()> {
+pub async fn create_tables(mysql: &MySqlPool) -> Result<()> {
     for statement in [
         "CREATE TABLE products (id INT UNSIGNED PRIMARY KEY, stock INT NOT NULL) ENGINE = InnoDB",
         "CREATE TABLE orders (id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY, product_id INT UNSIGNED NOT NULL, \
@@ -42,19 +39,20 @@ pub async fn prepare(mysql: &MySqlPool) -> Result<()> {
     Ok(())
 }
 
-/// Works until `until` completes, and returns every visit with what `until` returned.
+/// Sends requests until `until` completes. Returns them in the order of their arrival, with the result of
+/// `until`.
 ///
 /// # Errors
-/// If a visit fails, or `until` does.
-pub async fn visits<T>(
+/// If a request fails, or `until` does.
+pub async fn run<T>(
     mysql: &MySqlPool,
     begun: Instant,
     seed: u64,
     until: impl Future<Output = Result<T>>,
-) -> Result<(Vec<Visit>, T)> {
+) -> Result<(Vec<NeighbourRequest>, T)> {
     let over = Rc::new(Cell::new(false));
     let local = LocalSet::new();
-    let people = {
+    let requests = {
         let (mysql, over) = (mysql.clone(), Rc::clone(&over));
         local.run_until(async move {
             let mut random = Random::new(seed);
@@ -64,18 +62,17 @@ pub async fn visits<T>(
             let mut number = 0_u64;
             while !over.get() {
                 // A Poisson process: the gaps are exponential.
-                #[expect(clippy::cast_precision_loss, reason = "a million steps")]
                 let uniform = (random.below(1_000_000) + 1) as f64 / 1e6;
                 due += Duration::from_secs_f64(-uniform.ln() / RATE);
                 sleep_until(due).await;
                 number += 1;
                 let (mysql, product) = (mysql.clone(), random.below(PRODUCTS));
-                let came = Instant::now();
+                let arrived = Instant::now();
                 let name = format!("{seed}-{number}@example.org");
                 set.spawn_local(async move {
                     if number.is_multiple_of(2) { order(&mysql, product).await } else { sign_up(&mysql, &name).await }?;
-                    let (at_s, took_ms) = ((came - begun).as_secs_f64(), came.elapsed().as_secs_f64() * 1000.0);
-                    Ok::<_, sqlx::Error>(Visit { at_s, took_ms })
+                    let latency_us = u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    Ok::<_, sqlx::Error>(NeighbourRequest { at_s: (arrived - begun).as_secs_f64(), latency_us })
                 });
                 while let Some(done) = set.try_join_next() {
                     all.push(done??);
@@ -93,7 +90,7 @@ pub async fn visits<T>(
         over.set(true);
         result
     };
-    let (all, result) = tokio::join!(people, watch);
+    let (all, result) = tokio::join!(requests, watch);
     Ok((all?, result?))
 }
 
@@ -112,20 +109,24 @@ async fn sign_up(mysql: &MySqlPool, email: &str) -> sqlx::Result<()> {
     insert.execute(mysql).await.map(drop)
 }
 
-/// A quantile of the visits that came between two moments, in ms; not a number if nobody came.
-#[must_use]
-pub fn quantile(visits: &[Visit], from_s: f64, to_s: f64, quantile: f64) -> f64 {
-    let within = visits.iter().filter(|visit| (from_s..to_s).contains(&visit.at_s));
-    let mut took: Vec<f64> = within.map(|visit| visit.took_ms).collect();
-    took.sort_by(f64::total_cmp);
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "an index"
-    )]
-    let index = (took.len() as f64 * quantile) as usize;
-    took.get(index.min(took.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
+/// Median and 99th percentile in ms of the requests that arrived within `seconds`; NaN without a request.
+pub fn p50_and_p99_ms(requests: &[NeighbourRequest], seconds: &Range<f64>) -> Result<(f64, f64)> {
+    let within = requests.iter().filter(|request| seconds.contains(&request.at_s));
+    let histogram = histogram_us(within.map(|request| request.latency_us))?;
+    Ok((quantile_ms(&histogram, 0.5), quantile_ms(&histogram, 0.99)))
+}
+
+/// Points of (middle of a second, latency in ms): the medians and the 99th percentiles.
+pub fn by_second(requests: &[NeighbourRequest]) -> Result<[Vec<(f64, f64)>; 2]> {
+    let mut points = [Vec::new(), Vec::new()];
+    let seconds = requests.last().map_or(0, |last| last.at_s as u32 + 1);
+    for second in (0..seconds).map(f64::from) {
+        let (p50, p99) = p50_and_p99_ms(requests, &(second..second + 1.0))?;
+        for (points, ms) in points.iter_mut().zip([p50, p99]).filter(|(_, ms)| ms.is_finite()) {
+            points.push((second + 0.5, ms));
+        }
+    }
+    Ok(points)
 }
 
 #[cfg(test)]
@@ -133,12 +134,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quantile_counts_only_who_came_in_between() {
-        let visits: Vec<Visit> =
-            (0..100).map(|n| Visit { at_s: f64::from(n), took_ms: f64::from(n % 50) + 1.0 }).collect();
-        assert_eq!(quantile(&visits, 0.0, 50.0, 0.5), 26.0);
-        assert_eq!(quantile(&visits, 0.0, 50.0, 0.99), 50.0);
-        assert_eq!(quantile(&visits, 10.0, 11.0, 0.99), 11.0);
-        assert!(quantile(&visits, 200.0, 300.0, 0.5).is_nan());
+    fn quantiles_count_only_requests_in_the_interval() {
+        let request = |n: u32| NeighbourRequest { at_s: f64::from(n), latency_us: u64::from(n % 50 + 1) * 1000 };
+        let requests: Vec<_> = (0..100).map(request).collect();
+        let rounded = |seconds| {
+            let (p50, p99) = p50_and_p99_ms(&requests, &seconds).unwrap();
+            (p50.round(), p99.round())
+        };
+        assert_eq!(rounded(0.0..50.0), (25.0, 50.0));
+        assert_eq!(rounded(10.0..11.0), (11.0, 11.0));
+        assert!(p50_and_p99_ms(&requests, &(200.0..300.0)).unwrap().0.is_nan());
+        let [medians, _] = by_second(&requests[10..12]).unwrap();
+        assert_eq!(
+            medians.iter().map(|(at_s, ms)| (*at_s, ms.round())).collect::<Vec<_>>(),
+            [(10.5, 11.0), (11.5, 12.0)]
+        );
     }
 }

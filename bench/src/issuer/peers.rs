@@ -1,6 +1,6 @@
-//! What the issuer is compared with: rows without Kafka, and a consumer without batches.
+//! The peers of the issuer: INSERT without Kafka, and a consumer without batches.
 
-use super::ground::CAMPAIGN;
+use super::setup::{CAMPAIGN, CAPACITY};
 use anyhow::{Context as _, Result};
 use dropgate_shared::record::AdmissionRecord;
 use rdkafka::ClientConfig;
@@ -13,12 +13,9 @@ const COLUMNS: &str =
     "INSERT INTO coupons (campaign_id, slot, allotment, user_id, code, admitted_at, issued_at) VALUES ";
 const ROW: &str = "(?, ?, ?, ?, '7ZQK-3M9F-XW20-BC8D', NOW(3), NOW(3))";
 
-/// The raw ceiling: the same rows into the same schema, `batch` rows a statement and transaction, over
-/// one connection. Returns rows a second.
-///
-/// # Errors
-/// If the database refuses.
-pub async fn raw(database_url: &str, rows: u32, batch: u32, capacity: u32) -> Result<f64> {
+/// The ceiling: the same rows in the same schema, `batch` rows per statement and transaction, over one
+/// connection. Returns rows a second.
+pub async fn raw_insert(database_url: &str, rows: u32, batch: u32) -> Result<f64> {
     let mut connection = MySqlConnection::connect(database_url).await?;
     connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
     let statement = |rows: u32| format!("{COLUMNS}{}", vec![ROW; rows as usize].join(","));
@@ -30,7 +27,7 @@ pub async fn raw(database_url: &str, rows: u32, batch: u32, capacity: u32) -> Re
         let text = if count == batch { full.clone() } else { statement(count) };
         let mut query = sqlx::query(sqlx::AssertSqlSafe(text));
         for slot in slot..slot + count {
-            query = query.bind(CAMPAIGN).bind(slot).bind(capacity).bind(format!("user-{slot:08}"));
+            query = query.bind(CAMPAIGN).bind(slot).bind(CAPACITY).bind(format!("user-{slot:08}"));
         }
         query.execute(&mut connection).await?;
         slot += count;
@@ -41,15 +38,10 @@ pub async fn raw(database_url: &str, rows: u32, batch: u32, capacity: u32) -> Re
 /// The plain consumer: reads a record, inserts its row, reads the next. It never ends by itself.
 ///
 /// # Errors
-/// If Kafka or the database cannot be reached, or a row is refused for another reason than that it is
-/// there.
+/// If Kafka or the database fails. A row that exists already is no error.
 pub async fn per_message() -> Result<()> {
     let var = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set"));
     let mut connection = MySqlConnection::connect(&var("DATABASE_URL")?).await?;
-    let capacity: u32 = sqlx::query_scalar("SELECT MAX(capacity) FROM allotments WHERE campaign_id = ?")
-        .bind(CAMPAIGN)
-        .fetch_one(&mut connection)
-        .await?;
     let consumer: StreamConsumer = ClientConfig::new()
         .set("bootstrap.servers", var("KAFKA_BOOTSTRAP")?)
         .set("group.id", var("KAFKA_GROUP")?)
@@ -63,7 +55,7 @@ pub async fn per_message() -> Result<()> {
         let inserted = sqlx::query(sqlx::AssertSqlSafe(insert.clone()))
             .bind(record.campaign.as_str())
             .bind(record.slot.get())
-            .bind(capacity)
+            .bind(CAPACITY)
             .bind(record.user.as_str())
             .execute(&mut connection)
             .await;

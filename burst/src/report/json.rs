@@ -1,13 +1,13 @@
-//! The report for machines.
+//! The report for programs.
 
-use super::Report;
+use super::RunReport;
 use serde_json::{Value, json};
 
-/// The report as JSON: `verdict` is `PASS` or `FAIL`, `summary` the line of the terminal, `report` the
-/// whole of it. Units are in the names.
+/// `verdict` is `PASS` or `FAIL`, `summary` the verdict line of the text report, `report` everything.
+/// Units are in the names.
 #[must_use]
-pub fn render(report: &Report) -> String {
-    let verdict = if report.verdict.pass { "PASS" } else { "FAIL" };
+pub fn render(report: &RunReport) -> String {
     let body = serde_json::to_value(report).unwrap_or(Value::Null);
+    let verdict = report.verdict.word();
     format!("{:#}\n", json!({ "verdict": verdict, "summary": report.summary(), "report": body }))
 }

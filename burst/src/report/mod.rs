@@ -1,56 +1,54 @@
-//! What is told at the end: on the terminal, to machines, and as a page.
+//! The report of a run: as text, as JSON and as an HTML page.
 
 pub mod chart;
+pub mod figures;
 pub mod html;
 pub mod json;
+pub mod latency;
 pub mod text;
 
-use crate::figures::Figures;
-use crate::verdict::Verdict;
+use crate::oracle::verdict::Verdict;
+use figures::Figures;
 use serde::Serialize;
 
-/// A run and its verdict.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
-    /// Title.
+pub struct RunReport {
     pub title: String,
-    /// The campaign.
     pub campaign: String,
     /// The start, in ms since the epoch.
     pub started_ms: i64,
-    /// The window of arrivals, in ms.
+    /// The window of arrivals.
     pub over_ms: u64,
-    /// Connections.
     pub connections: usize,
     /// Seed of the schedule.
     pub seed: u64,
-    /// The verdict.
     pub verdict: Verdict,
-    /// The numbers.
     pub figures: Figures,
 }
 
-impl Report {
+impl RunReport {
     /// The verdict in one line, without the word PASS or FAIL.
     #[must_use]
     pub fn summary(&self) -> String {
         let figures = &self.figures;
         let coupons = figures.rows.unwrap_or(figures.users_in);
-        let mut parts = vec![format!("{coupons} coupons for {} users", figures.users)];
+        let mut parts = vec![format!("{} coupons for {} users", grouped(coupons as u64), grouped(figures.users))];
         if self.verdict.pass {
-            parts.push(if figures.rows.is_some() { "nobody wronged" } else { "no answer wrong" }.to_owned());
+            let held = if figures.rows.is_some() { "every promise held" } else { "the responses are consistent" };
+            parts.push(held.to_owned());
         }
-        for finding in self.verdict.findings.iter().filter(|finding| finding.offences > 0) {
-            parts.push(format!("NOT TRUE: {} ({})", finding.check.promise(), grouped(finding.offences as u64)));
+        for finding in self.verdict.findings.iter().filter(|finding| finding.violations > 0) {
+            let (statement, count) = (finding.check.statement(), grouped(finding.violations as u64));
+            parts.push(format!("promise broken: {statement} ({count})"));
         }
         let remarks = &self.verdict.remarks;
         for (reason, users) in &remarks.refused {
             parts.push(format!("{users} admitted and then refused ({reason})"));
         }
         for (count, what) in [
-            (remarks.undecided_users, "never told anything definite"),
-            (remarks.foreign_rows, "rows of strangers"),
-            (remarks.moved_slots, "moved to another slot"),
+            (remarks.undecided_users, "users undecided"),
+            (remarks.foreign_rows, "rows of users outside this run"),
+            (remarks.moved_slots, "users moved to another slot"),
         ] {
             if count > 0 {
                 parts.push(format!("{count} {what}"));
@@ -63,7 +61,7 @@ impl Report {
     }
 }
 
-/// A whole number with thousands apart: 12,000.
+/// A whole number with a thousands separator: 12,000.
 #[must_use]
 pub fn grouped(number: impl TryInto<u64>) -> String {
     let digits = number.try_into().unwrap_or(u64::MAX).to_string();
@@ -77,7 +75,7 @@ pub fn grouped(number: impl TryInto<u64>) -> String {
     text
 }
 
-/// A span in a unit that fits it: 850 us, 12.3 ms, 1.20 s.
+/// A duration in a unit that fits it: 850 us, 1.2 ms, 12 ms, 1.20 s.
 #[must_use]
 pub fn span(us: u64) -> String {
     match us {

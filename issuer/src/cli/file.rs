@@ -30,15 +30,21 @@ pub fn named(args: impl IntoIterator<Item = OsString>, variable: Option<OsString
 }
 
 /// `command` with the settings of the file as defaults.
-///
-/// # Errors
-/// Everything that is wrong with the file, one line each. No value is repeated: it may be a secret.
-pub fn with_file(command: Command, path: &Path) -> Result<Command, String> {
-    let shown = path.display();
-    let text = std::fs::read_to_string(path).map_err(|error| format!("the configuration file {shown}: {error}"))?;
+pub fn with_file(command: Command, path: &Path) -> Result<Command, FileError> {
+    let text = std::fs::read_to_string(path).map_err(|error| FileError::Unreadable { path: path.to_owned(), error })?;
     let settings = read(&text, &names(&command))
-        .map_err(|problems| format!("the configuration file {shown} cannot be used:\n  {}", problems.join("\n  ")))?;
+        .map_err(|problems| FileError::Invalid { path: path.to_owned(), problems: problems.join("\n  ") })?;
     Ok(defaults(command, &settings))
+}
+
+/// Why a configuration file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    #[error("the configuration file {}: {error}", path.display())]
+    Unreadable { path: PathBuf, error: std::io::Error },
+    /// All its problems, one line each. No value is repeated: it may be a secret.
+    #[error("the configuration file {} is invalid:\n  {problems}", path.display())]
+    Invalid { path: PathBuf, problems: String },
 }
 
 /// Every setting that has an environment variable, in lower case.
@@ -49,18 +55,18 @@ fn names(command: &Command) -> BTreeSet<String> {
 }
 
 fn read(text: &str, names: &BTreeSet<String>) -> Result<BTreeMap<String, &'static str>, Vec<String>> {
-    // The parser's text quotes the line, which may hold a secret: only where it stopped is told.
+    // The parser's text quotes the line, which may hold a secret: only the place where it stopped is reported.
     let table: toml::Table = toml::from_str(text).map_err(|error| {
         let line = error.span().map_or(1, |span| text.get(..span.start).unwrap_or(text).lines().count().max(1));
-        vec![format!("line {line} is no TOML: {}", error.message())]
+        vec![format!("line {line} is not TOML: {}", error.message())]
     })?;
     let (mut settings, mut problems) = (BTreeMap::new(), Vec::new());
     for (key, value) in table {
         if !names.contains(&key) {
             let nearest =
                 names.iter().max_by(|a, b| strsim::jaro_winkler(a, &key).total_cmp(&strsim::jaro_winkler(b, &key)));
-            let nearest = nearest.map_or_else(String::new, |name| format!("; the nearest right one is {name}"));
-            problems.push(format!("{key} is no setting{nearest}"));
+            let nearest = nearest.map_or_else(String::new, |name| format!("; did you mean {name}?"));
+            problems.push(format!("{key} is not a setting{nearest}"));
             continue;
         }
         match scalar(&value) {
@@ -68,7 +74,9 @@ fn read(text: &str, names: &BTreeSet<String>) -> Result<BTreeMap<String, &'stati
             Some(text) => {
                 settings.insert(key, &*text.leak());
             }
-            None => problems.push(format!("{key} takes a string, a number, true or false, or a list of strings")),
+            None => problems.push(format!(
+                "{key} has an unsupported type; expected a string, a number, true or false, or a list of strings"
+            )),
         }
     }
     if problems.is_empty() { Ok(settings) } else { Err(problems) }
@@ -139,17 +147,18 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_is_told_and_no_value() {
+    fn every_problem_is_reported_and_no_value() {
         let names = names(&command());
         let problems = read("test_only_secrte = 'hunter2'\ntest_only_flag = { a = 1 }", &names).unwrap_err();
         assert_eq!(
             problems,
             [
-                "test_only_flag takes a string, a number, true or false, or a list of strings",
-                "test_only_secrte is no setting; the nearest right one is test_only_secret",
+                "test_only_flag has an unsupported type; expected a string, a number, true or false, or a list of \
+                 strings",
+                "test_only_secrte is not a setting; did you mean test_only_secret?",
             ]
         );
         let problems = read("\npath = 'x'\ntest_only_secret = hunter2", &names).unwrap_err();
-        assert!(problems[0].starts_with("line 3 is no TOML") && !problems[0].contains("hunter2"), "{problems:?}");
+        assert!(problems[0].starts_with("line 3 is not TOML") && !problems[0].contains("hunter2"), "{problems:?}");
     }
 }

@@ -1,30 +1,21 @@
-//! From the bytes of a Kafka record to an admission, or to the cause why there is none.
+//! From the bytes of a Kafka record to an admission, or to the reason why there is none.
 
-use super::ports::RejectReason;
+use super::ports::{Admission, RejectReason};
+use crate::labels;
 use crate::timestamp;
 use dropgate_shared::record::AdmissionRecord;
-use time::PrimitiveDateTime;
-
-/// An admitted claim whose every field fits into a row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Admission {
-    /// The record.
-    pub record: AdmissionRecord,
-    /// `record.admitted_at` as MySQL takes it.
-    pub admitted_at: PrimitiveDateTime,
-}
 
 /// Reads a record's value.
 ///
 /// # Errors
-/// [`RejectReason`]: the record is poison, whoever reads it.
+/// [`RejectReason`]: the record can never become a row, at any issuer.
 pub fn decode(payload: &[u8]) -> Result<Admission, RejectReason> {
     let record = AdmissionRecord::decode(payload)
         .map_err(|error| RejectReason { label: error.label(), text: error.to_string() })?;
     match timestamp::from_ms(record.admitted_at) {
         Some(admitted_at) => Ok(Admission { record, admitted_at }),
         None => Err(RejectReason {
-            label: RejectReason::MALFORMED,
+            label: labels::MALFORMED,
             text: format!("malformed: admitted_at {} lies beyond the year 9999", record.admitted_at),
         }),
     }

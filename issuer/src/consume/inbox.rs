@@ -5,9 +5,9 @@
 //! signal and at the clock before it selects again.
 
 use super::batcher::Batcher;
-use super::decode::{Admission, decode};
+use super::decode::decode;
 use super::offsets::Offsets;
-use super::ports::{Delivery, RecordSource, RejectReason};
+use super::ports::{Admission, Delivery, RecordSource, RejectReason};
 use crate::health::{Health, State};
 use dropgate_shared::fault::Fault;
 use futures_util::FutureExt;
@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Waits up to this long are not worth pausing the flow for; nor do they keep a rebalance waiting for
-/// long. So this is also how long a partition that is asked for waits for the batch in hand: far below
+/// long. So this is also how long a partition that must be given up waits for the batch in hand: far below
 /// the session's time limit.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// After a stop was requested, work under way may take so long; with all that follows it is well within the
@@ -182,9 +182,6 @@ impl<R: RecordSource> Inbox<R> {
 
     /// Waits, while another system is away, until it should be tried again. The source is polled all the
     /// time, however many tries it takes; it is paused, so that nothing piles up.
-    ///
-    /// # Errors
-    /// [`GivenUp`]
     pub async fn wait(&mut self, delay: Duration) -> Result<(), GivenUp> {
         self.pause();
         let until = Instant::now() + delay;
@@ -226,7 +223,7 @@ impl<R: RecordSource> Inbox<R> {
                 self.batcher.push(Received { delivery, decoded }, Instant::now());
                 Ok(())
             }
-            // librdkafka goes on by itself; it reports each trouble once.
+            // librdkafka recovers by itself; it reports each error once.
             Err(fault) if fault.retry => {
                 tracing::warn!(label = fault.label, "{fault}");
                 Ok(())
@@ -250,7 +247,7 @@ impl<R: RecordSource> Inbox<R> {
         self.source.pause();
     }
 
-    /// A partition that was assigned a moment ago flows until it is paused as well.
+    /// A partition that was just assigned flows until it is paused as well.
     fn keep_paused(&mut self) {
         if self.paused {
             self.source.pause();

@@ -7,4 +7,5 @@ pub mod inbox;
 pub mod offsets;
 pub mod ports;
 pub mod service;
+mod settle;
 pub mod traces;

@@ -12,7 +12,7 @@ pub struct Offsets {
 struct Partition {
     /// Offsets taken and not yet stored, ascending (not always without gaps), and whether each is settled.
     in_hand: VecDeque<(i64, bool)>,
-    /// The offset from which to go on, where it has moved since it was last asked for.
+    /// The offset from which to go on, where it has moved since [`Offsets::moved`].
     next: Option<i64>,
 }
 
@@ -45,7 +45,7 @@ impl Offsets {
         }
     }
 
-    /// The partition belongs to someone else now.
+    /// The partition was revoked.
     pub fn forget(&mut self, partition: i32) {
         self.partitions.remove(&partition);
     }
@@ -72,7 +72,7 @@ mod tests {
         assert_eq!(offsets.moved(), []);
         offsets.settled(0, 10);
         assert_eq!(offsets.moved(), [(0, 13)]);
-        assert_eq!(offsets.moved(), [], "told once");
+        assert_eq!(offsets.moved(), [], "returned once");
         offsets.settled(0, 13);
         assert_eq!(offsets.moved(), [(0, 14)]);
     }

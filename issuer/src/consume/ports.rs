@@ -1,10 +1,18 @@
 //! What the loop needs from the systems around it, and what crosses these ports.
 
-use super::decode::Admission;
 use dropgate_shared::claim::ClaimEntry;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::ids::{CampaignId, Slot, UserId};
-use std::future::Future;
+use dropgate_shared::record::AdmissionRecord;
+use time::PrimitiveDateTime;
+
+/// An admitted claim whose every field fits into a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admission {
+    pub record: AdmissionRecord,
+    /// `record.admitted_at` as MySQL takes it.
+    pub admitted_at: PrimitiveDateTime,
+}
 
 /// A Kafka record as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +32,7 @@ pub trait RecordSource {
     ///
     /// # Errors
     /// [`Fault`]; one that says no retry means that this source will never deliver again.
-    fn recv(&self) -> impl Future<Output = Result<Delivery, Fault>>;
+    async fn recv(&self) -> Result<Delivery, Fault>;
 
     /// Takes note of partitions that were revoked since the last call: nothing received from them
     /// before may move their offset any more.
@@ -65,7 +73,7 @@ pub trait CouponStore {
     ///
     /// # Errors
     /// [`Fault`]: nothing is known to be written, and the whole batch may be handed in again (I6).
-    fn persist(&self, admissions: &[&Admission]) -> impl Future<Output = Result<Vec<ClaimOutcome>, Fault>>;
+    async fn persist(&self, admissions: &[&Admission]) -> Result<Vec<ClaimOutcome>, Fault>;
 }
 
 /// What became of an admission once its transaction is committed.
@@ -90,20 +98,10 @@ pub struct RejectReason {
     pub text: String,
 }
 
-impl RejectReason {
-    /// The record is no admission.
-    pub const MALFORMED: &'static str = "malformed";
-    /// A value that the database does not take.
-    pub const DATA: &'static str = "data";
-    /// MySQL has no such campaign. MySQL is written before Redis, so such a database is most likely the wrong one or
-    /// not yet restored: the outbox entry does not end with the dead letter, and the sweeper sends the claim again.
-    pub const UNKNOWN_CAMPAIGN: &'static str = "unknown_campaign";
-}
-
 /// Where the records go that can never become a row.
 pub trait DeadLetters {
     /// Sends them all. One result a record, in their order; `Ok` once the broker has acknowledged it.
-    fn publish(&self, records: &[(&Delivery, &RejectReason)]) -> impl Future<Output = Vec<Result<(), Fault>>>;
+    async fn publish(&self, records: &[(&Delivery, &RejectReason)]) -> Vec<Result<(), Fault>>;
 }
 
 /// A settled claim, to be written to Redis.

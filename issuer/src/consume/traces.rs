@@ -1,18 +1,19 @@
-//! Traces, for whoever collects them: OpenTelemetry spans by OTLP over HTTP.
+//! Traces: OpenTelemetry spans by OTLP over HTTP.
 //!
 //! One span a batch, one for its write, and one for each record whose claim came with a sampled
-//! `traceparent`: that one belongs to the visitor's trace, so his claim is seen from the edge to the row.
+//! `traceparent`: that one belongs to the visitor's trace, which so shows the claim from the edge to the row.
 //! A record without a trace has no span of its own. Spans are best effort: they wait in a bounded queue,
 //! and those that do not fit are dropped. No span holds a user id.
 
 use super::ports::Delivery;
+use crate::labels;
 use dropgate_shared::ids::Slot;
 use dropgate_shared::names::TOPIC;
 use dropgate_shared::record::AdmissionRecord;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{Link, Span as _, SpanBuilder, SpanKind, TraceContextExt, Tracer, TracerProvider as _};
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{ExporterBuildError, Protocol, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
@@ -40,10 +41,10 @@ impl Traces {
     ///
     /// # Errors
     /// Why no exporter can be made.
-    pub fn to(endpoint: &str) -> Result<Self, String> {
+    pub fn to(endpoint: &str) -> Result<Self, ExporterBuildError> {
         let endpoint = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
         let exporter = SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary).with_endpoint(endpoint);
-        let exporter = exporter.build().map_err(|error| error.to_string())?;
+        let exporter = exporter.build()?;
         let mut resource = Resource::builder();
         if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
             resource = resource.with_service_name(SERVICE);
@@ -78,12 +79,12 @@ impl Traces {
         // It blocks until its own thread has sent everything.
         let ended = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(LAST)).await;
         if let Ok(Err(error)) = ended {
-            tracing::warn!(label = "traces", "the last spans were not sent: {error}");
+            tracing::warn!(label = labels::TRACES, "the last spans were not sent: {error}");
         }
     }
 }
 
-/// The spans of one batch. Does nothing where nobody collects them.
+/// The spans of one batch. Does nothing where there is no collector.
 #[derive(Debug)]
 pub struct BatchTrace(Option<Traced>);
 

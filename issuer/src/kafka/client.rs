@@ -1,11 +1,11 @@
-//! What all Kafka clients here share: the log, and the words for errors.
+//! What all Kafka clients here share: the log, and errors as faults.
 
 use dropgate_shared::fault::{Fault, Source};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
-/// Sends librdkafka's log to ours.
+/// The context of a client: librdkafka's log goes to ours.
 #[derive(Debug, Clone, Copy)]
 pub struct Logged;
 
@@ -30,7 +30,7 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// Writes an error that librdkafka met by itself, and mends by itself.
+/// Logs an error that librdkafka met by itself, and handles by itself.
 pub fn report(error: &KafkaError, reason: &str) {
     tracing::warn!(target: "librdkafka", %error, reason);
 }

@@ -5,15 +5,16 @@
 //!
 //! Rebalance: cooperative, so a change in the group stops only the partitions that move. Before one is
 //! given up, what is stored is committed, so that the next owner repeats little. librdkafka refuses to
-//! store an offset for a partition that is not assigned any more, and clears stored ones when it is.
+//! store an offset for a partition that is no longer assigned, and clears stored ones when it is.
 //!
 //! Liveness: rebalances and `max.poll.interval.ms` are served only while the stream is polled. The
-//! loop polls whatever it waits for (see [`crate::consume::inbox`]), a second of patience at most apart.
+//! loop polls whatever it waits for (see [`crate::consume::inbox`]), at most a second apart.
 
 use super::client;
 use super::ports::header;
 use super::settings::KafkaSettings;
 use crate::consume::ports::{Delivery, Partitions, RecordSource};
+use crate::labels;
 use crate::metrics::{Metrics, PartitionLabel};
 use dropgate_shared::fault::{Fault, Source};
 use rdkafka::client::ClientContext;
@@ -29,7 +30,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long leaving the group may take before the process ends anyway.
+/// How long leaving the group may take before the process continues without it.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(10);
 const LAG_UNKNOWN: u64 = u64::MAX;
 
@@ -39,7 +40,7 @@ pub struct KafkaSource {
     topic: String,
 }
 
-/// What librdkafka tells a member.
+/// What librdkafka reports to a member.
 struct Member {
     topic: String,
     revoked: Mutex<Vec<i32>>,
@@ -71,9 +72,9 @@ impl KafkaSource {
         };
         let mut config = settings.client_with(&[
             ("auto.commit.interval.ms", "1000"),
-            // How long the partitions of a member that died without a word stay with it.
+            // How long the partitions of a member that died without leaving stay with it.
             ("session.timeout.ms", "15000"),
-            // How soon a member hears that it shall share, or inherit.
+            // How soon a member learns that it must give up partitions, or gets some.
             ("heartbeat.interval.ms", "1000"),
             // The commit before a partition is given up waits for a broker no longer than a session lasts.
             ("socket.timeout.ms", "10000"),
@@ -94,8 +95,8 @@ impl KafkaSource {
             config.set("group.instance.id", instance_id);
         }
         let consumer: StreamConsumer<Member> =
-            config.create_with_context(member).map_err(|error| client::fault("settings", false, &error))?;
-        consumer.subscribe(&[topic]).map_err(|error| client::fault("subscribe", false, &error))?;
+            config.create_with_context(member).map_err(|error| client::fault(labels::SETTINGS, false, &error))?;
+        consumer.subscribe(&[topic]).map_err(|error| client::fault(labels::SUBSCRIBE, false, &error))?;
         Ok(Self { consumer: Arc::new(consumer), topic: topic.to_owned() })
     }
 
@@ -103,11 +104,11 @@ impl KafkaSource {
     pub async fn leave(self) {
         let left = tokio::task::spawn_blocking(move || {
             commit(&*self.consumer);
-            drop(self.consumer); // waits for the group to let go
+            drop(self.consumer); // waits until the group has been left
         });
         if tokio::time::timeout(LEAVE_DEADLINE, left).await.is_err() {
             tracing::warn!(
-                "the group did not let go within {} s; some records may come again, which changes nothing",
+                "the group was not left within {} s; some records may come again, which changes nothing",
                 LEAVE_DEADLINE.as_secs()
             );
         }
@@ -134,8 +135,8 @@ impl RecordSource for KafkaSource {
                 payload: message.payload().map(<[u8]>::to_vec).unwrap_or_default(),
                 replayed: message.headers().is_some_and(|all| all.iter().any(|one| one.key == header::REPLAYED)),
             }),
-            Err(error @ KafkaError::MessageConsumptionFatal(_)) => Err(client::fault("fatal", false, &error)),
-            Err(error) => Err(client::fault("consume", true, &error)),
+            Err(error @ KafkaError::MessageConsumptionFatal(_)) => Err(client::fault(labels::FATAL, false, &error)),
+            Err(error) => Err(client::fault(labels::CONSUME, true, &error)),
         }
     }
 
@@ -156,12 +157,12 @@ impl RecordSource for KafkaSource {
         for (partition, offset) in next {
             offsets
                 .add_partition_offset(&self.topic, *partition, Offset::Offset(*offset))
-                .map_err(|error| client::fault("store_offset", true, &error))?;
+                .map_err(|error| client::fault(labels::STORE_OFFSET, true, &error))?;
         }
         match self.consumer.store_offsets(&offsets) {
-            // All of them belong to someone else by now. He will find the rows.
+            // All of them belong to other members by now, who will find the rows.
             Ok(()) | Err(KafkaError::StoreOffset(RDKafkaErrorCode::State)) => Ok(()),
-            Err(error) => Err(client::fault("store_offset", true, &error)),
+            Err(error) => Err(client::fault(labels::STORE_OFFSET, true, &error)),
         }
     }
 
@@ -227,7 +228,7 @@ impl ConsumerContext for Member {
             }
             Rebalance::Revoke(partitions) => {
                 let partitions = ids(partitions);
-                // Partitions that were lost belong to someone else already: a commit would be refused.
+                // Partitions that were lost belong to other members already: a commit would be rejected.
                 let lost = consumer.assignment_lost();
                 tracing::info!(?partitions, lost, "partitions revoked");
                 if !lost {
@@ -264,7 +265,7 @@ fn commit<C: Consumer<Member>>(consumer: &C) {
         // Nothing was stored since the last commit.
         Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
         Err(error) => {
-            let fault = Fault::unknown(Source::Kafka, "commit", error.to_string());
+            let fault = Fault::unknown(Source::Kafka, labels::COMMIT, error.to_string());
             tracing::warn!(label = fault.label, "{fault}; records may come again, which changes nothing");
         }
     }

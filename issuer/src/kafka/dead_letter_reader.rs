@@ -3,6 +3,7 @@
 use super::client::{self, Logged};
 use super::ports::{DeadLetter, DeadLetterReader, header};
 use super::settings::KafkaSettings;
+use crate::labels;
 use crate::timestamp;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::names::DEAD_LETTER_TOPIC;
@@ -15,9 +16,9 @@ use std::time::{Duration, Instant};
 use time::PrimitiveDateTime;
 
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Letters handed over at once.
+/// Dead letters of one page.
 pub const PAGE: usize = 500;
-/// A page is handed over before it holds more than this.
+/// A page ends before it holds more than this.
 const PAGE_BYTES: usize = 8 << 20;
 
 fn read(message: &BorrowedMessage<'_>) -> DeadLetter {
@@ -43,7 +44,7 @@ fn read(message: &BorrowedMessage<'_>) -> DeadLetter {
 
 /// The [`DeadLetterReader`] on rdkafka.
 pub struct KafkaDeadLetterReader {
-    /// Absent while a page is read on another thread, and after that failed.
+    /// `None` while a page is read on another thread, and after that failed.
     reading: Option<Reading>,
     total: u64,
 }
@@ -67,13 +68,15 @@ impl KafkaDeadLetterReader {
         let (reading, total) = blocking(move || Reading::open(&settings, only)).await?;
         Ok(Self { reading: Some(reading), total })
     }
+
+    /// How many dead letters there are at most.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total
+    }
 }
 
 impl DeadLetterReader for KafkaDeadLetterReader {
-    fn total(&self) -> u64 {
-        self.total
-    }
-
     async fn page(&mut self) -> Result<Vec<DeadLetter>, Fault> {
         let Some(mut reading) = self.reading.take() else { return Ok(Vec::new()) };
         let (reading, page) = blocking(move || {
@@ -87,7 +90,7 @@ impl DeadLetterReader for KafkaDeadLetterReader {
 }
 
 async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
-    let cancelled = |_| Fault::unknown(Source::Kafka, "cancelled", "the reading was given up");
+    let cancelled = |_| Fault::unknown(Source::Kafka, labels::CANCELLED, "the read was cancelled");
     tokio::task::spawn_blocking(call).await.map_err(cancelled)?
 }
 
@@ -102,7 +105,7 @@ impl Reading {
             .set("enable.partition.eof", "true")
             .set("auto.offset.reset", "error")
             .set("queued.max.messages.kbytes", "16384");
-        let failed = |error: KafkaError| client::fault("dead_letters", true, &error);
+        let failed = |error: KafkaError| client::fault(labels::DEAD_LETTERS, true, &error);
         let consumer: BaseConsumer<Logged> = config.create_with_context(Logged).map_err(failed)?;
         let metadata = consumer.fetch_metadata(Some(DEAD_LETTER_TOPIC), DEADLINE).map_err(failed)?;
         let partitions: Vec<i32> = metadata
@@ -113,7 +116,7 @@ impl Reading {
         if partitions.is_empty() {
             return Err(Fault::none(
                 Source::Kafka,
-                "no_topic",
+                labels::NO_TOPIC,
                 false,
                 format!("Kafka has no topic {DEAD_LETTER_TOPIC}; `issuer run --create-topics` creates it"),
             ));
@@ -142,8 +145,8 @@ impl Reading {
                 None if quiet_since.elapsed() > DEADLINE => {
                     return Err(Fault::unknown(
                         Source::Kafka,
-                        "timeout",
-                        "no dead letter within 10 s, although there are more",
+                        labels::TIMEOUT,
+                        "no dead letter arrived within 10 s, although there are more",
                     ));
                 }
                 None => continue,
@@ -166,7 +169,7 @@ impl Reading {
                     | RDKafkaErrorCode::AllBrokersDown
                     | RDKafkaErrorCode::Resolve,
                 ))) => continue,
-                Some(Err(error)) => return Err(client::fault("dead_letters", true, &error)),
+                Some(Err(error)) => return Err(client::fault(labels::DEAD_LETTERS, true, &error)),
             }
             quiet_since = Instant::now();
         }

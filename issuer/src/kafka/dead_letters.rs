@@ -1,9 +1,10 @@
-//! The producer of dead letters behind [`DeadLetters`].
+//! The producers of dead letters behind [`DeadLetters`], and of replayed records behind [`DeadLetterReplayer`].
 
 use super::client::{self, Logged};
 use super::ports::{DeadLetter, DeadLetterReplayer, header};
 use super::settings::KafkaSettings;
 use crate::consume::ports::{DeadLetters, Delivery, RejectReason};
+use crate::labels;
 use crate::timestamp::Clock;
 use dropgate_shared::fault::Fault;
 use rdkafka::error::KafkaError;
@@ -14,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// A cause may quote the record; it is cut after so many characters.
 const CAUSE_CHARACTERS: usize = 500;
-/// What is kept of a record that no broker takes as a dead letter.
+/// What is kept of a record that is too large to be a dead letter.
 const EVIDENCE_BYTES: usize = 64 << 10;
 /// What this client would send; the broker's own limit is the one that counts.
 const LARGEST: &str = "100000000";
@@ -42,12 +43,12 @@ impl KafkaDeadLetters {
         self.producer.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// An idempotent producer that lost its place in the sequence refuses all later records. A new one
+    /// An idempotent producer that lost its place in the sequence rejects all later records. A new one
     /// begins a new sequence; the caller sends again what failed.
     fn replace_if_dead(&self) {
         let mut current = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((code, reason)) = current.client().fatal_error() {
-            tracing::warn!(%code, reason, "the producer of dead letters failed for good; a new one takes over");
+            tracing::warn!(%code, reason, "the producer of dead letters failed for good; replacing it");
             match producer(&self.settings) {
                 Ok(fresh) => *current = fresh,
                 Err(fault) => tracing::error!("{fault}"),
@@ -95,8 +96,8 @@ async fn acknowledged(sent: Vec<Result<DeliveryFuture, KafkaError>>) -> Vec<Resu
 impl DeadLetters for KafkaDeadLetters {
     async fn publish(&self, letters: &[(&Delivery, &RejectReason)]) -> Vec<Result<(), Fault>> {
         let mut results = self.send(letters, usize::MAX).await;
-        // With its headers a letter is larger than its record. To wait for a broker that takes it would be to
-        // wait for ever: its beginning is evidence enough, and the whole is still where it came from.
+        // With its headers a dead letter is larger than its record. No broker would ever accept it: its beginning is
+        // evidence enough, and the whole record is still where it came from.
         let too_large = Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge));
         for (letter, result) in letters.iter().zip(&mut results).filter(|(_, result)| **result == too_large) {
             *result = self.send(&[*letter], EVIDENCE_BYTES).await.pop().unwrap_or(Err(KafkaError::Canceled));
@@ -104,7 +105,10 @@ impl DeadLetters for KafkaDeadLetters {
         if results.iter().any(Result::is_err) {
             self.replace_if_dead();
         }
-        results.into_iter().map(|result| result.map_err(|error| client::fault("dead_letter", true, &error))).collect()
+        results
+            .into_iter()
+            .map(|result| result.map_err(|error| client::fault(labels::DEAD_LETTER, true, &error)))
+            .collect()
     }
 }
 
@@ -121,7 +125,7 @@ fn producer(settings: &KafkaSettings) -> Result<FutureProducer<Logged>, Fault> {
         .set("acks", "all")
         .set("enable.idempotence", "true")
         .create_with_context(Logged)
-        .map_err(|error| client::fault("settings", false, &error))
+        .map_err(|error| client::fault(labels::SETTINGS, false, &error))
 }
 
 /// The [`DeadLetterReplayer`] on rdkafka.
@@ -144,7 +148,7 @@ impl KafkaReplayer {
             // The partition that the record came from: that of a Java producer.
             .set("partitioner", "murmur2_random")
             .create_with_context(Logged)
-            .map_err(|error| client::fault("settings", false, &error))?;
+            .map_err(|error| client::fault(labels::SETTINGS, false, &error))?;
         Ok(Self { producer })
     }
 }
@@ -160,7 +164,7 @@ impl DeadLetterReplayer for KafkaReplayer {
             self.producer.send_result(record).map_err(|(error, _)| error)
         });
         let results = acknowledged(sent.collect()).await;
-        results.into_iter().map(|result| result.map_err(|error| client::fault("replay", true, &error))).collect()
+        results.into_iter().map(|result| result.map_err(|error| client::fault(labels::REPLAY, true, &error))).collect()
     }
 }
 
@@ -213,7 +217,7 @@ mod tests {
         );
     }
     #[test]
-    fn a_record_that_is_too_large_is_told_by_its_size_and_a_long_cause_is_cut() {
+    fn a_record_that_is_too_large_carries_its_size_and_a_long_cause_is_cut() {
         let delivery = Delivery { partition: 0, offset: 0, key: None, payload: vec![b'x'; 100], replayed: false };
         let cause = RejectReason { label: "malformed", text: "é".repeat(9_999) };
         let headers = headers("coupon_create", &delivery, &cause, 0, 10);

@@ -4,7 +4,6 @@ use crate::store::rows::DeadLetterKey;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::names::TOPIC;
 use dropgate_shared::record::AdmissionRecord;
-use std::future::Future;
 use time::PrimitiveDateTime;
 
 /// Headers of a dead letter. Their names are a format: tools read them.
@@ -15,9 +14,9 @@ pub mod header {
     pub const PARTITION: &str = "dropgate.partition";
     /// Its offset there, a number.
     pub const OFFSET: &str = "dropgate.offset";
-    /// Stable label of the cause.
+    /// Stable label of the reason.
     pub const CAUSE: &str = "dropgate.cause";
-    /// The cause for a human.
+    /// The reason for a human.
     pub const CAUSE_TEXT: &str = "dropgate.cause_text";
     /// Version of the issuer that gave up on it.
     pub const ISSUER_VERSION: &str = "dropgate.issuer_version";
@@ -35,29 +34,25 @@ pub trait Backlog {
     ///
     /// # Errors
     /// [`Fault`] if no broker answers, or there is no such topic.
-    fn lag(&self) -> impl Future<Output = Result<u64, Fault>>;
+    async fn lag(&self) -> Result<u64, Fault>;
 }
 
 /// A reading of the dead-letter topic from its beginning to where its end was when the reading began.
 pub trait DeadLetterReader {
-    /// How many dead letters there are at most.
-    fn total(&self) -> u64;
-
     /// The next dead letters; none at the end.
     ///
     /// # Errors
     /// [`Fault`] if the broker stops answering.
-    fn page(&mut self) -> impl Future<Output = Result<Vec<DeadLetter>, Fault>>;
+    async fn page(&mut self) -> Result<Vec<DeadLetter>, Fault>;
 }
 
 /// Where dead letters are sent again.
 pub trait DeadLetterReplayer {
     /// Sends each to the topic that it came from, key and payload as they came, with the header
     /// [`header::REPLAYED`]. One result a dead letter, in their order; `Ok` once the broker has acknowledged it.
-    fn replay(&self, letters: &[DeadLetter]) -> impl Future<Output = Vec<Result<(), Fault>>>;
+    async fn replay(&self, letters: &[DeadLetter]) -> Vec<Result<(), Fault>>;
 }
 
-/// A dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     /// Partition of the dead-letter topic.
@@ -66,11 +61,8 @@ pub struct DeadLetter {
     pub offset: i64,
     /// When the record was given up.
     pub dead_at: PrimitiveDateTime,
-    /// All headers, in their order.
     pub headers: Vec<(String, Vec<u8>)>,
-    /// Key of the record.
     pub key: Option<Vec<u8>>,
-    /// Payload of the record.
     pub payload: Vec<u8>,
 }
 

@@ -3,7 +3,7 @@
 use rdkafka::ClientConfig;
 use std::fmt;
 
-/// A Kafka.
+/// Where Kafka is, and as whom.
 #[derive(Clone, Default)]
 pub struct KafkaSettings {
     /// `host:port`, comma-separated.
@@ -31,28 +31,34 @@ impl fmt::Debug for KafkaSettings {
 }
 
 /// Settings that are not the operator's, and why.
-const FIXED: [(&str, &str); 14] = [
+const FIXED: [(&str, &str); 15] = [
     ("enable.auto.offset.store", "an offset may move only when its record is settled (I7)"),
     ("enable.auto.commit", "stored offsets are committed every second"),
     ("auto.offset.reset", "a group that begins must begin with the oldest record (I3)"),
     ("partition.assignment.strategy", "members of one group must all use cooperative-sticky"),
     ("group.protocol", "members of one group must all use the classic protocol"),
     ("isolation.level", "records of aborted transactions must not be read"),
-    ("enable.partition.eof", "the end of a partition is no record"),
+    ("enable.partition.eof", "the end of a partition is not a record"),
     ("allow.auto.create.topics", "a mistyped topic must not appear by itself"),
     ("statistics.interval.ms", "lag and the share of the budget are taken from the statistics"),
     ("acks", "a dead letter must be on all replicas before its offset moves (I7)"),
     ("enable.idempotence", "a dead letter must be acknowledged once"),
     ("transactional.id", "dead letters are not sent in transactions"),
-    ("bootstrap.servers", "KAFKA_BOOTSTRAP is there for that"),
-    ("group.id", "KAFKA_GROUP is there for that"),
+    ("bootstrap.servers", "use KAFKA_BOOTSTRAP"),
+    ("group.id", "use KAFKA_GROUP"),
+    ("group.instance.id", "use KAFKA_INSTANCE_ID"),
 ];
 
+/// A setting of librdkafka that is not the operator's.
+#[derive(Debug, thiserror::Error)]
+#[error("sets {key}, which is fixed: {why}")]
+pub struct FixedOption {
+    key: String,
+    why: &'static str,
+}
+
 /// Whether the operator may set `key`.
-///
-/// # Errors
-/// Why not.
-pub fn check_option(key: &str) -> Result<(), String> {
+pub fn check_option(key: &str) -> Result<(), FixedOption> {
     // Its other names in librdkafka.
     let name = match key {
         "metadata.broker.list" => "bootstrap.servers",
@@ -61,10 +67,7 @@ pub fn check_option(key: &str) -> Result<(), String> {
         other => other,
     };
     match FIXED.iter().find(|(fixed, _)| *fixed == name) {
-        Some((_, why)) => Err(format!("sets {key}, which is fixed: {why}")),
-        None if key == "group.instance.id" => {
-            Err("sets group.instance.id: KAFKA_INSTANCE_ID is there for that".to_owned())
-        }
+        Some((_, why)) => Err(FixedOption { key: key.to_owned(), why }),
         None => Ok(()),
     }
 }
@@ -104,7 +107,7 @@ mod tests {
     fn what_the_invariants_rest_on_cannot_be_set() {
         for key in ["enable.auto.offset.store", "auto.offset.reset", "auto.commit.enable", "acks", "group.instance.id"]
         {
-            assert!(check_option(key).unwrap_err().contains(key), "{key}");
+            assert!(check_option(key).unwrap_err().to_string().contains(key), "{key}");
         }
         check_option("session.timeout.ms").unwrap();
     }

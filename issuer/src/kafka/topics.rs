@@ -3,6 +3,7 @@
 use super::client::{self, Logged};
 use super::ports::Backlog;
 use super::settings::KafkaSettings;
+use crate::labels;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::names::TOPIC;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -18,7 +19,6 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// How topics are created.
 #[derive(Debug, Clone, Copy)]
 pub struct TopicSettings {
-    /// Partitions of the topic of admitted claims.
     pub partitions: i32,
     /// Copies of each partition; -1 for the broker's own default.
     pub replication: i32,
@@ -45,17 +45,22 @@ pub async fn missing(settings: &KafkaSettings, topics: &'static [&'static str]) 
 /// How many partitions `topic` has.
 ///
 /// # Errors
-/// [`Fault`] if no broker answers, or one that has not heard of the topic yet.
+/// [`Fault`] if no broker answers, or one that does not know the topic yet.
 pub async fn count(settings: &KafkaSettings, topic: &'static str) -> Result<usize, Fault> {
     let config = settings.client();
     match look(config, move |consumer| Ok(partitions(consumer, topic)?.len())).await? {
-        0 => Err(Fault::none(Source::Kafka, "no_topic", true, format!("the broker knows no partition of {topic} yet"))),
+        0 => Err(Fault::none(
+            Source::Kafka,
+            labels::NO_TOPIC,
+            true,
+            format!("the broker has no partition of {topic} yet"),
+        )),
         count => Ok(count),
     }
 }
 
-/// Creates topics: the first with the wanted partitions, which is the one that is read by many issuers;
-/// the others, dead letters, with one partition and no end of retention.
+/// Creates topics: the dead-letter topic with one partition and unlimited retention, the others with the wanted
+/// number of partitions.
 ///
 /// # Errors
 /// [`Fault`]. A topic that exists already is none.
@@ -66,7 +71,7 @@ pub async fn create(
     TopicSettings { partitions, replication }: TopicSettings,
 ) -> Result<(), Fault> {
     let admin: AdminClient<DefaultClientContext> =
-        settings.client().create().map_err(|error| client::fault("settings", false, &error))?;
+        settings.client().create().map_err(|error| client::fault(labels::SETTINGS, false, &error))?;
     let new = topics.iter().map(|topic| {
         let replication = TopicReplication::Fixed(replication);
         if *topic == dead_letter_topic {
@@ -78,12 +83,12 @@ pub async fn create(
     let new: Vec<NewTopic<'_>> = new.collect();
     let options = AdminOptions::new().operation_timeout(Some(DEADLINE)).request_timeout(Some(DEADLINE));
     let results =
-        admin.create_topics(&new, &options).await.map_err(|error| client::fault("create_topic", true, &error))?;
+        admin.create_topics(&new, &options).await.map_err(|error| client::fault(labels::CREATE_TOPIC, true, &error))?;
     for result in results {
         match result {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((topic, code)) => {
-                return Err(Fault::none(Source::Kafka, "create_topic", false, format!("topic {topic}: {code}")));
+                return Err(Fault::none(Source::Kafka, labels::CREATE_TOPIC, false, format!("topic {topic}: {code}")));
             }
         }
     }
@@ -141,7 +146,7 @@ fn partitions(consumer: &BaseConsumer<Observer>, topic: &str) -> Result<Vec<i32>
     }
 }
 
-/// Asks through a client of its own, on a thread that may block.
+/// Runs a call on a client of its own, on a thread that may block.
 async fn look<T: Send + 'static>(
     config: ClientConfig,
     call: impl FnOnce(&BaseConsumer<Observer>) -> Result<T, KafkaError> + Send + 'static,
@@ -149,24 +154,24 @@ async fn look<T: Send + 'static>(
     let looked = tokio::task::spawn_blocking(move || {
         let consumer: BaseConsumer<Observer> = config
             .create_with_context(Observer::default())
-            .map_err(|error| client::fault("settings", false, &error))?;
+            .map_err(|error| client::fault(labels::SETTINGS, false, &error))?;
         call(&consumer).map_err(|error| {
-            // The call says "no answer"; why there is none, a wrong password for one, is said beside it.
+            // The call reports "no answer"; the reason, such as a wrong password, comes through the context.
             for _ in 0..10 {
                 let _ = consumer.poll(Duration::from_millis(1));
             }
-            let mut fault = client::fault("metadata", true, &error);
+            let mut fault = client::fault(labels::METADATA, true, &error);
             if let Some(reason) = consumer.context().0.lock().unwrap_or_else(PoisonError::into_inner).take() {
                 fault.detail = format!("{}; {reason}", fault.detail);
             }
             fault
         })
     });
-    looked.await.unwrap_or_else(|_| Err(client::fault("metadata", true, &KafkaError::Canceled)))
+    looked.await.unwrap_or_else(|_| Err(client::fault(labels::METADATA, true, &KafkaError::Canceled)))
 }
 
-/// Looks, and never joins. Keeps the first trouble that librdkafka tells of: the ones after it are that
-/// all brokers are down.
+/// The context of a client that joins no group. Keeps the first error that librdkafka reports: the ones after it are
+/// that all brokers are down.
 #[derive(Default)]
 struct Observer(Mutex<Option<String>>);
 

@@ -3,18 +3,21 @@
 use super::exit::Exit;
 use super::output::{json, say, table};
 use crate::backoff::Jitter;
-use crate::cli::args::CheckArgs;
-use crate::config::DatabaseSettings;
+use crate::cli::run::CheckConfigArgs;
+use crate::config::redact::redacted;
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::topics;
-use crate::redis::client::{self, Redis, RedisSettings};
+use crate::labels;
+use crate::redis::client::{Redis, RedisSettings, client};
 use crate::store::mysql::database::MySqlStore;
 use crate::store::mysql::schema::MigrationState;
+use crate::store::mysql::settings::DatabaseSettings;
 use crate::timestamp::Clock;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
 use dropgate_shared::scripts::{self, Script};
 use serde::Serialize;
+use std::fmt::Display;
 
 /// A line of the table.
 #[derive(Debug, Serialize)]
@@ -28,117 +31,125 @@ struct Check {
 struct Checks(Vec<Check>);
 
 impl Checks {
-    fn note(&mut self, what: &str, found: Result<String, String>) -> bool {
-        let (ok, detail) = match found {
-            Ok(detail) => (true, detail),
-            Err(problem) => (false, problem),
-        };
-        self.0.push(Check { what: what.to_owned(), ok, detail });
-        ok
+    fn add(&mut self, what: &str, ok: bool, detail: impl Display) {
+        self.0.push(Check { what: what.to_owned(), ok, detail: detail.to_string() });
     }
 
-    fn fault(&mut self, what: &str, found: Result<String, Fault>) -> bool {
-        self.note(what, found.map_err(|fault| fault.to_string()))
+    fn passed(&mut self, what: &str, detail: impl Display) {
+        self.add(what, true, detail);
+    }
+
+    fn failed(&mut self, what: &str, detail: impl Display) {
+        self.add(what, false, detail);
     }
 }
 
 /// Checks, and prints what was found.
 ///
 /// # Errors
-/// [`Exit`] with status 1 if something is not well.
-pub async fn check(args: &CheckArgs) -> Result<(), Exit> {
+/// [`Exit`] with status 1 if a check failed.
+pub async fn check(args: &CheckConfigArgs) -> Result<(), Exit> {
     let mut checks = Checks::default();
-    match args.run.settings() {
-        Ok(_) => drop(checks.note("settings", Ok("complete".to_owned()))),
+    let run = &args.run;
+    match run.settings() {
+        Ok(_) => checks.passed("settings", "complete"),
         Err(problems) => {
             for problem in problems.lines() {
                 let (name, text) = problem.split_once(' ').unwrap_or(("settings", problem));
-                checks.note(name, Err(text.to_owned()));
+                checks.failed(name, text);
             }
         }
     }
-    let (database, redis, kafka) = args.run.parts();
-    // What is wrong with those that cannot be read is told above.
-    if let Ok(settings) = database.settings() {
-        mysql(&settings, &mut checks).await;
+    // The problems of those that cannot be parsed are listed above.
+    if let Ok(settings) = run.database.settings() {
+        check_mysql(&settings, &mut checks).await;
     }
-    if let Ok(settings) = redis.settings() {
-        on_redis(&settings, &mut checks).await;
+    if let Ok(settings) = run.redis.settings() {
+        check_redis(&settings, &mut checks).await;
     }
-    if let Ok(settings) = kafka.settings() {
-        on_kafka(&settings, &mut checks).await;
+    if let Ok(settings) = run.kafka.settings() {
+        check_kafka(&settings, &mut checks).await;
     }
     if args.json {
         say!("{}", json(&checks.0));
     } else {
-        let rows: Vec<[String; 3]> = checks
-            .0
-            .iter()
-            .map(|check| [if check.ok { "✓" } else { "✗" }.to_owned(), check.what.clone(), check.detail.clone()])
-            .collect();
-        say!("{}", table(&rows));
+        let row =
+            |Check { what, ok, detail }: &Check| [if *ok { "✓" } else { "✗" }.to_owned(), what.clone(), detail.clone()];
+        say!("{}", table(&checks.0.iter().map(row).collect::<Vec<_>>()));
     }
     match checks.0.iter().filter(|check| !check.ok).count() {
         0 => Ok(()),
-        1 => Err(Exit::failed("one thing is not well")),
-        wrong => Err(Exit::failed(format!("{wrong} things are not well"))),
+        1 => Err(Exit::failed("1 check failed")),
+        failed => Err(Exit::failed(format!("{failed} checks failed"))),
     }
 }
 
-async fn mysql(settings: &DatabaseSettings, checks: &mut Checks) {
-    let database = MySqlStore::new(settings.options.clone(), 1);
-    let server = database.server().await;
-    let reached = server.is_ok();
+async fn check_mysql(settings: &DatabaseSettings, checks: &mut Checks) {
+    let database = MySqlStore::new(settings, 1);
     let shown = &settings.shown;
-    checks.note(
-        "MySQL",
-        match &server {
-            Ok(server) if server.is_supported() => Ok(format!("{shown}, version {}", server.version)),
-            Ok(server) => Err(format!(
-                "{shown} is version {}; it takes MySQL 8.0.16 or MariaDB 10.6, since older ones ignore constraints",
-                server.version
-            )),
-            Err(fault) => Err(format!("{shown}: {fault}")),
-        },
-    );
-    if !reached {
-        return;
-    }
-    if let Ok(server) = server {
-        checks.note("MySQL connections", Ok(format!("it takes {}; an issuer needs 3", server.max_connections)));
-    }
-    let schema = database.migrations().await.map_err(|fault| fault.to_string()).and_then(|all| {
-        match all.iter().find(|migration| migration.state != MigrationState::Applied) {
-            None => Ok(format!("up to date, {} migrations", all.len())),
-            Some(migration) => Err(format!(
-                "migration {:04} is {}: issuer migrate --status",
-                migration.version,
-                migration.state.as_str()
-            )),
-        }
-    });
-    if checks.note("MySQL schema", schema) {
-        let tried = database.check_constraints(Clock::system().now(), Jitter::system().next()).await;
-        checks.fault(
-            "MySQL constraints",
-            tried.map(|()| "may write; refuses coupon N + 1 (tried, rolled back)".to_owned()),
+    let server = match database.server().await {
+        Ok(server) => server,
+        Err(fault) => return checks.failed("MySQL", format_args!("{shown}: {fault}")),
+    };
+    let version = &server.version;
+    if server.is_supported() {
+        checks.passed("MySQL", format_args!("{shown}, version {version}"));
+    } else {
+        checks.failed(
+            "MySQL",
+            format_args!(
+                "{shown} is version {version}; expected MySQL 8.0.16 or MariaDB 10.6 or later, since older ones \
+                 ignore constraints"
+            ),
         );
     }
+    checks
+        .passed("MySQL connections", format_args!("the server accepts {}; an issuer needs 3", server.max_connections));
+    match database.migrations().await {
+        Err(fault) => return checks.failed("MySQL schema", fault),
+        Ok(all) => match all.iter().find(|migration| migration.state != MigrationState::Applied) {
+            None => checks.passed("MySQL schema", format_args!("up to date, {} migrations", all.len())),
+            Some(migration) => {
+                let (version, state) = (migration.version, migration.state.as_str());
+                return checks.failed(
+                    "MySQL schema",
+                    format_args!("migration {version:04} is {state}: issuer migrate --status"),
+                );
+            }
+        },
+    }
+    match database.check_constraints(Clock::system().now(), Jitter::system().next()).await {
+        Ok(()) => checks.passed("MySQL constraints", "may write; refuses coupon N + 1 (tested, rolled back)"),
+        Err(fault) => checks.failed("MySQL constraints", fault),
+    }
 }
 
-async fn on_redis(settings: &RedisSettings, checks: &mut Checks) {
-    let redis = match client::client(settings) {
+async fn check_redis(settings: &RedisSettings, checks: &mut Checks) {
+    let shown = redacted(&settings.url);
+    let redis = match client(settings) {
         Ok(redis) => redis,
-        Err(problem) => {
-            checks.note("Redis", Err(problem));
-            return;
-        }
+        Err(fault) => return checks.failed("Redis", fault),
     };
-    let ping = redis.command(&["PING"]).await.map(|_| settings.url.clone());
-    if !checks.note("Redis", ping.map_err(|fault| format!("{}: {fault}", settings.url))) {
-        return;
+    if let Err(fault) = redis.command(&["PING"]).await {
+        return checks.failed("Redis", format_args!("{shown}: {fault}"));
     }
-    let scripts = [
+    checks.passed("Redis", shown);
+    check_scripts(&redis, settings.key_locking, checks).await;
+    // A hosted service may not answer; then it is not ours to judge.
+    if let Ok(reply) = redis.command(&["CONFIG", "GET", "maxmemory-policy"]).await
+        && let Some(policy) = reply.get(1).and_then(serde_json::Value::as_str)
+    {
+        if policy == "noeviction" {
+            checks.passed("Redis eviction", policy);
+        } else {
+            let detail = format_args!("maxmemory-policy is {policy}: claims may be evicted; expected noeviction");
+            checks.failed("Redis eviction", detail);
+        }
+    }
+}
+
+async fn check_scripts(redis: &Redis, key_locking: bool, checks: &mut Checks) {
+    let all = [
         &scripts::ADMIT,
         &scripts::CONFIRM,
         &scripts::LEASE,
@@ -147,34 +158,17 @@ async fn on_redis(settings: &RedisSettings, checks: &mut Checks) {
         &scripts::TAKE_DUE,
         &scripts::UPDATE,
     ];
-    let mut loaded = Ok(format!("{} load, and one runs", scripts.len()));
-    for script in scripts {
-        if let Err(fault) = load(&redis, script, settings.key_locking).await {
-            let hint = if settings.key_locking { "; UPSTASH_KEY_LOCKING is for hosted Upstash only" } else { "" };
-            loaded = Err(format!("{}.lua: {fault}{hint}", script.name));
-            break;
+    for script in all {
+        if let Err(fault) = load(redis, script, key_locking).await {
+            let hint = if key_locking { "; UPSTASH_KEY_LOCKING is for hosted Upstash only" } else { "" };
+            return checks.failed("Redis scripts", format_args!("{}.lua: {fault}{hint}", script.name));
         }
     }
-    if loaded.is_ok() {
-        // A campaign that does not exist: nothing is written.
-        let keys = ["dg:{check-config}:meta", "dg:{check-config}:claims", "dg:{check-config}:outbox"];
-        if let Err(fault) = redis.eval(&scripts::ADMIT, &keys, &["1", "check-config"]).await {
-            loaded = Err(format!("admit.lua does not run: {fault}"));
-        }
-    }
-    checks.note("Redis scripts", loaded);
-    // A hosted service may not tell; then it is not ours to judge.
-    if let Ok(reply) = redis.command(&["CONFIG", "GET", "maxmemory-policy"]).await
-        && let Some(policy) = reply.get(1).and_then(serde_json::Value::as_str)
-    {
-        checks.note(
-            "Redis eviction",
-            if policy == "noeviction" {
-                Ok(policy.to_owned())
-            } else {
-                Err(format!("maxmemory-policy is {policy}: claims may be thrown away; it takes noeviction"))
-            },
-        );
+    // A campaign that does not exist: nothing is written.
+    let keys = ["dg:{check-config}:meta", "dg:{check-config}:claims", "dg:{check-config}:outbox"];
+    match redis.eval(&scripts::ADMIT, &keys, &["1", "check-config"]).await {
+        Ok(_) => checks.passed("Redis scripts", format_args!("{} load, and one runs", all.len())),
+        Err(fault) => checks.failed("Redis scripts", format_args!("admit.lua does not run: {fault}")),
     }
 }
 
@@ -187,23 +181,24 @@ async fn load(redis: &Redis, script: &Script, key_locking: bool) -> Result<(), F
     if loaded.as_str() == Some(sha1) {
         return Ok(());
     }
-    Err(Fault::none(Source::Redis, "script", false, "it was loaded under another name than its SHA-1"))
+    Err(Fault::none(Source::Redis, labels::SCRIPT, false, "it was loaded under another name than its SHA-1"))
 }
 
-async fn on_kafka(settings: &KafkaSettings, checks: &mut Checks) {
+async fn check_kafka(settings: &KafkaSettings, checks: &mut Checks) {
     const TOPICS: [&str; 2] = [TOPIC, DEAD_LETTER_TOPIC];
-    match topics::missing(settings, &TOPICS).await {
-        Err(fault) => drop(checks.note("Kafka", Err(format!("{}: {fault}", settings.bootstrap)))),
-        Ok(missing) => {
-            checks.note("Kafka", Ok(settings.bootstrap.clone()));
-            let topics = match missing.as_slice() {
-                [] => Ok(TOPICS.join(", ")),
-                missing => Err(format!("{} missing: create them, or issuer run --create-topics", missing.join(", "))),
-            };
-            if checks.note("Kafka topics", topics) {
-                let lag = topics::lag(settings, TOPIC).await;
-                checks.fault("Kafka group", lag.map(|lag| format!("{}, {lag} records behind", settings.group)));
-            }
-        }
+    let bootstrap = &settings.bootstrap;
+    let missing = match topics::missing(settings, &TOPICS).await {
+        Ok(missing) => missing,
+        Err(fault) => return checks.failed("Kafka", format_args!("{bootstrap}: {fault}")),
+    };
+    checks.passed("Kafka", bootstrap);
+    if !missing.is_empty() {
+        let detail = format_args!("{} missing: create them, or issuer run --create-topics", missing.join(", "));
+        return checks.failed("Kafka topics", detail);
+    }
+    checks.passed("Kafka topics", TOPICS.join(", "));
+    match topics::lag(settings, TOPIC).await {
+        Ok(lag) => checks.passed("Kafka group", format_args!("{}, {lag} records behind", settings.group)),
+        Err(fault) => checks.failed("Kafka group", fault),
     }
 }

@@ -6,7 +6,7 @@ use super::campaign::list::{list_json, list_table};
 use super::campaign::publish::publish;
 use super::campaign::show::show;
 use super::campaign::state::{Transition, raise, set};
-use super::dlq::{self, DlqError};
+use super::dlq::{self, DlqError, WithProgress};
 use super::exit::Exit;
 use super::export::export;
 use super::output::{json, say};
@@ -15,13 +15,16 @@ use super::verify::compare::verify;
 use super::verify::findings::Verdict;
 use super::verify::reconcile::reconcile;
 use super::{check_config, migrate, probe};
-use crate::cli::args::{CampaignCommand, CreateArgs, DlqCommand, ReconcileArgs, SourceArgs, VerifyArgs};
-use crate::config::{Cli, Command, DatabaseSettings};
+use crate::cli::command::{Cli, Command};
+use crate::cli::connections::ServerArgs;
+use crate::cli::dlq::DlqCommand;
+use crate::cli::verbs::{CampaignCommand, CreateArgs, ReconcileArgs, VerifyArgs};
 use crate::kafka::dead_letter_reader::KafkaDeadLetterReader;
 use crate::kafka::dead_letters::KafkaReplayer;
 use crate::kafka::settings::KafkaSettings;
 use crate::redis::client::{ReqwestHttp, client};
 use crate::store::mysql::database::MySqlStore;
+use crate::store::mysql::settings::DatabaseSettings;
 use crate::store::ports::{Session, Store};
 use crate::timestamp::{self, Clock};
 use clap::CommandFactory;
@@ -33,10 +36,7 @@ const CONNECTIONS: u32 = 2;
 /// The servers that the settings name, and the address of MySQL for messages.
 type Opened = (Servers<MySqlStore, ReqwestHttp, KafkaSettings>, String);
 
-/// Does what the command line asks for.
-///
-/// # Errors
-/// [`Exit`].
+/// Runs a verb.
 pub async fn dispatch(command: Command) -> Result<(), Exit> {
     match command {
         // The service is not the operator's; `app` runs it.
@@ -68,30 +68,30 @@ pub async fn dispatch(command: Command) -> Result<(), Exit> {
 }
 
 fn open(settings: &DatabaseSettings) -> MySqlStore {
-    MySqlStore::new(settings.options.clone(), CONNECTIONS)
+    MySqlStore::new(settings, CONNECTIONS)
 }
 
-fn open_all(args: &SourceArgs) -> Result<Opened, Exit> {
+fn open_all(args: &ServerArgs) -> Result<Opened, Exit> {
     let (database, redis, kafka) = args.settings()?;
-    let redis = client(&redis).map_err(Exit::failed)?;
+    let redis = client(&redis)?;
     let servers = Servers { store: open(&database), redis, kafka, clock: Clock::system(), progress: true };
     Ok((servers, database.shown))
 }
 
 async fn on_campaign(command: CampaignCommand) -> Result<(), Exit> {
-    let change = async |args: SourceArgs, id, transition| {
+    let change = async |args: ServerArgs, id, transition| {
         let (servers, shown) = open_all(&args)?;
         print(&shown, set(&servers, &id, transition).await)
     };
     match command {
         CampaignCommand::Create(args) => on_create(args).await,
         CampaignCommand::Publish(args) => {
-            let (servers, shown) = open_all(&args.sources)?;
+            let (servers, shown) = open_all(&args.servers)?;
             print(&shown, publish(&servers, &args.id).await)
         }
         CampaignCommand::Show(args) => {
-            let (database, redis, kafka) = args.sources.at_least_database()?;
-            let redis = redis.as_ref().map(client).transpose().map_err(Exit::failed)?;
+            let (database, redis, kafka) = args.servers.at_least_database()?;
+            let redis = redis.as_ref().map(client).transpose()?;
             let report = show(&open(&database), redis.as_ref(), kafka.as_ref(), &args.id).await;
             let report = report.map_err(|error| Exit::at(&database.shown, error))?;
             print(&database.shown, if args.json { Ok(json(&report)) } else { Ok(report.to_string()) })
@@ -103,13 +103,13 @@ async fn on_campaign(command: CampaignCommand) -> Result<(), Exit> {
             say!("{}", if args.json { list_json(&all) } else { list_table(&all) });
             Ok(())
         }
-        CampaignCommand::Pause(args) => change(args.sources, args.id, Transition::Pause).await,
+        CampaignCommand::Pause(args) => change(args.servers, args.id, Transition::Pause).await,
         CampaignCommand::Resume(args) => {
-            change(args.sources, args.id, Transition::Resume { reopen: args.reopen }).await
+            change(args.servers, args.id, Transition::Resume { reopen: args.reopen }).await
         }
-        CampaignCommand::Close(args) => change(args.sources, args.id, Transition::Close).await,
+        CampaignCommand::Close(args) => change(args.servers, args.id, Transition::Close).await,
         CampaignCommand::Raise(args) => {
-            let (servers, shown) = open_all(&args.sources)?;
+            let (servers, shown) = open_all(&args.servers)?;
             print(&shown, raise(&servers, &args.id, args.capacity).await)
         }
     }
@@ -141,23 +141,25 @@ fn secret(text: Option<&str>) -> Result<Option<CodeSecret>, Exit> {
 
 async fn on_verify(args: VerifyArgs) -> Result<(), Exit> {
     let secret = secret(args.coupon_code_secret.as_deref())?;
-    let (servers, shown) = open_all(&args.sources)?;
+    let (servers, shown) = open_all(&args.servers)?;
     let report = verify(&servers, &args.id, secret.as_ref()).await;
     let report = report.map_err(|error| Exit::at(&shown, error).unless_violated())?;
-    say!("{}", if args.json { report.json(args.show_users) } else { report.human(args.show_users) });
+    let shown = report.shown(args.show_users);
+    say!("{}", if args.json { shown.json() } else { shown.to_string() });
     end_with(report.verdict())
 }
 
 async fn on_reconcile(ReconcileArgs { apply, verify, .. }: ReconcileArgs) -> Result<(), Exit> {
     let secret = secret(verify.coupon_code_secret.as_deref())?;
-    let (servers, shown) = open_all(&verify.sources)?;
+    let (servers, shown) = open_all(&verify.servers)?;
     let report = reconcile(&servers, &verify.id, secret.as_ref(), apply, |text| {
         if !verify.json {
             say!("{text}");
         }
     });
     let report = report.await.map_err(|error| Exit::at(&shown, error).unless_violated())?;
-    say!("{}", if verify.json { report.json(verify.show_users) } else { report.human(verify.show_users) });
+    let shown = report.shown(verify.show_users);
+    say!("{}", if verify.json { shown.json() } else { shown.to_string() });
     if !apply && report.needs_repair() && !verify.json {
         say!("\nnothing was changed: `issuer reconcile {} --apply` does it", verify.id);
     }
@@ -172,14 +174,18 @@ fn end_with(verdict: Verdict) -> Result<(), Exit> {
 }
 
 async fn on_dead_letters(command: DlqCommand) -> Result<(), Exit> {
-    let sources = match &command {
-        DlqCommand::List(args) => &args.sources,
-        DlqCommand::Show(args) => &args.sources,
-        DlqCommand::Replay(args) => &args.sources,
+    let servers = match &command {
+        DlqCommand::List(args) => &args.servers,
+        DlqCommand::Show(args) => &args.servers,
+        DlqCommand::Replay(args) => &args.servers,
     };
-    let (settings, kafka) = sources.settings()?;
+    let (settings, kafka) = servers.settings()?;
     let store = open(&settings);
-    let reader = async |only| KafkaDeadLetterReader::open(&kafka, only).await.map_err(DlqError::from);
+    let reader = async |only| {
+        let reader = KafkaDeadLetterReader::open(&kafka, only).await?;
+        let total = reader.total();
+        Ok::<_, DlqError>(WithProgress::new(reader, total))
+    };
     let done = async {
         match command {
             DlqCommand::List(args) => dlq::list(&store, reader(None).await?, &args).await,

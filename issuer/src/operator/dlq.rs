@@ -1,13 +1,15 @@
 //! `dlq list`, `show` and `replay`. Each returns what to print.
 
 use super::output::{json, masked, progress, table};
-use crate::cli::args::{DlqFilter, DlqListArgs, DlqReplayOptions};
+use crate::cli::dlq::{DlqFilter, DlqListArgs, DlqReplayOptions};
 use crate::kafka::ports::{DeadLetter, DeadLetterReader, DeadLetterReplayer, header};
+use crate::labels;
 use crate::store::ports::{Session, Store, StoreError};
 use crate::store::rows::DeadLetterKey;
 use crate::timestamp::{self, Clock};
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::names::DEAD_LETTER_TOPIC;
+use indicatif::ProgressBar;
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -30,6 +32,34 @@ impl From<StoreError> for DlqError {
     }
 }
 
+/// A reader with a progress bar.
+pub struct WithProgress<R> {
+    reader: R,
+    bar: ProgressBar,
+}
+
+impl<R> WithProgress<R> {
+    /// Of at most `total` dead letters.
+    #[must_use]
+    pub fn new(reader: R, total: u64) -> Self {
+        Self { reader, bar: progress(true, "dead letters", total) }
+    }
+}
+
+impl<R: DeadLetterReader> DeadLetterReader for WithProgress<R> {
+    async fn page(&mut self) -> Result<Vec<DeadLetter>, Fault> {
+        let page = self.reader.page().await?;
+        self.bar.inc(page.len() as u64);
+        Ok(page)
+    }
+}
+
+impl<R> Drop for WithProgress<R> {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 /// A reading of those that pass the filter.
 struct Reading<'a, S, R> {
     session: S,
@@ -37,7 +67,6 @@ struct Reading<'a, S, R> {
     filter: &'a DlqFilter,
     with_replayed: bool,
     left: u64,
-    bar: indicatif::ProgressBar,
 }
 
 impl<'a, S: Session, R: DeadLetterReader> Reading<'a, S, R> {
@@ -47,19 +76,16 @@ impl<'a, S: Session, R: DeadLetterReader> Reading<'a, S, R> {
         filter: &'a DlqFilter,
         with_replayed: bool,
     ) -> Result<Self, StoreError> {
-        let bar = progress(filter.progress, "dead letters", reader.total());
         let session = store.connect().await?;
-        Ok(Self { session, reader, filter, with_replayed, left: filter.limit.unwrap_or(u64::MAX), bar })
+        Ok(Self { session, reader, filter, with_replayed, left: filter.limit.unwrap_or(u64::MAX) })
     }
 
     /// The next dead letters that are wanted, each with whether it was replayed before; `None` at the end.
     async fn page(&mut self) -> Result<Option<Vec<(DeadLetter, bool)>>, DlqError> {
         let page = if self.left > 0 { self.reader.page().await? } else { Vec::new() };
         if page.is_empty() {
-            self.bar.finish_and_clear();
             return Ok(None);
         }
-        self.bar.inc(page.len() as u64);
         let page: Vec<DeadLetter> = page.into_iter().filter(|letter| passes(letter, self.filter)).collect();
         let keys: Vec<DeadLetterKey> = page.iter().map(DeadLetter::identity).collect();
         let replayed = self.session.replayed(&keys).await?;
@@ -129,9 +155,6 @@ impl Line {
 }
 
 /// Lists dead letters.
-///
-/// # Errors
-/// [`DlqError`].
 pub async fn list(store: &impl Store, reader: impl DeadLetterReader, args: &DlqListArgs) -> Result<String, DlqError> {
     let mut reading = Reading::begin(store, reader, &args.filter, !args.remaining).await?;
     let mut lines = Vec::new();
@@ -152,9 +175,6 @@ pub async fn list(store: &impl Store, reader: impl DeadLetterReader, args: &DlqL
 }
 
 /// Shows one dead letter.
-///
-/// # Errors
-/// [`DlqError`].
 pub async fn show(
     store: &impl Store,
     mut reader: impl DeadLetterReader,
@@ -224,7 +244,7 @@ pub async fn replay(
             match results.next() {
                 Some(Ok(())) => done.push(letter.identity()),
                 Some(Err(fault)) => failed = Some(fault),
-                None => failed = Some(Fault::unknown(Source::Kafka, "incomplete", "results are missing")),
+                None => failed = Some(Fault::unknown(Source::Kafka, labels::INCOMPLETE, "results are missing")),
             }
         }
         reading.session.remember_replayed(&done, clock.now()).await?;

@@ -1,7 +1,7 @@
-//! With which status and words a verb ends.
+//! How a verb ends: exit status and message.
 
 use super::campaign::error::CampaignError;
-use crate::config::Problems;
+use crate::config::problems::Problems;
 use dropgate_shared::fault::{Fault, Source};
 
 /// Why a verb ends with another status than 0.
@@ -65,11 +65,5 @@ impl From<CampaignError> for Exit {
             CampaignError::Exists { .. } | CampaignError::Closed(_) | CampaignError::Lower { .. } => 1,
         };
         Self { status, text: error.to_string() }
-    }
-}
-
-impl From<std::io::Error> for Exit {
-    fn from(error: std::io::Error) -> Self {
-        Self::failed(error.to_string())
     }
 }

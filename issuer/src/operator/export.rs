@@ -3,7 +3,7 @@
 use super::campaign::error::CampaignError;
 use super::exit::Exit;
 use super::output::progress;
-use crate::cli::args::{ExportArgs, Format};
+use crate::cli::verbs::{ExportArgs, Format};
 use crate::store::ports::{Session, Store, StoreError};
 use crate::store::rows::{CouponRow, RefusalRow};
 use crate::timestamp;
@@ -113,7 +113,7 @@ impl<W: Write> Sheet<W> {
 /// Exports a campaign's rows.
 ///
 /// # Errors
-/// [`Exit`]; a file is there only if it is complete.
+/// [`Exit`]; the file exists only if it is complete.
 pub async fn export(store: &impl Store, shown: &str, args: &ExportArgs) -> Result<(), Exit> {
     let failed = |error: CampaignError| Exit::at(shown, error);
     let mut session = store.connect().await.map_err(|error| failed(error.into()))?;
@@ -123,15 +123,15 @@ pub async fn export(store: &impl Store, shown: &str, args: &ExportArgs) -> Resul
     let Some(path) = &args.out else {
         let out = BufWriter::new(std::io::stdout().lock());
         return match write(&mut session, shown, args, out).await {
-            // `issuer export .. | head`: whoever listened has heard enough.
+            // `issuer export .. | head`: the reader has had enough.
             Err(Unwritten::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
             other => {
-                told(other?);
+                report_guarded(other?);
                 Ok(())
             }
         };
     };
-    let failed = |error: std::io::Error| Exit::failed(format!("{} cannot be written: {error}", path.display()));
+    let failed = |error: std::io::Error| Exit::failed(format!("cannot write {}: {error}", path.display()));
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Codes are worth money: the file is its owner's alone, from the beginning.
     let file = tempfile::Builder::new().prefix(".issuer-export-").tempfile_in(folder).map_err(failed)?;
@@ -141,14 +141,15 @@ pub async fn export(store: &impl Store, shown: &str, args: &ExportArgs) -> Resul
     };
     file.as_file().sync_all().map_err(failed)?;
     file.persist(path).map_err(|error| failed(error.error))?;
-    told(guarded);
+    report_guarded(guarded);
     Ok(())
 }
 
-fn told(guarded: u64) {
+fn report_guarded(guarded: u64) {
     if guarded > 0 {
         eprintln!(
-            "issuer: {guarded} user ids begin like a formula and got an apostrophe before them; --raw leaves them as they are"
+            "issuer: {guarded} user ids begin like a formula and got an apostrophe before them; --raw leaves them \
+             unchanged"
         );
     }
 }
@@ -167,8 +168,8 @@ impl From<std::io::Error> for Unwritten {
 impl From<Unwritten> for Exit {
     fn from(unwritten: Unwritten) -> Self {
         match unwritten {
-            Unwritten::Output(error) => Self::failed(format!("the output cannot be written: {error}")),
-            Unwritten::Exit(ended) => ended,
+            Unwritten::Output(error) => Self::failed(format!("cannot write the output: {error}")),
+            Unwritten::Exit(exit) => exit,
         }
     }
 }

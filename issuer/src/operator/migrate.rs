@@ -1,7 +1,7 @@
 //! `issuer migrate`.
 
 use super::output::{say, table};
-use crate::cli::args::MigrateArgs;
+use crate::cli::verbs::MigrateArgs;
 use crate::store::mysql::database::MySqlStore;
 use crate::store::mysql::schema::MigrationState;
 use dropgate_shared::fault::Fault;
@@ -16,9 +16,6 @@ pub enum MigrateError {
 }
 
 /// Brings the schema up to date, or prints what would be applied, or what is.
-///
-/// # Errors
-/// [`MigrateError`].
 pub async fn migrate(store: &MySqlStore, args: &MigrateArgs) -> Result<(), MigrateError> {
     if !args.status && !args.dry_run {
         let applied = store.migrate().await?;

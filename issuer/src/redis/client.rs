@@ -1,5 +1,7 @@
 //! The HTTP-based Redis, over reqwest.
 
+use crate::labels;
+use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::{Http, HttpRequest, HttpResponse, SendFault};
 use dropgate_shared::redis_rest::RedisRest;
 use std::error::Error;
@@ -14,24 +16,22 @@ pub type Redis = RedisRest<ReqwestHttp>;
 /// Where Redis is.
 #[derive(Clone)]
 pub struct RedisSettings {
-    /// `UPSTASH_REDIS_REST_URL`.
     pub url: String,
-    /// `UPSTASH_REDIS_REST_TOKEN`.
     pub token: String,
-    /// `UPSTASH_KEY_LOCKING`.
+    /// Scripts lock only the keys that they name: hosted Upstash only.
     pub key_locking: bool,
 }
 
 /// A client of it. Sends nothing yet.
 ///
 /// # Errors
-/// For a human: the HTTP client could not be built.
-pub fn client(settings: &RedisSettings) -> Result<Redis, String> {
+/// [`Fault`] where the HTTP client cannot be built.
+pub fn client(settings: &RedisSettings) -> Result<Redis, Fault> {
     let http = reqwest::Client::builder()
         .connect_timeout(Duration::from_secs(3))
         .tcp_nodelay(true)
         .build()
-        .map_err(|error| format!("no HTTP client can be made: {}", causes(&error)))?;
+        .map_err(|error| Fault::none(Source::Redis, labels::CLIENT, false, causes(&error)))?;
     Ok(RedisRest::new(ReqwestHttp(http), &settings.url, &settings.token, DEADLINE_MS, settings.key_locking))
 }
 
@@ -56,9 +56,9 @@ impl Http for ReqwestHttp {
 fn fault(error: reqwest::Error) -> SendFault {
     let never_left = error.is_connect() || error.is_builder();
     let label = match (never_left, error.is_timeout()) {
-        (true, _) => "connect",
-        (false, true) => "timeout",
-        (false, false) => "transport",
+        (true, _) => labels::CONNECT,
+        (false, true) => labels::TIMEOUT,
+        (false, false) => labels::TRANSPORT,
     };
     SendFault { may_have_arrived: !never_left, label, detail: causes(&error.without_url()) }
 }

@@ -1,10 +1,11 @@
-//! Tells Redis what became of claims, beside the path to the database and never in its way.
+//! Confirms to Redis what became of claims, beside the path to the database and never in its way.
 //!
 //! Best effort. What is dropped here stays in the outbox: the sweeper sends the record again, the
 //! issuer finds the row (I6) and confirms once more.
 
 use crate::backoff::OutageLog;
 use crate::consume::ports::{Confirmation, Confirmations};
+use crate::labels;
 use crate::metrics::{Metrics, ReasonLabel};
 use dropgate_shared::fault::Fault;
 use dropgate_shared::http::Http;
@@ -20,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// Batches that wait for Redis. More than a second's worth at full speed helps nobody.
+/// Batches that wait for Redis. More than a second's worth at full speed is of no use.
 const QUEUE_BATCHES: usize = 128;
 /// Pairs in one call of the script.
 pub const PAIRS: usize = 500;
@@ -46,7 +47,7 @@ impl Confirmations for ConfirmQueue {
         let full = match self.sender.try_send(settled) {
             Ok(()) => false,
             Err(mpsc::error::TrySendError::Full(lost) | mpsc::error::TrySendError::Closed(lost)) => {
-                let reason = ReasonLabel { reason: "queue_full" };
+                let reason = ReasonLabel { reason: labels::QUEUE_FULL };
                 self.metrics.unconfirmed.get_or_create(&reason).inc_by(lost.len() as u64);
                 true
             }
@@ -54,7 +55,7 @@ impl Confirmations for ConfirmQueue {
         if full && !self.full.swap(full, Ordering::Relaxed) {
             tracing::warn!("Redis is slower than MySQL: confirmations are dropped, the outbox will send them again");
         } else if !full && self.full.swap(full, Ordering::Relaxed) {
-            tracing::info!("Redis keeps up again");
+            tracing::info!("Redis keeps up with MySQL again");
         }
     }
 }
@@ -109,7 +110,7 @@ async fn confirm_all<H: Http>(
     }
 }
 
-/// Writes `pairs` (user, entry, user, entry..) into a campaign's claims and ends their obligations.
+/// Writes `pairs` (user, entry, user, entry..) into a campaign's claims and ends their outbox entries.
 /// Returns how many ended.
 ///
 /// # Errors

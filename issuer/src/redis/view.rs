@@ -1,6 +1,7 @@
 //! What Redis holds of a campaign, read page by page. Reading is repeatable, so a read that failed for
 //! want of an answer is tried again.
 
+use crate::labels;
 use crate::timestamp;
 use dropgate_shared::campaign::CampaignMeta;
 use dropgate_shared::claim::ClaimEntry;
@@ -16,9 +17,9 @@ use std::time::Duration;
 pub const PAGE: usize = 1_000;
 const TRIES: u32 = 3;
 const BETWEEN_TRIES: Duration = Duration::from_millis(300);
-/// From this age on an obligation is not just on its way: the sweeper has tried it several times.
+/// An outbox entry of this age is not just on its way: the sweeper has sent it several times.
 pub const OLD_MS: u64 = 300_000;
-/// Obligations looked at one by one by `show`.
+/// Outbox entries that `show` reads one by one.
 const SHOWN: usize = 10_000;
 
 /// A campaign in Redis.
@@ -27,24 +28,23 @@ pub struct View<'a, H> {
     keys: CampaignKeys,
 }
 
-/// The outbox in figures.
+/// The outbox in numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outbox {
-    /// Obligations.
     pub waiting: u64,
-    /// Those whose lease has ended: the sweeper would take them now.
+    /// Entries whose lease has ended: the sweeper would take them now.
     pub due: u64,
-    /// Those admitted more than [`OLD_MS`] ago, among the first that were looked at.
+    /// Entries admitted more than [`OLD_MS`] ago, among the first that were read.
     pub old: u64,
-    /// How many were looked at for the ages; all of them unless there are very many.
-    pub looked_at: u64,
+    /// How many were read for the ages; all of them unless there are very many.
+    pub read: u64,
     /// Admission of the oldest of them, in ms since the epoch.
     pub oldest_ms: Option<u64>,
     /// Redis's clock.
     pub now_ms: u64,
 }
 
-/// A page: where to go on (`"0"`: that was all), and user with value.
+/// A page: the cursor of the next (`"0"`: there is none), and users with their values.
 pub type Page = (String, Vec<(String, String)>);
 
 impl<'a, H: Http> View<'a, H> {
@@ -54,7 +54,7 @@ impl<'a, H: Http> View<'a, H> {
         Self { redis, keys: CampaignKeys::of(id) }
     }
 
-    async fn ask<S: AsRef<str>>(&self, command: &[S]) -> Result<Value, Fault> {
+    async fn query<S: AsRef<str>>(&self, command: &[S]) -> Result<Value, Fault> {
         let mut tried = 1;
         loop {
             match self.redis.command(command).await {
@@ -68,58 +68,36 @@ impl<'a, H: Http> View<'a, H> {
     }
 
     /// The meta; `None` if the campaign is not published, or its meta is damaged.
-    ///
-    /// # Errors
-    /// [`Fault`].
     pub async fn meta(&self) -> Result<Option<CampaignMeta>, Fault> {
-        let reply = self.ask(&CampaignMeta::command(&self.keys.meta)).await?;
+        let reply = self.query(&CampaignMeta::command(&self.keys.meta)).await?;
         Ok(CampaignMeta::read(&reply).unwrap_or_default())
     }
 
-    /// How many claims there are.
-    ///
-    /// # Errors
-    /// [`Fault`].
     pub async fn claims(&self) -> Result<u64, Fault> {
-        number(&self.ask(&["HLEN", &self.keys.claims]).await?)
+        number(&self.query(&["HLEN", &self.keys.claims]).await?)
     }
 
-    /// How many obligations there are.
-    ///
-    /// # Errors
-    /// [`Fault`].
+    /// How many outbox entries there are.
     pub async fn waiting(&self) -> Result<u64, Fault> {
-        number(&self.ask(&["ZCARD", &self.keys.outbox]).await?)
+        number(&self.query(&["ZCARD", &self.keys.outbox]).await?)
     }
 
     /// A page of claims: user and entry. A user may come twice.
-    ///
-    /// # Errors
-    /// [`Fault`].
     pub async fn claims_page(&self, cursor: &str) -> Result<Page, Fault> {
-        page(&self.ask(&["HSCAN", &self.keys.claims, cursor, "COUNT", &PAGE.to_string()]).await?)
+        page(&self.query(&["HSCAN", &self.keys.claims, cursor, "COUNT", &PAGE.to_string()]).await?)
     }
 
     /// A page of the outbox: user and due time.
-    ///
-    /// # Errors
-    /// [`Fault`].
     pub async fn outbox_page(&self, cursor: &str) -> Result<Page, Fault> {
-        page(&self.ask(&["ZSCAN", &self.keys.outbox, cursor, "COUNT", &PAGE.to_string()]).await?)
+        page(&self.query(&["ZSCAN", &self.keys.outbox, cursor, "COUNT", &PAGE.to_string()]).await?)
     }
 
     /// The entries of `users`, in their order, as they are stored.
-    ///
-    /// # Errors
-    /// [`Fault`].
     pub async fn entries<S: AsRef<str>>(&self, users: &[S]) -> Result<Vec<Option<String>>, Fault> {
         self.of_each("HMGET", &self.keys.claims, users).await
     }
 
-    /// Whether each of `users` stands in the outbox.
-    ///
-    /// # Errors
-    /// [`Fault`].
+    /// Whether each of `users` has an outbox entry.
     pub async fn in_outbox<S: AsRef<str>>(&self, users: &[S]) -> Result<Vec<bool>, Fault> {
         let scores = self.of_each("ZMSCORE", &self.keys.outbox, users).await?;
         Ok(scores.iter().map(Option::is_some).collect())
@@ -130,29 +108,25 @@ impl<'a, H: Http> View<'a, H> {
             return Ok(Vec::new());
         }
         let command: Vec<&str> = [verb, key].into_iter().chain(users.iter().map(AsRef::as_ref)).collect();
-        let reply = self.ask(&command).await?;
+        let reply = self.query(&command).await?;
         let values = reply.as_array().filter(|values| values.len() == users.len()).ok_or_else(garbled)?;
         Ok(values.iter().map(text_of).collect())
     }
 
-    /// The outbox in figures.
-    ///
-    /// # Errors
-    /// [`Fault`].
     pub async fn outbox(&self) -> Result<Outbox, Fault> {
-        let time = self.ask(&["TIME"]).await?;
+        let time = self.query(&["TIME"]).await?;
         let now_ms = time_ms(&time).ok_or_else(garbled)?;
         let waiting = self.waiting().await?;
-        let due = number(&self.ask(&["ZCOUNT", &self.keys.outbox, "-inf", &now_ms.to_string()]).await?)?;
+        let due = number(&self.query(&["ZCOUNT", &self.keys.outbox, "-inf", &now_ms.to_string()]).await?)?;
         let mut outbox = Outbox { waiting, due, now_ms, ..Outbox::default() };
         let mut from = 0;
         while from < SHOWN {
             let range = ["ZRANGE", &self.keys.outbox, &from.to_string(), &(from + PAGE - 1).to_string()];
             let users: Vec<String> =
-                self.ask(&range).await?.as_array().into_iter().flatten().filter_map(text_of).collect();
+                self.query(&range).await?.as_array().into_iter().flatten().filter_map(text_of).collect();
             for entry in self.entries(&users).await?.into_iter().flatten() {
                 let Ok(entry) = entry.parse::<ClaimEntry>() else { continue };
-                outbox.looked_at += 1;
+                outbox.read += 1;
                 outbox.old += u64::from(now_ms.saturating_sub(entry.admitted_ms) > OLD_MS);
                 outbox.oldest_ms = Some(outbox.oldest_ms.unwrap_or(u64::MAX).min(entry.admitted_ms));
             }
@@ -191,7 +165,7 @@ fn number(value: &Value) -> Result<u64, Fault> {
 }
 
 fn garbled() -> Fault {
-    Fault::unknown(Source::Redis, "garbled", "an answer that does not fit the command")
+    Fault::unknown(Source::Redis, labels::GARBLED, "the reply does not fit the command")
 }
 
 #[cfg(test)]

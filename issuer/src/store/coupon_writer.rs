@@ -1,14 +1,26 @@
 //! A batch of admissions becomes coupons, or refusals, in one transaction.
 //!
-//! Optimistic: one plain multi-row INSERT. If it succeeds, every row is new. If a constraint rejects it,
-//! `resolve` reads which rows exist and chooses slots for the rest. Never INSERT IGNORE or ON DUPLICATE: they would
-//! hide what we must know.
+//! Optimistic: one plain multi-row INSERT. Nearly every batch holds new claims under the slots that Redis proposed, and
+//! then that one statement is all: no row is read first. If a constraint rejects it, `resolve` reads which rows exist
+//! and chooses slots for the rest. Never INSERT IGNORE or ON DUPLICATE: they would hide which row was rejected, and
+//! why.
+//!
+//! | a try ends with | next |
+//! |---|---|
+//! | `Constraint` | `resolve` at once; again if another issuer wrote one of the rows in between |
+//! | `Contention` | the same way again, after a random pause that grows from the second try on |
+//! | `Data` | both halves of the batch by themselves, until the one bad record is alone: it is rejected |
+//! | `Away`, or no end within 30 s | the connection is discarded and the fault goes to the loop, which waits |
+//! | 12 tries, or 60 s in all | a fault goes to the loop |
+//!
+//! The loop hands in the whole batch again; rows that were written by then are found by `resolve` (I6). So a failure at
+//! any point, a lost answer to COMMIT included, needs no other handling.
 
-use super::ports::{Session, Store, StoreError};
+use super::ports::{Session, Store, StoreError, StoreResult};
 use super::rows::NewCoupon;
 use crate::backoff::Jitter;
-use crate::consume::decode::Admission;
-use crate::consume::ports::{ClaimOutcome, CouponStore, RejectReason};
+use crate::consume::ports::{Admission, ClaimOutcome, CouponStore, RejectReason};
+use crate::labels;
 use crate::timestamp::Clock;
 use dropgate_shared::code::CodeSecret;
 use dropgate_shared::fault::{Fault, Source};
@@ -21,10 +33,10 @@ use tokio::time::Instant;
 
 /// How long a transaction may take before the connection counts as dead. Far below `max.poll.interval.ms`.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// How often a batch is tried again at once when others write the same rows.
+/// How often a batch is tried when others write the same rows.
 const TRIES: u32 = 12;
-/// After this time a batch goes back to the loop, whatever is still to be tried: what is written until then is found
-/// when it comes again (I6), and the loop can log, wait, or stop.
+/// After this time a batch goes back to the loop, whatever is still to be tried, so that the loop can log, wait, or
+/// stop.
 const ALL_TRIES: Duration = Duration::from_secs(60);
 /// Rows of one INSERT. 7 binds a row: well below 65,535 a statement, and the statement well below
 /// `max_allowed_packet`.
@@ -41,13 +53,14 @@ pub struct CouponWriter<S> {
     known: Mutex<HashMap<CampaignId, Known>>,
 }
 
-/// What is remembered of a campaign. Only ever behind the truth in ways that a constraint shows.
+/// What is remembered of a campaign. It may be out of date, but only in ways that a constraint reveals: an allotment
+/// that is too small makes a slot look too high, and the newest one is read; a row under an old allotment is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Known {
     /// The newest allotment: the greatest capacity that was granted.
     pub(super) allotment: u32,
-    /// All slots above this one were taken. The service deletes no row; for the case that somebody else
-    /// does, everything is read again before a claim is refused.
+    /// All slots above this one were taken, so a search for free slots begins here. The service deletes no row; for
+    /// the case that an operator does, everything is read again before a claim is refused.
     pub(super) full_above: u32,
 }
 
@@ -84,8 +97,8 @@ impl<S: Store> CouponWriter<S> {
         Self { store, secret, full_batch, clock, jitter, known: Mutex::default() }
     }
 
-    /// Writes rows in one transaction, again and again while others are in the way.
-    async fn write(&self, rows: &[Row<'_>], deadline: Instant) -> Result<Placed, StoreError> {
+    /// Writes rows in one transaction, by the table above.
+    async fn write(&self, rows: &[Row<'_>], deadline: Instant) -> StoreResult<Placed> {
         let mut resolving = false;
         for attempt in 1..=TRIES {
             if Instant::now() >= deadline {
@@ -99,7 +112,7 @@ impl<S: Store> CouponWriter<S> {
                     self.insert_new(&mut session, rows).await
                 };
                 match written {
-                    // With the transaction go its locks: nobody waits for them while this one waits for its next try.
+                    // Its locks end with the transaction: others must not wait while this one waits for its next try.
                     Err(error) if !matches!(error, StoreError::Away(_)) => session.rollback().await.and(Err(error)),
                     other => other,
                 }
@@ -126,11 +139,15 @@ impl<S: Store> CouponWriter<S> {
                 tokio::time::sleep(Duration::from_millis(self.jitter.next() % spread_ms)).await;
             }
         }
-        Err(StoreError::Away(Fault::unknown(Source::MySql, "contention", "others write the same rows all the time")))
+        Err(StoreError::Away(Fault::unknown(
+            Source::MySql,
+            labels::CONTENTION,
+            "others write the same rows all the time",
+        )))
     }
 
-    /// The optimistic way. `Constraint` if not every row is new.
-    async fn insert_new(&self, session: &mut S::Session, rows: &[Row<'_>]) -> Result<Placed, StoreError> {
+    /// The optimistic way: one round trip where the allotments are known. `Constraint` if not every row is new.
+    async fn insert_new(&self, session: &mut S::Session, rows: &[Row<'_>]) -> StoreResult<Placed> {
         let allotments = self.allotments(session, rows).await?;
         let issued_at = self.clock.now();
         let mut placed = Placed::with_capacity(rows.len());
@@ -138,7 +155,7 @@ impl<S: Store> CouponWriter<S> {
         for row in rows {
             match allotments.get(row.campaign()) {
                 None => placed.push((row.index, unknown_campaign())),
-                // Beyond the newest allotment: another slot must be found, if there is one.
+                // Beyond the newest allotment, which was just read: the CHECK would reject it.
                 Some(allotment) if row.slot() > *allotment => return Err(StoreError::Constraint),
                 Some(allotment) => {
                     coupons.push(row.coupon(row.slot(), *allotment, issued_at));
@@ -146,10 +163,10 @@ impl<S: Store> CouponWriter<S> {
                 }
             }
         }
-        // In the order of the primary key: pages are written in order, and two issuers with the same
-        // rows wait for one another instead of deadlocking.
+        // In the order of the primary key: pages are filled in order, and of two issuers with the same rows the second
+        // waits for the first instead of both deadlocking.
         coupons.sort_unstable_by(|a, b| (a.campaign, a.slot).cmp(&(b.campaign, b.slot)));
-        // One statement is a transaction by itself, which saves two round trips.
+        // One statement is a transaction by itself, which saves the round trips of BEGIN and COMMIT.
         if coupons.len() <= MAX_ROWS {
             self.insert(session, &coupons).await?;
         } else {
@@ -160,8 +177,9 @@ impl<S: Store> CouponWriter<S> {
         Ok(placed)
     }
 
-    /// Inserts coupons, plainly.
-    pub(super) async fn insert(&self, session: &mut S::Session, coupons: &[NewCoupon<'_>]) -> Result<(), StoreError> {
+    /// Inserts coupons in as few statements as their binds allow. Only the two lengths that recur stay prepared: any
+    /// other would push a useful statement out of the server's memory.
+    pub(super) async fn insert(&self, session: &mut S::Session, coupons: &[NewCoupon<'_>]) -> StoreResult<()> {
         for some in coupons.chunks(MAX_ROWS) {
             let recurs = some.len() == self.full_batch || some.len() == MAX_ROWS;
             session.insert_coupons(some, recurs).await?;
@@ -169,15 +187,12 @@ impl<S: Store> CouponWriter<S> {
         Ok(())
     }
 
-    /// The newest allotments of the rows' campaigns. Asks the database for those it does not know and
-    /// for those that a row's slot exceeds; a campaign that is missing in the answer does not exist.
-    async fn allotments(
-        &self,
-        session: &mut S::Session,
-        rows: &[Row<'_>],
-    ) -> Result<HashMap<CampaignId, u32>, StoreError> {
+    /// The newest allotments of the rows' campaigns. Read where none is remembered, and where a row's slot exceeds the
+    /// remembered one (the campaign was raised, or the slot is invalid); a campaign that is missing in the result does
+    /// not exist. A campaign is never remembered as absent: it may be created at any time.
+    async fn allotments(&self, session: &mut S::Session, rows: &[Row<'_>]) -> StoreResult<HashMap<CampaignId, u32>> {
         let mut allotments = HashMap::new();
-        let mut ask = BTreeSet::new();
+        let mut unknown = BTreeSet::new();
         {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             for row in rows {
@@ -188,12 +203,12 @@ impl<S: Store> CouponWriter<S> {
                         }
                     }
                     _ => {
-                        ask.insert(row.campaign());
+                        unknown.insert(row.campaign());
                     }
                 }
             }
         }
-        for campaign in ask {
+        for campaign in unknown {
             match session.newest_allotment(campaign).await? {
                 Some(allotment) => {
                     self.learn(campaign, allotment, None);
@@ -274,7 +289,7 @@ impl<S: Store> CouponStore for CouponWriter<S> {
                 Ok(outcomes) => placed.extend(outcomes),
                 Err(StoreError::Data(text)) => match rows.as_slice() {
                     [row] => {
-                        let reason = RejectReason { label: RejectReason::DATA, text };
+                        let reason = RejectReason { label: labels::DATA, text };
                         placed.insert(row.index, ClaimOutcome::Rejected(reason));
                     }
                     _ => {
@@ -283,7 +298,7 @@ impl<S: Store> CouponStore for CouponWriter<S> {
                     }
                 },
                 Err(StoreError::Away(fault)) => return Err(fault),
-                // `write` ends only with the two above; to wait is right for anything else.
+                // `write` returns only the two above. For anything else the loop waits.
                 Err(StoreError::Constraint | StoreError::Contention) => return Err(incomplete()),
             }
         }
@@ -301,16 +316,16 @@ impl<S: Store> CouponStore for CouponWriter<S> {
 
 pub(super) fn unknown_campaign() -> ClaimOutcome {
     ClaimOutcome::Rejected(RejectReason {
-        label: RejectReason::UNKNOWN_CAMPAIGN,
+        label: labels::UNKNOWN_CAMPAIGN,
         text: "MySQL has no such campaign: create it; the outbox sends the claim again".to_owned(),
     })
 }
 
 fn timeout(after: Duration) -> StoreError {
     let detail = format!("a batch took longer than {} s", after.as_secs());
-    StoreError::Away(Fault::unknown(Source::MySql, "timeout", detail))
+    StoreError::Away(Fault::unknown(Source::MySql, labels::TIMEOUT, detail))
 }
 
 fn incomplete() -> Fault {
-    Fault::unknown(Source::MySql, "incomplete", "a batch came back without an outcome for each record")
+    Fault::unknown(Source::MySql, labels::INCOMPLETE, "a batch came back without an outcome for each record")
 }

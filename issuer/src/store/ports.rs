@@ -6,12 +6,12 @@ use super::rows::{
     Campaign, CampaignCounts, CampaignSummary, CouponRow, DeadLetterKey, Holder, NewCoupon, NewRefusal, RefusalRow,
     Tally,
 };
+use crate::labels;
 use dropgate_shared::campaign::CampaignState;
 use dropgate_shared::claim::ClaimEntry;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::ids::{CampaignId, Slot};
 use std::collections::{HashMap, HashSet};
-use std::future::Future;
 use time::PrimitiveDateTime;
 
 /// Why a statement failed, in the terms that decide what to do next.
@@ -27,13 +27,18 @@ pub enum StoreError {
     Away(Fault),
 }
 
+/// What a statement returns.
+pub type StoreResult<T> = Result<T, StoreError>;
+
 impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Away(fault) => fault,
-            StoreError::Contention => Self::unknown(Source::MySql, "contention", "others write the same rows"),
-            StoreError::Constraint => Self::none(Source::MySql, "constraint", false, "a constraint rejected the row"),
-            StoreError::Data(text) => Self::none(Source::MySql, "data", false, text),
+            StoreError::Contention => Self::unknown(Source::MySql, labels::CONTENTION, "others write the same rows"),
+            StoreError::Constraint => {
+                Self::none(Source::MySql, labels::CONSTRAINT, false, "a constraint rejected the row")
+            }
+            StoreError::Data(text) => Self::none(Source::MySql, labels::DATA, false, text),
         }
     }
 }
@@ -47,13 +52,13 @@ pub trait Store: Clone {
     ///
     /// # Errors
     /// [`StoreError::Away`].
-    fn session(&self) -> impl Future<Output = Result<Self::Session, StoreError>>;
+    async fn session(&self) -> StoreResult<Self::Session>;
 
     /// A new session for an operator's verb: a failure names its cause and the remedy.
     ///
     /// # Errors
     /// [`StoreError::Away`].
-    fn connect(&self) -> impl Future<Output = Result<Self::Session, StoreError>>;
+    async fn connect(&self) -> StoreResult<Self::Session>;
 }
 
 /// A session: one connection, isolation level READ COMMITTED. A statement outside a transaction commits by itself. A
@@ -64,137 +69,88 @@ pub trait Store: Clone {
 /// transaction must be rolled back.
 pub trait Session {
     /// Begins a transaction.
-    fn begin(&mut self) -> impl Future<Output = Result<(), StoreError>>;
+    async fn begin(&mut self) -> StoreResult<()>;
 
     /// Commits it.
-    fn commit(&mut self) -> impl Future<Output = Result<(), StoreError>>;
+    async fn commit(&mut self) -> StoreResult<()>;
 
     /// Rolls it back; does nothing outside a transaction.
-    fn rollback(&mut self) -> impl Future<Output = Result<(), StoreError>>;
+    async fn rollback(&mut self) -> StoreResult<()>;
 
-    /// Ends the session without a word, so that nobody gets it again.
+    /// Ends the session at once, so that it is not used again.
     fn discard(self);
 
     /// The greatest capacity that the campaign was granted; `None` if there is no such campaign.
-    fn newest_allotment(&mut self, id: &CampaignId) -> impl Future<Output = Result<Option<u32>, StoreError>>;
+    async fn newest_allotment(&mut self, id: &CampaignId) -> StoreResult<Option<u32>>;
 
     /// Locks the campaign's row until the transaction ends. False if there is none.
-    fn lock_campaign(&mut self, id: &CampaignId) -> impl Future<Output = Result<bool, StoreError>>;
+    async fn lock_campaign(&mut self, id: &CampaignId) -> StoreResult<bool>;
 
     /// The slots of those of `users` who have a coupon.
-    fn coupon_slots_of(
-        &mut self,
-        id: &CampaignId,
-        users: &[&str],
-    ) -> impl Future<Output = Result<Vec<(String, Slot)>, StoreError>>;
+    async fn coupon_slots_of(&mut self, id: &CampaignId, users: &[&str]) -> StoreResult<Vec<(String, Slot)>>;
 
     /// The proposed slots of those of `users` who have a refusal.
-    fn refusal_slots_of(
-        &mut self,
-        id: &CampaignId,
-        users: &[&str],
-    ) -> impl Future<Output = Result<Vec<(String, Slot)>, StoreError>>;
+    async fn refusal_slots_of(&mut self, id: &CampaignId, users: &[&str]) -> StoreResult<Vec<(String, Slot)>>;
 
     /// Those of `slots` that a coupon has.
-    fn slots_taken_among(
-        &mut self,
-        id: &CampaignId,
-        slots: &[u32],
-    ) -> impl Future<Output = Result<Vec<u32>, StoreError>>;
+    async fn slots_taken_among(&mut self, id: &CampaignId, slots: &[u32]) -> StoreResult<Vec<u32>>;
 
     /// The `limit` highest taken slots that do not exceed `top`, highest first.
-    fn taken_slots_up_to(
-        &mut self,
-        id: &CampaignId,
-        top: u32,
-        limit: u32,
-    ) -> impl Future<Output = Result<Vec<u32>, StoreError>>;
+    async fn taken_slots_up_to(&mut self, id: &CampaignId, top: u32, limit: u32) -> StoreResult<Vec<u32>>;
 
     /// Inserts coupons in one statement. `recurs`: statements of this many rows recur, so keep it prepared.
-    fn insert_coupons(
-        &mut self,
-        coupons: &[NewCoupon<'_>],
-        recurs: bool,
-    ) -> impl Future<Output = Result<(), StoreError>>;
+    async fn insert_coupons(&mut self, coupons: &[NewCoupon<'_>], recurs: bool) -> StoreResult<()>;
 
     /// Inserts refusals in one statement.
-    fn insert_refusals(&mut self, refusals: &[NewRefusal<'_>]) -> impl Future<Output = Result<(), StoreError>>;
+    async fn insert_refusals(&mut self, refusals: &[NewRefusal<'_>]) -> StoreResult<()>;
 
     /// Inserts a campaign's row; its capacity is an allotment.
-    fn insert_campaign(
+    async fn insert_campaign(
         &mut self,
         id: &CampaignId,
         campaign: &Campaign,
         created_at: PrimitiveDateTime,
-    ) -> impl Future<Output = Result<(), StoreError>>;
+    ) -> StoreResult<()>;
 
     /// Inserts an allotment.
-    fn insert_allotment(
+    async fn insert_allotment(
         &mut self,
         id: &CampaignId,
         capacity: u32,
         granted_at: PrimitiveDateTime,
-    ) -> impl Future<Output = Result<(), StoreError>>;
+    ) -> StoreResult<()>;
 
     /// Sets a campaign's state if it is one of `from`. False if it is in another state, or unknown.
-    fn set_state(
-        &mut self,
-        id: &CampaignId,
-        from: &[CampaignState],
-        to: CampaignState,
-    ) -> impl Future<Output = Result<bool, StoreError>>;
+    async fn set_state(&mut self, id: &CampaignId, from: &[CampaignState], to: CampaignState) -> StoreResult<bool>;
 
     /// Looks a campaign up. One without any allotment counts as none.
-    fn campaign(&mut self, id: &CampaignId) -> impl Future<Output = Result<Option<Campaign>, StoreError>>;
+    async fn campaign(&mut self, id: &CampaignId) -> StoreResult<Option<Campaign>>;
 
     /// All campaigns, the latest to open first.
-    fn campaigns(&mut self) -> impl Future<Output = Result<Vec<CampaignSummary>, StoreError>>;
+    async fn campaigns(&mut self) -> StoreResult<Vec<CampaignSummary>>;
 
     /// Counts a campaign's rows.
-    fn tally(&mut self, id: &CampaignId) -> impl Future<Output = Result<Tally, StoreError>>;
+    async fn tally(&mut self, id: &CampaignId) -> StoreResult<Tally>;
 
     /// All counts of a campaign that has an allotment, at one point in time.
-    fn counts(&mut self, id: &CampaignId) -> impl Future<Output = Result<CampaignCounts, StoreError>>;
+    async fn counts(&mut self, id: &CampaignId) -> StoreResult<CampaignCounts>;
 
     /// The next `limit` coupons in the order of their slots, after slot `after` (from the first: `None`).
-    fn coupons_after(
-        &mut self,
-        id: &CampaignId,
-        after: Option<u32>,
-        limit: u32,
-    ) -> impl Future<Output = Result<Vec<CouponRow>, StoreError>>;
+    async fn coupons_after(&mut self, id: &CampaignId, after: Option<u32>, limit: u32) -> StoreResult<Vec<CouponRow>>;
 
     /// The next `limit` refusals in the order of the user ids, after user `after`.
-    fn refusals_after(
-        &mut self,
-        id: &CampaignId,
-        after: &str,
-        limit: u32,
-    ) -> impl Future<Output = Result<Vec<RefusalRow>, StoreError>>;
+    async fn refusals_after(&mut self, id: &CampaignId, after: &str, limit: u32) -> StoreResult<Vec<RefusalRow>>;
 
     /// The next `limit` users who have a refusal and no coupon, in the order of their ids, after user `after`. (A user
     /// with both was refused before a raise.)
-    fn refused_after(
-        &mut self,
-        id: &CampaignId,
-        after: &str,
-        limit: u32,
-    ) -> impl Future<Output = Result<Vec<Holder>, StoreError>>;
+    async fn refused_after(&mut self, id: &CampaignId, after: &str, limit: u32) -> StoreResult<Vec<Holder>>;
 
     /// Those of `users` who have a row, with the entry that Redis should hold for them. A coupon wins over a refusal.
-    fn settled(
-        &mut self,
-        id: &CampaignId,
-        users: &[String],
-    ) -> impl Future<Output = Result<HashMap<String, ClaimEntry>, StoreError>>;
+    async fn settled(&mut self, id: &CampaignId, users: &[String]) -> StoreResult<HashMap<String, ClaimEntry>>;
 
     /// Those of `keys` that were replayed before.
-    fn replayed(&mut self, keys: &[DeadLetterKey]) -> impl Future<Output = Result<HashSet<DeadLetterKey>, StoreError>>;
+    async fn replayed(&mut self, keys: &[DeadLetterKey]) -> StoreResult<HashSet<DeadLetterKey>>;
 
     /// Records that `keys` were replayed `at` this time. Those that were recorded before keep their time.
-    fn remember_replayed(
-        &mut self,
-        keys: &[DeadLetterKey],
-        at: PrimitiveDateTime,
-    ) -> impl Future<Output = Result<(), StoreError>>;
+    async fn remember_replayed(&mut self, keys: &[DeadLetterKey], at: PrimitiveDateTime) -> StoreResult<()>;
 }

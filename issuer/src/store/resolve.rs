@@ -1,8 +1,14 @@
 //! A batch that a constraint rejected: who has a row already, and which slot do the others get?
+//!
+//! All in one transaction under the lock of the campaign's row, so that there is one resolver of a campaign at a time.
+//! Optimistic inserts of other issuers take no such lock; where one comes in between, a constraint rejects the insert
+//! below, and everything is read anew. The order of the questions is that of the promises: a row that exists stays as
+//! it is (I5, I6); then the proposed slot, which the user may have been shown; then any free slot, the highest first
+//! (see [`super::free_slots`]); a refusal only where every slot under the newest allotment is taken (I10).
 
 use super::coupon_writer::{CouponWriter, Placed, Row, unknown_campaign};
 use super::free_slots::Gaps;
-use super::ports::{Session, Store, StoreError};
+use super::ports::{Session, Store, StoreResult};
 use super::rows::NewRefusal;
 use crate::consume::ports::ClaimOutcome;
 use dropgate_shared::ids::{CampaignId, Slot};
@@ -18,7 +24,7 @@ pub const CAPACITY_EXHAUSTED: &str = "capacity_exhausted";
 impl<S: Store> CouponWriter<S> {
     /// Settles every row in one transaction. `Constraint` if another issuer wrote a row in between
     /// that this one wanted to write: roll back and look again.
-    pub(super) async fn resolve(&self, session: &mut S::Session, rows: &[Row<'_>]) -> Result<Placed, StoreError> {
+    pub(super) async fn resolve(&self, session: &mut S::Session, rows: &[Row<'_>]) -> StoreResult<Placed> {
         // In the order of their ids, so that two resolvers lock them in the same order.
         let mut campaigns = BTreeMap::<&CampaignId, Vec<&Row<'_>>>::new();
         for row in rows {
@@ -38,8 +44,9 @@ impl<S: Store> CouponWriter<S> {
         session: &mut S::Session,
         campaign: &CampaignId,
         rows: &[&Row<'_>],
-    ) -> Result<Placed, StoreError> {
-        // One resolver of a campaign at a time: two would find the same highest free slot.
+    ) -> StoreResult<Placed> {
+        // Without the lock two resolvers would find the same highest free slot. A raise holds it too, so the allotment
+        // stays the newest one until the end.
         let newest = match session.lock_campaign(campaign).await? {
             true => session.newest_allotment(campaign).await?,
             false => None,
@@ -62,24 +69,26 @@ impl<S: Store> CouponWriter<S> {
             }
         }
 
-        // The proposed slot where it can be had; what is kept here is reserved for the search below.
+        // The proposed slot where it is free. It is reserved from now on, so that the search below does not give it to
+        // another user of this batch; two users with the same proposal are served in the order of the batch.
         let mut reserved = taken_among(session, campaign, &open).await?;
         let mut settled = Vec::with_capacity(open.len());
-        let mut homeless = Vec::new();
+        // Users whose proposed slot another user holds, or that lies beyond the allotment.
+        let mut displaced = Vec::new();
         for row in open {
             if row.slot() <= allotment && reserved.insert(row.slot()) {
                 settled.push((row, row.slot()));
             } else {
-                homeless.push(row);
+                displaced.push(row);
             }
         }
-        let mut gaps = Gaps::new(known.full_above, &reserved, homeless.len());
+        let mut gaps = Gaps::new(known.full_above, &reserved, displaced.len());
         search(session, campaign, &mut gaps).await?;
         let (mut free, mut full_above) = gaps.found();
-        if free.len() < homeless.len() && known.full_above < allotment {
-            // What is remembered says that there is none. Before anybody is refused for it, look at all
-            // of them again: an operator may have deleted rows.
-            let mut gaps = Gaps::new(allotment, &reserved, homeless.len());
+        if free.len() < displaced.len() && known.full_above < allotment {
+            // By what is remembered there are too few. Before a claim is refused, look at all slots again: an operator
+            // may have deleted rows.
+            let mut gaps = Gaps::new(allotment, &reserved, displaced.len());
             search(session, campaign, &mut gaps).await?;
             (free, full_above) = gaps.found();
             self.relearn(campaign, allotment, full_above);
@@ -89,7 +98,7 @@ impl<S: Store> CouponWriter<S> {
         let now = self.clock().now();
         let mut free = free.into_iter();
         let mut refusals = Vec::new();
-        for row in homeless {
+        for row in displaced {
             if let Some(slot) = free.next() {
                 settled.push((row, slot));
                 continue;
@@ -125,7 +134,7 @@ async fn slots_of_users(
     session: &mut impl Session,
     campaign: &CampaignId,
     rows: &[&Row<'_>],
-) -> Result<(HashMap<String, Slot>, HashMap<String, Slot>), StoreError> {
+) -> StoreResult<(HashMap<String, Slot>, HashMap<String, Slot>)> {
     let (mut issued, mut refused) = (HashMap::new(), HashMap::new());
     for some in rows.chunks(CHUNK) {
         let users: Vec<&str> = some.iter().map(|row| row.user().as_str()).collect();
@@ -140,7 +149,7 @@ async fn taken_among(
     session: &mut impl Session,
     campaign: &CampaignId,
     rows: &[&Row<'_>],
-) -> Result<HashSet<u32>, StoreError> {
+) -> StoreResult<HashSet<u32>> {
     let mut taken = HashSet::with_capacity(rows.len());
     for some in rows.chunks(CHUNK) {
         let slots: Vec<u32> = some.iter().map(|row| row.slot()).collect();
@@ -150,7 +159,7 @@ async fn taken_among(
 }
 
 /// Reads taken slots from the top down until enough free ones are known.
-async fn search(session: &mut impl Session, campaign: &CampaignId, gaps: &mut Gaps<'_>) -> Result<(), StoreError> {
+async fn search(session: &mut impl Session, campaign: &CampaignId, gaps: &mut Gaps<'_>) -> StoreResult<()> {
     while gaps.wants_more() {
         let page = session.taken_slots_up_to(campaign, gaps.next(), PAGE).await?;
         let is_last = page.len() < PAGE as usize;

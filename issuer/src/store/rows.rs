@@ -132,8 +132,8 @@ pub type Holder = (String, ClaimEntry);
 /// created anew counts from 0 again.
 pub type DeadLetterKey = (i32, i64, PrimitiveDateTime);
 
-/// What Redis should hold for a row. `None` for slot 0, which exists nowhere: the gate proposes from 1 up and the schema
-/// checks it.
+/// What Redis should hold for a row. `None` for slot 0, which exists nowhere: the gate proposes from 1 up and the
+/// schema checks it.
 #[must_use]
 pub fn entry(slot: u32, admitted_at: PrimitiveDateTime, status: ClaimStatus) -> Option<ClaimEntry> {
     Some(ClaimEntry { slot: Slot::new(slot).ok()?, admitted_ms: timestamp::to_ms(admitted_at), status })

@@ -1,11 +1,12 @@
 //! A database of its own for each test, on the server that `make test` starts.
 
 use dropgate_issuer::backoff::Jitter;
-use dropgate_issuer::consume::decode::{Admission, decode};
-use dropgate_issuer::consume::ports::{ClaimOutcome, CouponStore};
+use dropgate_issuer::consume::decode::decode;
+use dropgate_issuer::consume::ports::{Admission, ClaimOutcome, CouponStore};
 use dropgate_issuer::operator::campaign::create::create;
 use dropgate_issuer::store::coupon_writer::CouponWriter;
 use dropgate_issuer::store::mysql::database::MySqlStore;
+use dropgate_issuer::store::mysql::settings::DatabaseSettings;
 use dropgate_issuer::timestamp::{self, Clock};
 use dropgate_shared::code::CodeSecret;
 use dropgate_shared::ids::{CampaignId, Slot, UserId};
@@ -52,7 +53,7 @@ where
 
 impl Scratch {
     pub fn database(&self) -> MySqlStore {
-        MySqlStore::new(self.options.clone(), 2)
+        MySqlStore::new(&DatabaseSettings { options: self.options.clone(), shown: String::new() }, 2)
     }
 
     /// A store as an issuer of its own would have it.
@@ -130,10 +131,10 @@ pub fn refused(slot: u32) -> ClaimOutcome {
     ClaimOutcome::Refused { slot: Slot::new(slot).unwrap() }
 }
 
-pub fn poison(outcome: &ClaimOutcome) -> &'static str {
+pub fn rejected(outcome: &ClaimOutcome) -> &'static str {
     match outcome {
         ClaimOutcome::Rejected(reason) => reason.label,
-        other => panic!("{other:?} is no poison"),
+        other => panic!("{other:?} is not rejected"),
     }
 }
 

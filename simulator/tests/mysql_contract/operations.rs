@@ -6,25 +6,23 @@ use dropgate_issuer::timestamp::from_ms;
 use dropgate_shared::campaign::CampaignState;
 use dropgate_shared::ids::{CampaignId, UserId};
 use dropgate_simulator::mysql::Server;
+use dropgate_simulator::random::Random;
 use std::fmt::Debug;
 use time::{Duration, PrimitiveDateTime};
 
 /// All tables, a line each row.
 pub type Rows = Vec<String>;
 
-/// A seeded generator (xorshift64*).
-pub struct Random(u64);
+/// Random numbers as these tests draw them.
+pub struct Draw(Random);
 
-impl Random {
+impl Draw {
     pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+        Self(Random::new(seed))
     }
 
     pub fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % n
+        self.0.below(n as u64) as usize
     }
 
     pub fn chance(&mut self, percent: usize) -> bool {
@@ -32,7 +30,7 @@ impl Random {
     }
 
     pub fn pick<T: Clone>(&mut self, items: &[T]) -> T {
-        items[self.below(items.len())].clone()
+        self.0.pick(items).unwrap().clone()
     }
 }
 
@@ -116,18 +114,17 @@ impl Operation {
     }
 
     /// An operation, weighted towards those that conflict.
-    pub fn draw(random: &mut Random, in_transaction: bool) -> Self {
+    pub fn draw(random: &mut Draw, in_transaction: bool) -> Self {
         if random.chance(if in_transaction { 20 } else { 30 }) {
             let ends = if in_transaction { [Self::Commit, Self::Rollback] } else { [Self::Begin, Self::Begin] };
             return random.pick(&ends);
         }
         let id = campaign(random.pick(&["c1", "c1", "c1", "c2", "c2", "nowhere"]));
-        let users = |random: &mut Random| {
+        let users = |random: &mut Draw| {
             (0..=random.below(4)).map(|_| format!("{}{}", random.pick(&USERS), random.pick(&["", " "]))).collect()
         };
-        let keys = |random: &mut Random| -> Vec<DeadLetterKey> {
-            let key =
-                |random: &mut Random| (random.below(2) as i32, random.below(4) as i64, at(random.below(2) as u64));
+        let keys = |random: &mut Draw| -> Vec<DeadLetterKey> {
+            let key = |random: &mut Draw| (random.below(2) as i32, random.below(4) as i64, at(random.below(2) as u64));
             (0..=random.below(4)).map(|_| key(random)).collect()
         };
         match random.below(34) {
@@ -208,7 +205,7 @@ impl Operation {
 }
 
 impl Coupon {
-    fn draw(random: &mut Random, id: &CampaignId) -> Self {
+    fn draw(random: &mut Draw, id: &CampaignId) -> Self {
         Self {
             campaign: if random.chance(90) { id.clone() } else { campaign("c2") },
             slot: random.below(14) as u32,
@@ -233,7 +230,7 @@ impl Coupon {
 }
 
 impl Refusal {
-    fn draw(random: &mut Random, id: &CampaignId) -> Self {
+    fn draw(random: &mut Draw, id: &CampaignId) -> Self {
         let reason =
             random.pick(&["full", "ä", "spaces at the end                   ", "longer than the 32 of its column"]);
         let reason = if random.chance(5) { format!("{reason}{}", "x".repeat(33)) } else { reason.to_owned() };

@@ -3,6 +3,7 @@
 use crate::operations::Rows;
 use dropgate_issuer::backoff::Jitter;
 use dropgate_issuer::store::mysql::database::MySqlStore;
+use dropgate_issuer::store::mysql::settings::DatabaseSettings;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use std::str::FromStr;
@@ -29,7 +30,7 @@ impl Real {
         admin.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
         admin.execute(AssertSqlSafe(format!("USE {name}"))).await.unwrap();
         let version: String = sqlx::query_scalar("SELECT VERSION()").fetch_one(&mut admin).await.unwrap();
-        let store = MySqlStore::new(options.database(&name), 4);
+        let store = MySqlStore::new(&DatabaseSettings { options: options.database(&name), shown: String::new() }, 4);
         store.migrate().await.unwrap();
         Self { store, name, admin, is_mariadb: version.contains("MariaDB") }
     }

@@ -1,6 +1,6 @@
 //! Several sessions side by side, on the model and on the real server, one operation at a time.
 
-use crate::operations::{Operation, Random, Rows, rows_of};
+use crate::operations::{Draw, Operation, Rows, rows_of};
 use crate::real::Real;
 use dropgate_issuer::store::ports::{Session, Store};
 use dropgate_simulator::mysql::{Flavor, Server, Settings};
@@ -116,8 +116,8 @@ impl Model {
         (0..self.in_transaction.len()).filter(|index| !self.sessions.waiting.contains(index)).collect()
     }
 
-    /// Random steps.
-    pub async fn random_steps(&mut self, random: &mut Random, count: usize) {
+    /// Draw steps.
+    pub async fn random_steps(&mut self, random: &mut Draw, count: usize) {
         for _ in 0..count {
             let session = random.pick(&self.idle());
             let operation = Operation::draw(random, self.in_transaction[session]);

@@ -1,26 +1,27 @@
 //! `auto`: a pace that the database's other users do not notice.
 //!
-//! What a neighbour feels of us is a commit of his that waits behind one of ours. So two things are
+//! What another user of the database notices of the issuer is a commit that waits behind one of ours. So two things are
 //! kept small: how *often* that happens (the **duty**: the part of the time in which a write of ours is
 //! under way, on one connection) and how *long* it lasts (the **batch**).
 //!
 //! - After a write that took `t` there is a pause of `t * (1 - duty) / duty`: a database that becomes
 //!   slower is written to less often, at once and without any decision. The duty is at most
-//!   [`MOST`]: nineteen of twenty commits of a neighbour meet none of ours.
+//!   [`MOST`]: nineteen of twenty commits of others meet none of ours.
 //! - A batch grows only while it takes no longer than one and a half times what a single row takes, and
-//!   shrinks when it takes longer. A neighbour who does meet us waits hardly longer than for another
-//!   neighbour, and many rows a commit is what makes so few commits enough.
+//!   shrinks when it takes longer. A commit that does meet one of ours waits hardly longer than for any
+//!   other user's, and many rows a commit make so few commits enough.
 //! - The signal is the latency of our own writes against a **quiet baseline**: the lower quartile of the
 //!   last minute, for each class of batch sizes by itself. At least once a second a batch is a single row:
-//!   just what a neighbour does, so its latency is what he sees. It needs no table and no row of its own.
-//! - If two of the last three writes took more than twice their baseline, the duty is halved at once; after a second without that the duty grows by half a percentage point a second. It is never zero.
+//!   what other users do, so its latency is what they see. It needs no table and no row of its own.
+//! - If two of the last three writes took more than twice their baseline, the duty is halved at once; after a second
+//!   without that the duty grows by half a percentage point a second. It is never zero.
 //! - The start is slow: single rows at a low duty, which is also how the first baseline is learned; then
 //!   the duty doubles four times a second until the first cut.
 //!
-//! After a cut we hardly write. What the samples then show is the neighbours' own load, and within a minute
+//! After a cut we hardly write. What the samples then show is the other users' own load, and within a minute
 //! it is the new baseline: a database that is always busy does not stop us for good.
 
-use super::{Change, Written, count};
+use super::written::{Change, Written, count};
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -210,7 +211,7 @@ impl Auto {
             return;
         };
         if took_s > LONG * single_s {
-            // One long write is anyone's bad luck.
+            // A single long write is chance.
             self.short = self.short.saturating_sub(2);
             if self.short == 0 && took_s > 1.5 * LONG * single_s {
                 self.batch = (self.batch / 2).max(1);
@@ -318,7 +319,7 @@ mod tests {
             let busy = db.run(10.0, 4.0);
             assert!(busy.per_second() < quiet / 8.0, "seed {seed}: {} of {quiet}", busy.per_second());
             assert!(busy.rows > 0, "never zero");
-            assert_eq!(db.changes.first(), Some(&Change::Slowed), "told once, not with every cut");
+            assert_eq!(db.changes.first(), Some(&Change::Slowed), "reported once, not with every cut");
             assert!(db.changes.len() <= 1, "{:?}", db.changes);
 
             let (soon, duty_soon) = (db.run(1.0, 1.0).per_second(), db.auto.duty());

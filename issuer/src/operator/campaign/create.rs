@@ -1,7 +1,7 @@
 //! `campaign create`.
 
 use super::error::CampaignError;
-use crate::store::ports::{Session, Store, StoreError};
+use crate::store::ports::{Session, Store, StoreError, StoreResult};
 use crate::store::rows::Campaign;
 use crate::timestamp;
 use dropgate_shared::campaign::CampaignState;
@@ -42,7 +42,7 @@ pub async fn create(
     if begins_alike && rest_alike {
         return Ok(format!("campaign {id} exists already, with exactly these settings"));
     }
-    let differences = format!("it is {}; asked for was {}", described(&existing), described(&wanted));
+    let differences = format!("it is {}; requested was {}", described(&existing), described(&wanted));
     Err(CampaignError::Exists { id: id.clone(), differences })
 }
 
@@ -52,7 +52,7 @@ async fn insert(
     now: PrimitiveDateTime,
     id: &CampaignId,
     campaign: &Campaign,
-) -> Result<(), StoreError> {
+) -> StoreResult<()> {
     session.begin().await?;
     session.insert_campaign(id, campaign, now).await?;
     session.insert_allotment(id, campaign.capacity, now).await?;

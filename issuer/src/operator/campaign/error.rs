@@ -17,7 +17,8 @@ pub enum CampaignError {
     Exists { id: CampaignId, differences: String },
     /// The campaign is closed, and the transition does not reopen it.
     #[error(
-        "campaign {0} is closed: visitors were told that it is over. `issuer campaign resume {0} --reopen` opens it again"
+        "campaign {0} is closed, and visitors have seen that it is over. To open it again: \
+         `issuer campaign resume {0} --reopen`"
     )]
     Closed(CampaignId),
     /// Less than was granted before.

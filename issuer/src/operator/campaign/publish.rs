@@ -18,7 +18,7 @@ use std::fmt::Write as _;
 /// Makes a campaign known to the gate, or rebuilds what Redis holds of it. Returns what to print.
 ///
 /// # Errors
-/// [`CampaignError`]; to publish again is always right.
+/// [`CampaignError`]; it is always safe to publish again.
 pub async fn publish<S: Store, H: Http, B: Backlog>(
     servers: &Servers<S, H, B>,
     id: &CampaignId,

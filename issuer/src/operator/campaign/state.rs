@@ -4,7 +4,7 @@ use super::error::CampaignError;
 use super::publish::publish;
 use crate::kafka::ports::Backlog;
 use crate::operator::servers::Servers;
-use crate::store::ports::{Session, Store, StoreError};
+use crate::store::ports::{Session, Store, StoreResult};
 use crate::store::rows::Campaign;
 use crate::timestamp::Clock;
 use dropgate_shared::campaign::CampaignState;
@@ -33,7 +33,7 @@ impl Transition {
         }
     }
 
-    /// The states in which it is allowed. Its own is among them: to repeat it is right.
+    /// The states in which it is allowed. Its own is among them, so that it can be repeated.
     fn from(self) -> &'static [CampaignState] {
         match self {
             Self::Pause | Self::Resume { reopen: false } => &[CampaignState::Open, CampaignState::Paused],
@@ -59,7 +59,7 @@ enum Raised {
 /// Sets a campaign's state. Returns what to print.
 ///
 /// # Errors
-/// [`CampaignError`]; to repeat it is right, and updates the gate again.
+/// [`CampaignError`]; it is safe to repeat, and updates the gate again.
 pub async fn set<S: Store, H: Http, B: Backlog>(
     servers: &Servers<S, H, B>,
     id: &CampaignId,
@@ -82,7 +82,7 @@ pub async fn set<S: Store, H: Http, B: Backlog>(
 /// Grants a greater capacity. Returns what to print.
 ///
 /// # Errors
-/// [`CampaignError`]; to grant it again is right, and updates the gate again.
+/// [`CampaignError`]; it is safe to repeat, and updates the gate again.
 pub async fn raise<S: Store, H: Http, B: Backlog>(
     servers: &Servers<S, H, B>,
     id: &CampaignId,
@@ -99,14 +99,9 @@ pub async fn raise<S: Store, H: Http, B: Backlog>(
     Ok(format!("{raised}\n{}", update_gate(servers, id, &now).await?))
 }
 
-async fn grant(
-    session: &mut impl Session,
-    clock: &Clock,
-    id: &CampaignId,
-    capacity: u32,
-) -> Result<Raised, StoreError> {
+async fn grant(session: &mut impl Session, clock: &Clock, id: &CampaignId, capacity: u32) -> StoreResult<Raised> {
     session.begin().await?;
-    // The lock that whoever looks for free slots holds: they see the old allotment or the new one.
+    // The lock under which free slots are searched: a search sees the old allotment or the new one.
     let is_known = session.lock_campaign(id).await?;
     let raised = match session.newest_allotment(id).await?.filter(|_| is_known) {
         None => Raised::Unknown,

@@ -78,7 +78,7 @@ pub async fn verify<S: Store, H: Http, B: Backlog>(
     Ok(report)
 }
 
-/// Repairs what `report` calls for. Returns what was done. To repair again is right.
+/// Repairs what `report` calls for. Returns what was done. It is safe to repeat.
 ///
 /// # Errors
 /// [`CampaignError`]: a server failed meanwhile; what was repaired until then stays so.
@@ -189,7 +189,7 @@ impl<'a, S: Session, H: Http> Comparison<'a, S, H> {
                     _ if settled.contains_key(&user) => {}
                     (Ok(ClaimStatus::Admitted), _) => rowless.push(user),
                     (Ok(ClaimStatus::Issued | ClaimStatus::Refused), Action::Report(report)) => {
-                        report.found(FindingKind::ToldWithoutRow, &user);
+                        report.found(FindingKind::SettledWithoutRow, &user);
                     }
                     (Ok(ClaimStatus::DeadLettered), Action::Report(report)) => {
                         report.found(FindingKind::DeadLettered, &user);
@@ -307,7 +307,7 @@ impl<'a, S: Session, H: Http> Comparison<'a, S, H> {
             let kind = match entry.map(|text| text.parse::<ClaimEntry>()) {
                 None => FindingKind::RowWithoutClaim,
                 // Found by the other pass; what MySQL has repairs it.
-                Some(Err(_)) => FindingKind::ToldOtherwise,
+                Some(Err(_)) => FindingKind::EntryDiffers,
                 Some(Ok(entry)) => {
                     let differs = entry.slot != row.slot;
                     if let (true, Action::Report(report)) = (differs && entry.status != row.status, &mut *action) {
@@ -315,7 +315,7 @@ impl<'a, S: Session, H: Http> Comparison<'a, S, H> {
                     }
                     match entry.status {
                         ClaimStatus::Admitted | ClaimStatus::DeadLettered => FindingKind::Unconfirmed,
-                        status if status != row.status || differs => FindingKind::ToldOtherwise,
+                        status if status != row.status || differs => FindingKind::EntryDiffers,
                         _ => continue,
                     }
                 }

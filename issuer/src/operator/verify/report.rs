@@ -1,11 +1,11 @@
 //! What `verify` found, and the verdict on it. No I/O.
 
 use super::findings::{FindingKind, Repair, Verdict, Weight};
-use crate::operator::output::masked;
+use crate::operator::output::{json, masked};
 use dropgate_shared::campaign::CampaignState;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt;
 
 /// Examples kept of each finding.
 const EXAMPLES: usize = 5;
@@ -19,27 +19,23 @@ struct Finding {
 /// All that was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VerifyReport {
-    /// The campaign.
     pub campaign: String,
-    /// Its state in MySQL.
     pub state: Option<CampaignState>,
-    /// Its newest allotment.
+    /// The newest allotment.
     pub capacity: u32,
-    /// Coupon rows.
     pub coupons: u64,
-    /// Refusal rows.
     pub refusals: u64,
     /// Claims in Redis, where it answered.
     pub claims: Option<u64>,
-    /// Obligations, where Redis answered.
+    /// Outbox entries, where Redis answered.
     pub waiting: Option<u64>,
     /// Records of all campaigns that wait for the issuer, where Kafka answered.
     pub lag: Option<u64>,
     /// Whether codes were computed again.
     pub codes_checked: bool,
-    /// Whether the gate knows the campaign; `None` where Redis did not answer.
+    /// Whether Redis has the campaign; `None` where it did not answer.
     pub published: Option<bool>,
-    /// Why something is not known.
+    /// Why something is unknown.
     pub unknown: Vec<String>,
     findings: BTreeMap<FindingKind, Finding>,
 }
@@ -72,7 +68,6 @@ struct FindingJson<'a> {
 }
 
 impl VerifyReport {
-    /// A report of nothing yet.
     #[must_use]
     pub fn new(campaign: String, codes_checked: bool) -> Self {
         Self { campaign, codes_checked, ..Self::default() }
@@ -141,7 +136,7 @@ impl VerifyReport {
             || self.findings.keys().any(|kind| kind.repair() == Some(repair))
     }
 
-    /// Whether there is anything that `reconcile` can mend.
+    /// Whether there is anything that `reconcile` can repair.
     #[must_use]
     pub fn needs_repair(&self) -> bool {
         [Repair::Publish, Repair::Confirm, Repair::Restore].into_iter().any(|repair| self.needs(repair))
@@ -155,15 +150,15 @@ impl VerifyReport {
             plan.push("publish the campaign: Redis gets its settings and every holder from MySQL".to_owned());
         }
         if self.needs(Repair::Confirm) {
-            let count = self.count(FindingKind::Unconfirmed) + self.count(FindingKind::ToldOtherwise);
-            plan.push(format!("confirm {count} claims to Redis as MySQL has them, and end their obligations"));
+            let count = self.count(FindingKind::Unconfirmed) + self.count(FindingKind::EntryDiffers);
+            plan.push(format!("confirm {count} claims to Redis as MySQL has them, and end their outbox entries"));
         }
         if self.needs(Repair::Restore) {
             let count = self.count(FindingKind::Stranded);
-            plan.push(format!("put {count} obligations back into the outbox, for the sweeper to send again"));
+            plan.push(format!("restore {count} outbox entries, for the sweeper to send again"));
         }
         match plan.is_empty() {
-            true => "plan: nothing that a repair could mend".to_owned(),
+            true => "plan: nothing to repair".to_owned(),
             false => format!("plan:\n  {}", plan.join("\n  ")),
         }
     }
@@ -172,79 +167,91 @@ impl VerifyReport {
         self.state.map_or("", CampaignState::as_str)
     }
 
-    /// For a terminal.
+    /// The report as it is printed, with whole or masked user ids.
     #[must_use]
-    pub fn human(&self, show_users: bool) -> String {
-        let known = |figure: Option<u64>| figure.map_or_else(|| "unknown".to_owned(), |figure| figure.to_string());
-        let mut text = format!(
-            "campaign   {} ({})\nMySQL      {} coupons of {}, {} refusals\nRedis      {} claims, {} in the outbox\nKafka      {} records wait for the issuer\ncodes      {}\n\n",
-            self.campaign,
-            self.state_name(),
-            self.coupons,
-            self.capacity,
-            self.refusals,
-            known(self.claims),
-            known(self.waiting),
-            known(self.lag),
-            if self.codes_checked { "computed again" } else { "not checked (COUPON_CODE_SECRET is not set)" },
-        );
-        for (kind, finding) in &self.findings {
+    pub fn shown(&self, show_users: bool) -> ShownReport<'_> {
+        ShownReport { report: self, show_users }
+    }
+}
+
+/// A report as it is printed: `Display` for a terminal, or JSON.
+pub struct ShownReport<'a> {
+    report: &'a VerifyReport,
+    show_users: bool,
+}
+
+impl fmt::Display for ShownReport<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let VerifyReport { campaign, capacity, coupons, refusals, .. } = self.report;
+        let known = |count: Option<u64>| count.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
+        writeln!(f, "campaign   {campaign} ({})", self.report.state_name())?;
+        writeln!(f, "MySQL      {coupons} coupons of {capacity}, {refusals} refusals")?;
+        let (claims, waiting) = (known(self.report.claims), known(self.report.waiting));
+        writeln!(f, "Redis      {claims} claims, {waiting} in the outbox")?;
+        writeln!(f, "Kafka      {} records wait for the issuer", known(self.report.lag))?;
+        let codes = match self.report.codes_checked {
+            true => "computed again",
+            false => "not checked (COUPON_CODE_SECRET is not set)",
+        };
+        writeln!(f, "codes      {codes}\n")?;
+        for (kind, finding) in &self.report.findings {
             let (invariant, words, remedy) = kind.words();
-            let weight = match self.weight(*kind) {
+            let weight = match self.report.weight(*kind) {
                 Weight::Note => "note",
                 Weight::UnderWay => "under way",
                 Weight::Unknown => "unknown",
                 Weight::Violated => "VIOLATED",
             };
-            let _ = writeln!(text, "{weight:9}  {invariant:3} {} {words}", finding.count);
-            let examples = examples(finding, show_users);
+            writeln!(f, "{weight:9}  {invariant:3} {} {words}", finding.count)?;
+            let examples = self.examples(finding);
             if !examples.is_empty() {
-                let _ = writeln!(text, "               such as {}", examples.join(", "));
+                writeln!(f, "               such as {}", examples.join(", "))?;
             }
-            let _ = writeln!(text, "               {remedy}");
+            writeln!(f, "               {remedy}")?;
         }
-        for why in &self.unknown {
-            let _ = writeln!(text, "unknown        {why}");
+        for reason in &self.report.unknown {
+            writeln!(f, "unknown        {reason}")?;
         }
-        let _ = write!(text, "VERDICT: {}", self.verdict().as_str());
-        text
-    }
-
-    /// One JSON object.
-    #[must_use]
-    pub fn json(&self, show_users: bool) -> String {
-        let findings = self.findings.iter().map(|(kind, finding)| {
-            let (invariant, text, remedy) = kind.words();
-            FindingJson {
-                finding: *kind,
-                weight: self.weight(*kind),
-                invariant: Some(invariant).filter(|invariant| !invariant.is_empty()),
-                text,
-                count: finding.count,
-                examples: examples(finding, show_users),
-                remedy,
-            }
-        });
-        let report = ReportJson {
-            campaign: &self.campaign,
-            verdict: self.verdict(),
-            state: self.state_name(),
-            capacity: self.capacity,
-            coupons: self.coupons,
-            refusals: self.refusals,
-            claims: self.claims,
-            outbox: self.waiting,
-            lag: self.lag,
-            codes_checked: self.codes_checked,
-            unknown: &self.unknown,
-            findings: findings.collect(),
-        };
-        serde_json::to_string_pretty(&report).unwrap_or_default()
+        write!(f, "VERDICT: {}", self.report.verdict().as_str())
     }
 }
 
-fn examples(finding: &Finding, show_users: bool) -> Vec<String> {
-    finding.examples.iter().map(|user| if show_users { user.clone() } else { masked(user) }).collect()
+impl ShownReport<'_> {
+    /// One JSON object.
+    #[must_use]
+    pub fn json(&self) -> String {
+        let report = self.report;
+        let findings = report.findings.iter().map(|(kind, finding)| {
+            let (invariant, text, remedy) = kind.words();
+            FindingJson {
+                finding: *kind,
+                weight: report.weight(*kind),
+                invariant: Some(invariant).filter(|invariant| !invariant.is_empty()),
+                text,
+                count: finding.count,
+                examples: self.examples(finding),
+                remedy,
+            }
+        });
+        json(&ReportJson {
+            campaign: &report.campaign,
+            verdict: report.verdict(),
+            state: report.state_name(),
+            capacity: report.capacity,
+            coupons: report.coupons,
+            refusals: report.refusals,
+            claims: report.claims,
+            outbox: report.waiting,
+            lag: report.lag,
+            codes_checked: report.codes_checked,
+            unknown: &report.unknown,
+            findings: findings.collect(),
+        })
+    }
+
+    fn examples(&self, finding: &Finding) -> Vec<String> {
+        finding.examples.iter().map(|user| if self.show_users { user.clone() } else { masked(user) }).collect()
+    }
 }
 
 #[cfg(test)]
@@ -269,7 +276,7 @@ mod tests {
         assert_eq!(it.verdict(), Verdict::Holds);
         it.found(FindingKind::Owed, "u");
         assert_eq!(it.verdict(), Verdict::UnderWay);
-        it.found(FindingKind::ToldWithoutRow, "u");
+        it.found(FindingKind::SettledWithoutRow, "u");
         assert_eq!(it.verdict(), Verdict::Violated);
         it.unknown.push("Kafka is away".to_owned());
         assert_eq!(it.verdict(), Verdict::Unknown, "not violated while a source is away");
@@ -278,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_that_nobody_will_send_is_judged_by_what_kafka_holds() {
+    fn a_claim_that_will_not_be_sent_is_judged_by_what_kafka_holds() {
         for (lag, verdict) in [(Some(0), Verdict::Violated), (Some(3), Verdict::UnderWay), (None, Verdict::Unknown)] {
             let mut it = report(lag);
             it.found(FindingKind::Stranded, "u");
@@ -291,8 +298,10 @@ mod tests {
     fn users_are_masked_unless_they_are_asked_for() {
         let mut it = report(Some(0));
         it.found(FindingKind::Owed, "alice@example.org");
-        assert!(!it.human(false).contains("alice") && !it.json(false).contains("alice"));
-        assert!(it.human(true).contains("alice@example.org") && it.json(true).contains("alice@example.org"));
+        let masked = it.shown(false);
+        assert!(!masked.to_string().contains("alice") && !masked.json().contains("alice"));
+        let whole = it.shown(true);
+        assert!(whole.to_string().contains("alice@example.org") && whole.json().contains("alice@example.org"));
     }
 
     #[test]
@@ -301,7 +310,7 @@ mod tests {
             [(Verdict::Holds, 0), (Verdict::Violated, 1), (Verdict::Unknown, 3), (Verdict::UnderWay, 4)]
         {
             assert_eq!(verdict.status(), status);
-            assert!(crate::cli::args::VERDICTS.contains(&format!("{status}  {}", verdict.as_str())));
+            assert!(crate::cli::help::VERDICTS.contains(&format!("{status}  {}", verdict.as_str())));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::database::MySqlStore;
 use super::error::fault_of;
+use crate::labels;
 use crate::store::ports::{Session, Store, StoreError};
 use crate::store::rows::{Campaign, NewCoupon, NewRefusal};
 use dropgate_shared::campaign::CampaignState;
@@ -32,9 +33,6 @@ impl Server {
 
 impl MySqlStore {
     /// Asks the server what it is.
-    ///
-    /// # Errors
-    /// [`Fault`].
     pub async fn server(&self) -> Result<Server, Fault> {
         let (version, max_connections): (String, u64) =
             sqlx::query_as("SELECT VERSION(), CAST(@@max_connections AS UNSIGNED)")
@@ -81,7 +79,7 @@ async fn check_in(session: &mut impl Session, now: PrimitiveDateTime, random: u6
             (Ok(()), false) => {
                 return Err(Fault::none(
                     Source::MySql,
-                    "no_constraints",
+                    labels::NO_CONSTRAINTS,
                     false,
                     format!(
                         "the server accepted slot {slot} under allotment {allotment} of a campaign of one coupon: \
@@ -97,7 +95,7 @@ async fn check_in(session: &mut impl Session, now: PrimitiveDateTime, random: u6
 }
 
 fn failed(detail: String) -> Fault {
-    Fault::none(Source::MySql, "trial", false, detail)
+    Fault::none(Source::MySql, labels::CONSTRAINT_CHECK, false, detail)
 }
 
 #[cfg(test)]

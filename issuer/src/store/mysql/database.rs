@@ -2,9 +2,11 @@
 
 use super::error::{NO_SUCH_TABLE, fault_of, number_of};
 use super::session::MySqlSession;
-use crate::store::ports::{Store, StoreError};
+use super::settings::DatabaseSettings;
+use crate::labels;
+use crate::store::ports::{Store, StoreError, StoreResult};
 use dropgate_shared::fault::{Fault, Source};
-use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOptions};
+use sqlx::mysql::{MySqlConnection, MySqlPool, MySqlPoolOptions};
 use sqlx::{Connection, Executor};
 use std::collections::HashSet;
 use std::time::Duration;
@@ -23,14 +25,14 @@ pub struct MySqlStore {
 impl MySqlStore {
     /// A pool of at most `connections`, none opened yet.
     #[must_use]
-    pub fn new(options: MySqlConnectOptions, connections: u32) -> Self {
+    pub fn new(settings: &DatabaseSettings, connections: u32) -> Self {
         let pool = MySqlPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(CONNECT_DEADLINE)
             // A round trip a batch saved. A connection that died while idle costs one retry.
             .test_before_acquire(false)
             .after_connect(|connection, _| Box::pin(prepare_session(connection)))
-            .connect_lazy_with(options);
+            .connect_lazy_with(settings.options.clone());
         Self { pool }
     }
 
@@ -67,16 +69,13 @@ impl MySqlStore {
     ///
     /// MariaDB does not serialise two migrators (`GET_LOCK` with no limit is NULL there), so this is a
     /// command of its own and nothing that every instance does at its start.
-    ///
-    /// # Errors
-    /// [`Fault`].
     pub async fn migrate(&self) -> Result<Vec<String>, Fault> {
         let mut connection = self.reach().await?;
         let before = applied(&mut connection).await?;
         MIGRATIONS.run_direct(None, &mut connection, false).await.map_err(|error| {
             Fault::none(
                 Source::MySql,
-                "migration",
+                labels::MIGRATION,
                 false,
                 format!("a migration failed, nothing after it was run: {error}"),
             )
@@ -86,9 +85,6 @@ impl MySqlStore {
     }
 
     /// Whether every migration that this build knows has been applied.
-    ///
-    /// # Errors
-    /// [`Fault`].
     pub async fn is_migrated(&self) -> Result<bool, Fault> {
         let mut connection = self.reach().await?;
         let applied = applied(&mut connection).await?;
@@ -104,11 +100,11 @@ impl MySqlStore {
 impl Store for MySqlStore {
     type Session = MySqlSession;
 
-    async fn session(&self) -> Result<MySqlSession, StoreError> {
+    async fn session(&self) -> StoreResult<MySqlSession> {
         Ok(self.pool.acquire().await?.into())
     }
 
-    async fn connect(&self) -> Result<MySqlSession, StoreError> {
+    async fn connect(&self) -> StoreResult<MySqlSession> {
         Ok(self.reach().await.map_err(StoreError::Away)?.into())
     }
 }

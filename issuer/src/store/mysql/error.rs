@@ -1,5 +1,6 @@
-//! What a failed statement means, by its number. MySQL and MariaDB share most of them.
+//! What a failed statement means, by its error number. MySQL and MariaDB share most of them.
 
+use crate::labels;
 use crate::store::ports::StoreError;
 use dropgate_shared::fault::{Effect, Fault, Source};
 use sqlx::mysql::MySqlDatabaseError;
@@ -23,7 +24,7 @@ pub fn classify(number: u16, state: &str, message: &str) -> Option<StoreError> {
         (4025, "23000") => Some(StoreError::Constraint),
         // Lock wait timeout; deadlock; a row changed under a snapshot (MariaDB); lock table full.
         (1205 | 1213 | 1020 | 1206, _) => Some(StoreError::Contention),
-        // Truncated, not representable, invalid in its character set, wrong for its column; and NULL.
+        // Truncated, not representable, invalid in its character set, of another type than its column; and NULL.
         (1048 | 1265 | 1300 | 1366 | 1406 | 3988, _) => Some(StoreError::Data(message.to_owned())),
         // SQLSTATE class 22: data exception.
         (_, state) if state.starts_with("22") => Some(StoreError::Data(message.to_owned())),
@@ -36,7 +37,7 @@ pub(super) fn number_of(error: &sqlx::Error) -> Option<u16> {
     database_error(error).map(MySqlDatabaseError::number)
 }
 
-/// A failure as a fault, with the remedy for whoever reads the log.
+/// A failure as a fault, with the remedy for the reader of the log.
 ///
 /// Its effect counts as unknown: a connection may die after the commit has arrived. Writing the same
 /// batch again finds that out (I6).
@@ -55,21 +56,21 @@ pub const POOL_TIMED_OUT: &str = "no connection within 5 s";
 #[must_use]
 pub fn fault(number: Option<u16>, detail: &dyn Display) -> Fault {
     let (label, remedy) = match number {
-        None => ("unreachable", "is MySQL up, and does DATABASE_URL name its host and port?"),
+        None => (labels::UNREACHABLE, "check that MySQL is up and that DATABASE_URL names its host and port"),
         Some(1045 | 1044 | 1142 | 1143 | 1370 | 1698 | 3118) => {
-            ("access_denied", "check user and password in DATABASE_URL, and the user's grants")
+            (labels::ACCESS_DENIED, "check user and password in DATABASE_URL, and the user's grants")
         }
-        Some(1049) => ("no_database", "create the database that DATABASE_URL names"),
-        Some(NO_SUCH_TABLE | 1054) => ("no_schema", "run `issuer migrate`"),
+        Some(1049) => (labels::NO_DATABASE, "create the database that DATABASE_URL names"),
+        Some(NO_SUCH_TABLE | 1054) => (labels::NO_SCHEMA, "run `issuer migrate`"),
         Some(1040 | 1203 | 1226) => {
-            ("too_many_connections", "raise max_connections, or give the issuer a quota of its own")
+            (labels::TOO_MANY_CONNECTIONS, "raise max_connections, or give the issuer a quota of its own")
         }
-        Some(1290 | 1792 | 1836) => ("read_only", "the server takes no writes: DATABASE_URL must name the primary"),
-        Some(1021 | 1114 | 1041 | 1037) => ("out_of_space", "the server is out of disk or memory"),
+        Some(1290 | 1792 | 1836) => (labels::READ_ONLY, "the server is read-only: DATABASE_URL must name the primary"),
+        Some(1021 | 1114 | 1041 | 1037) => (labels::OUT_OF_SPACE, "the server is out of disk or memory"),
         Some(1053 | 1077 | 1079 | 1927 | 2006 | 2013 | 3169 | 4031) => {
-            ("going_down", "the server ended the connection")
+            (labels::GOING_DOWN, "the server ended the connection")
         }
-        Some(_) => ("refused", "see the number in MySQL's list of server errors"),
+        Some(_) => (labels::REFUSED, "see the number in MySQL's list of server errors"),
     };
     let detail = format!("{detail} ({remedy})");
     Fault { effect: Effect::Unknown, retry: true, source: Source::MySql, label, detail }

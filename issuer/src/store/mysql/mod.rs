@@ -5,3 +5,5 @@ pub mod database;
 pub mod error;
 pub mod schema;
 mod session;
+pub mod settings;
+mod values;

@@ -1,20 +1,18 @@
-//! What the schema is, against what this build expects.
+//! The schema of the database, compared with what this build expects.
 
 use super::database::{MIGRATIONS, MySqlStore};
 use super::error::{NO_SUCH_TABLE, fault_of, number_of};
 use dropgate_shared::fault::Fault;
-use serde::Serialize;
 use std::collections::HashMap;
 
 /// Whether a migration is in the database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MigrationState {
     /// It is, and reads as in this build.
     Applied,
     /// It is not.
     Pending,
-    /// It is, but was another text then: this build or that database is not the right one.
+    /// It is, but with another text: this build and that database do not belong together.
     Altered,
     /// It began and did not end: look at the schema before anything else.
     Failed,
@@ -23,7 +21,6 @@ pub enum MigrationState {
 }
 
 impl MigrationState {
-    /// The word for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -36,24 +33,17 @@ impl MigrationState {
     }
 }
 
-/// A migration.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Migration {
-    /// Its number.
     pub version: i64,
-    /// Its name.
     pub description: String,
     /// SHA-384 of its text as this build has it, or else the database; lower-case hex.
     pub checksum: String,
-    /// Whether it is in the database.
     pub state: MigrationState,
 }
 
 impl MySqlStore {
     /// Every migration that this build or the database knows, in their order.
-    ///
-    /// # Errors
-    /// [`Fault`].
     pub async fn migrations(&self) -> Result<Vec<Migration>, Fault> {
         let query = sqlx::query_as("SELECT version, description, success, checksum FROM _sqlx_migrations");
         let rows: Vec<(i64, String, bool, Vec<u8>)> = match query.fetch_all(&mut self.reach().await?).await {

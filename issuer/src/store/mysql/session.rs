@@ -1,13 +1,14 @@
 //! The statements.
 
-use crate::store::ports::{Session, StoreError};
+use super::values::{holders, list, parse_state};
+use crate::store::ports::{Session, StoreResult};
 use crate::store::rows::{
     Campaign, CampaignCounts, CampaignSummary, CouponRow, DeadLetterKey, Holder, NewCoupon, NewRefusal, RefusalRow,
-    Tally, entry,
+    Tally,
 };
 use dropgate_shared::campaign::CampaignState;
 use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
-use dropgate_shared::fault::{Fault, Source};
+
 use dropgate_shared::ids::{CampaignId, Slot};
 use sqlx::mysql::MySqlConnection;
 use sqlx::pool::PoolConnection;
@@ -60,7 +61,7 @@ impl MySqlSession {
         (table, column): (&str, &str),
         id: &CampaignId,
         users: &[&str],
-    ) -> Result<Vec<(String, Slot)>, StoreError> {
+    ) -> StoreResult<Vec<(String, Slot)>> {
         let mut sql = QueryBuilder::<MySql>::new("SELECT user_id, ");
         sql.push(column).push(" FROM ").push(table).push(" WHERE campaign_id = ");
         sql.push_bind(id.as_str()).push(" AND user_id IN ");
@@ -70,34 +71,21 @@ impl MySqlSession {
     }
 }
 
-/// `(?, ?, ..)`
-fn list<'a, T>(sql: &mut QueryBuilder<MySql>, values: &'a [T])
-where
-    &'a T: sqlx::Encode<'a, MySql> + sqlx::Type<MySql>,
-{
-    sql.push("(");
-    let mut list = sql.separated(", ");
-    for value in values {
-        list.push_bind(value);
-    }
-    sql.push(")");
-}
-
 impl Session for MySqlSession {
-    async fn begin(&mut self) -> Result<(), StoreError> {
+    async fn begin(&mut self) -> StoreResult<()> {
         // Whether the server has begun one is not known until it answers.
         self.in_transaction = true;
         self.raw().execute("BEGIN").await?;
         Ok(())
     }
 
-    async fn commit(&mut self) -> Result<(), StoreError> {
+    async fn commit(&mut self) -> StoreResult<()> {
         self.raw().execute("COMMIT").await?;
         self.in_transaction = false;
         Ok(())
     }
 
-    async fn rollback(&mut self) -> Result<(), StoreError> {
+    async fn rollback(&mut self) -> StoreResult<()> {
         if self.in_transaction {
             self.raw().execute("ROLLBACK").await?;
             self.in_transaction = false;
@@ -109,14 +97,14 @@ impl Session for MySqlSession {
         self.in_transaction = true;
     }
 
-    async fn newest_allotment(&mut self, id: &CampaignId) -> Result<Option<u32>, StoreError> {
+    async fn newest_allotment(&mut self, id: &CampaignId) -> StoreResult<Option<u32>> {
         Ok(sqlx::query_scalar("SELECT MAX(capacity) FROM allotments WHERE campaign_id = ?")
             .bind(id.as_str())
             .fetch_one(self.raw())
             .await?)
     }
 
-    async fn lock_campaign(&mut self, id: &CampaignId) -> Result<bool, StoreError> {
+    async fn lock_campaign(&mut self, id: &CampaignId) -> StoreResult<bool> {
         let locked: Option<String> = sqlx::query_scalar("SELECT id FROM campaigns WHERE id = ? FOR UPDATE")
             .bind(id.as_str())
             .fetch_optional(self.raw())
@@ -124,22 +112,22 @@ impl Session for MySqlSession {
         Ok(locked.is_some())
     }
 
-    async fn coupon_slots_of(&mut self, id: &CampaignId, users: &[&str]) -> Result<Vec<(String, Slot)>, StoreError> {
+    async fn coupon_slots_of(&mut self, id: &CampaignId, users: &[&str]) -> StoreResult<Vec<(String, Slot)>> {
         self.slots_of(("coupons", "slot"), id, users).await
     }
 
-    async fn refusal_slots_of(&mut self, id: &CampaignId, users: &[&str]) -> Result<Vec<(String, Slot)>, StoreError> {
+    async fn refusal_slots_of(&mut self, id: &CampaignId, users: &[&str]) -> StoreResult<Vec<(String, Slot)>> {
         self.slots_of(("refusals", "proposed_slot"), id, users).await
     }
 
-    async fn slots_taken_among(&mut self, id: &CampaignId, slots: &[u32]) -> Result<Vec<u32>, StoreError> {
+    async fn slots_taken_among(&mut self, id: &CampaignId, slots: &[u32]) -> StoreResult<Vec<u32>> {
         let mut sql = QueryBuilder::<MySql>::new("SELECT slot FROM coupons WHERE campaign_id = ");
         sql.push_bind(id.as_str()).push(" AND slot IN ");
         list(&mut sql, slots);
         Ok(sql.build_query_scalar().persistent(false).fetch_all(self.raw()).await?)
     }
 
-    async fn taken_slots_up_to(&mut self, id: &CampaignId, top: u32, limit: u32) -> Result<Vec<u32>, StoreError> {
+    async fn taken_slots_up_to(&mut self, id: &CampaignId, top: u32, limit: u32) -> StoreResult<Vec<u32>> {
         Ok(sqlx::query_scalar(
             "SELECT slot FROM coupons WHERE campaign_id = ? AND slot <= ? ORDER BY slot DESC LIMIT ?",
         )
@@ -150,7 +138,7 @@ impl Session for MySqlSession {
         .await?)
     }
 
-    async fn insert_coupons(&mut self, coupons: &[NewCoupon<'_>], recurs: bool) -> Result<(), StoreError> {
+    async fn insert_coupons(&mut self, coupons: &[NewCoupon<'_>], recurs: bool) -> StoreResult<()> {
         let mut sql = QueryBuilder::<MySql>::new(
             "INSERT INTO coupons (campaign_id, slot, allotment, user_id, code, admitted_at, issued_at) ",
         );
@@ -164,12 +152,11 @@ impl Session for MySqlSession {
                 .push_bind(coupon.admitted_at)
                 .push_bind(coupon.issued_at);
         });
-        // Every other length would push a useful statement out of the server's memory.
         sql.build().persistent(recurs).execute(self.raw()).await?;
         Ok(())
     }
 
-    async fn insert_refusals(&mut self, refusals: &[NewRefusal<'_>]) -> Result<(), StoreError> {
+    async fn insert_refusals(&mut self, refusals: &[NewRefusal<'_>]) -> StoreResult<()> {
         let mut sql = QueryBuilder::<MySql>::new(
             "INSERT INTO refusals (campaign_id, user_id, proposed_slot, reason, admitted_at, refused_at) ",
         );
@@ -191,7 +178,7 @@ impl Session for MySqlSession {
         id: &CampaignId,
         campaign: &Campaign,
         created_at: PrimitiveDateTime,
-    ) -> Result<(), StoreError> {
+    ) -> StoreResult<()> {
         sqlx::query("INSERT INTO campaigns (id, state, opens_at, closes_at, created_at) VALUES (?, ?, ?, ?, ?)")
             .bind(id.as_str())
             .bind(campaign.state.as_str())
@@ -208,7 +195,7 @@ impl Session for MySqlSession {
         id: &CampaignId,
         capacity: u32,
         granted_at: PrimitiveDateTime,
-    ) -> Result<(), StoreError> {
+    ) -> StoreResult<()> {
         sqlx::query("INSERT INTO allotments (campaign_id, capacity, granted_at) VALUES (?, ?, ?)")
             .bind(id.as_str())
             .bind(capacity)
@@ -218,12 +205,7 @@ impl Session for MySqlSession {
         Ok(())
     }
 
-    async fn set_state(
-        &mut self,
-        id: &CampaignId,
-        from: &[CampaignState],
-        to: CampaignState,
-    ) -> Result<bool, StoreError> {
+    async fn set_state(&mut self, id: &CampaignId, from: &[CampaignState], to: CampaignState) -> StoreResult<bool> {
         let mut sql = QueryBuilder::<MySql>::new("UPDATE campaigns SET state = ");
         sql.push_bind(to.as_str()).push(" WHERE id = ").push_bind(id.as_str()).push(" AND state IN ");
         let from: Vec<&str> = from.iter().map(|state| state.as_str()).collect();
@@ -232,7 +214,7 @@ impl Session for MySqlSession {
         Ok(done.rows_affected() > 0)
     }
 
-    async fn campaign(&mut self, id: &CampaignId) -> Result<Option<Campaign>, StoreError> {
+    async fn campaign(&mut self, id: &CampaignId) -> StoreResult<Option<Campaign>> {
         let row: Option<(String, PrimitiveDateTime, Option<PrimitiveDateTime>, u32)> = sqlx::query_as(
             "SELECT c.state, c.opens_at, c.closes_at, a.capacity FROM campaigns c \
              JOIN allotments a ON a.campaign_id = c.id WHERE c.id = ? ORDER BY a.capacity DESC LIMIT 1",
@@ -246,7 +228,7 @@ impl Session for MySqlSession {
         .transpose()
     }
 
-    async fn campaigns(&mut self) -> Result<Vec<CampaignSummary>, StoreError> {
+    async fn campaigns(&mut self) -> StoreResult<Vec<CampaignSummary>> {
         type Row = (String, String, u32, PrimitiveDateTime, Option<PrimitiveDateTime>, i64, i64);
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT c.id, c.state, MAX(a.capacity) AS capacity, c.opens_at, c.closes_at, \
@@ -266,7 +248,7 @@ impl Session for MySqlSession {
             .collect()
     }
 
-    async fn tally(&mut self, id: &CampaignId) -> Result<Tally, StoreError> {
+    async fn tally(&mut self, id: &CampaignId) -> StoreResult<Tally> {
         let (issued, refused): (i64, i64) = sqlx::query_as(
             "SELECT (SELECT COUNT(*) FROM coupons WHERE campaign_id = ?), \
              (SELECT COUNT(*) FROM refusals WHERE campaign_id = ?)",
@@ -278,7 +260,7 @@ impl Session for MySqlSession {
         Ok(Tally { issued: issued.unsigned_abs(), refused: refused.unsigned_abs() })
     }
 
-    async fn counts(&mut self, id: &CampaignId) -> Result<CampaignCounts, StoreError> {
+    async fn counts(&mut self, id: &CampaignId) -> StoreResult<CampaignCounts> {
         let (capacity, coupons, users, beyond, refusals, both): (u32, i64, i64, i64, i64, i64) = sqlx::query_as(
             "SELECT a.capacity, \
              (SELECT COUNT(*) FROM coupons WHERE campaign_id = a.campaign_id) AS coupons, \
@@ -298,12 +280,7 @@ impl Session for MySqlSession {
         Ok(CampaignCounts { capacity, coupons, users, beyond, refusals, both })
     }
 
-    async fn coupons_after(
-        &mut self,
-        id: &CampaignId,
-        after: Option<u32>,
-        limit: u32,
-    ) -> Result<Vec<CouponRow>, StoreError> {
+    async fn coupons_after(&mut self, id: &CampaignId, after: Option<u32>, limit: u32) -> StoreResult<Vec<CouponRow>> {
         let rows: Vec<(u32, String, String, PrimitiveDateTime, PrimitiveDateTime)> = sqlx::query_as(
             "SELECT slot, user_id, code, admitted_at, issued_at FROM coupons \
              WHERE campaign_id = ? AND slot >= ? ORDER BY slot LIMIT ?",
@@ -318,12 +295,7 @@ impl Session for MySqlSession {
         Ok(rows.into_iter().map(row).collect())
     }
 
-    async fn refusals_after(
-        &mut self,
-        id: &CampaignId,
-        after: &str,
-        limit: u32,
-    ) -> Result<Vec<RefusalRow>, StoreError> {
+    async fn refusals_after(&mut self, id: &CampaignId, after: &str, limit: u32) -> StoreResult<Vec<RefusalRow>> {
         let rows: Vec<(String, u32, String, PrimitiveDateTime, PrimitiveDateTime)> = sqlx::query_as(
             "SELECT user_id, proposed_slot, reason, admitted_at, refused_at FROM refusals \
              WHERE campaign_id = ? AND user_id > ? ORDER BY user_id LIMIT ?",
@@ -343,7 +315,7 @@ impl Session for MySqlSession {
         Ok(rows.into_iter().map(row).collect())
     }
 
-    async fn refused_after(&mut self, id: &CampaignId, after: &str, limit: u32) -> Result<Vec<Holder>, StoreError> {
+    async fn refused_after(&mut self, id: &CampaignId, after: &str, limit: u32) -> StoreResult<Vec<Holder>> {
         let rows: Vec<(String, u32, PrimitiveDateTime)> = sqlx::query_as(
             "SELECT user_id, proposed_slot, admitted_at FROM refusals r WHERE campaign_id = ? AND user_id > ? \
              AND NOT EXISTS (SELECT 1 FROM coupons c WHERE c.campaign_id = r.campaign_id AND c.user_id = r.user_id) \
@@ -357,7 +329,7 @@ impl Session for MySqlSession {
         Ok(holders(rows, ClaimStatus::Refused).collect())
     }
 
-    async fn settled(&mut self, id: &CampaignId, users: &[String]) -> Result<HashMap<String, ClaimEntry>, StoreError> {
+    async fn settled(&mut self, id: &CampaignId, users: &[String]) -> StoreResult<HashMap<String, ClaimEntry>> {
         let mut settled = HashMap::new();
         if users.is_empty() {
             return Ok(settled);
@@ -376,7 +348,7 @@ impl Session for MySqlSession {
         Ok(settled)
     }
 
-    async fn replayed(&mut self, keys: &[DeadLetterKey]) -> Result<HashSet<DeadLetterKey>, StoreError> {
+    async fn replayed(&mut self, keys: &[DeadLetterKey]) -> StoreResult<HashSet<DeadLetterKey>> {
         if keys.is_empty() {
             return Ok(HashSet::new());
         }
@@ -391,7 +363,7 @@ impl Session for MySqlSession {
         Ok(found.into_iter().collect())
     }
 
-    async fn remember_replayed(&mut self, keys: &[DeadLetterKey], at: PrimitiveDateTime) -> Result<(), StoreError> {
+    async fn remember_replayed(&mut self, keys: &[DeadLetterKey], at: PrimitiveDateTime) -> StoreResult<()> {
         if keys.is_empty() {
             return Ok(());
         }
@@ -405,15 +377,4 @@ impl Session for MySqlSession {
         sql.build().persistent(false).execute(self.raw()).await?;
         Ok(())
     }
-}
-
-fn holders(rows: Vec<(String, u32, PrimitiveDateTime)>, status: ClaimStatus) -> impl Iterator<Item = Holder> {
-    rows.into_iter().filter_map(move |(user, slot, admitted_at)| Some((user, entry(slot, admitted_at, status)?)))
-}
-
-/// The schema allows no other state.
-fn parse_state(text: &str) -> Result<CampaignState, StoreError> {
-    text.parse().map_err(|error| {
-        StoreError::Away(Fault::none(Source::MySql, "state", false, format!("campaigns.state is {text:?}: {error}")))
-    })
 }

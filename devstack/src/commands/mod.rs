@@ -1,0 +1,4 @@
+pub mod demo;
+pub mod status;
+pub mod up;
+pub mod with_database;

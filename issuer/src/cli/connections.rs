@@ -1,0 +1,291 @@
+//! Arguments that name servers.
+
+use crate::config::problems::{Problems, given};
+use crate::config::values::{http_address, one_of, token};
+use crate::kafka::settings::{KafkaSettings, check_option};
+use crate::redis::client::RedisSettings;
+use crate::store::mysql::settings::DatabaseSettings;
+use clap::Args;
+use clap::builder::FalseyValueParser;
+
+const PROTOCOLS: [&str; 4] = ["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
+const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
+
+#[derive(Args)]
+pub struct DatabaseArgs {
+    /// mysql://USER:PASSWORD@HOST:PORT/DATABASE
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: Option<String>,
+}
+
+#[derive(Args)]
+pub struct KafkaArgs {
+    /// Brokers, host:port, comma-separated
+    #[arg(long, env = "KAFKA_BOOTSTRAP", value_name = "HOST:PORT,..")]
+    pub kafka_bootstrap: Option<String>,
+    /// Consumer group of all issuers
+    #[arg(long, env = "KAFKA_GROUP", default_value = "dropgate-issuer", value_name = "GROUP")]
+    pub kafka_group: String,
+    #[command(flatten)]
+    pub client: Box<KafkaClientArgs>,
+}
+
+/// Security, and what is passed to librdkafka.
+#[derive(Args)]
+pub struct KafkaClientArgs {
+    /// Name of this member, the same after each start (static membership): a short restart moves no partition
+    #[arg(long, env = "KAFKA_INSTANCE_ID", value_name = "NAME")]
+    pub kafka_instance_id: Option<String>,
+    /// plaintext, ssl, sasl_plaintext or sasl_ssl
+    #[arg(long, env = "KAFKA_SECURITY_PROTOCOL", value_name = "PROTOCOL")]
+    pub kafka_security_protocol: Option<String>,
+    /// PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512
+    #[arg(long, env = "KAFKA_SASL_MECHANISM", value_name = "MECHANISM")]
+    pub kafka_sasl_mechanism: Option<String>,
+    /// User name at the brokers
+    #[arg(long, env = "KAFKA_SASL_USERNAME", value_name = "USER")]
+    pub kafka_sasl_username: Option<String>,
+    /// Password of that user
+    #[arg(long, env = "KAFKA_SASL_PASSWORD", hide_env_values = true, value_name = "PASSWORD")]
+    pub kafka_sasl_password: Option<String>,
+    /// Certificates of the authorities that signed the brokers' (PEM); by default those of the system
+    #[arg(long, env = "KAFKA_CA_FILE", value_name = "FILE")]
+    pub kafka_ca_file: Option<String>,
+    /// A setting of librdkafka, KEY=VALUE; repeatable, in the environment separated by commas or lines
+    #[arg(long = "kafka-option", env = "KAFKA_OPTIONS", hide_env_values = true, value_name = "KEY=VALUE")]
+    pub kafka_options: Vec<String>,
+}
+
+#[derive(Args)]
+pub struct RedisArgs {
+    /// Address of the Redis REST service
+    #[arg(long, env = "UPSTASH_REDIS_REST_URL", value_name = "URL")]
+    pub upstash_redis_rest_url: Option<String>,
+    /// Its token
+    #[arg(long, env = "UPSTASH_REDIS_REST_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub upstash_redis_rest_token: Option<String>,
+    /// Scripts lock only the keys they name: hosted Upstash only, plain Redis rejects the flag
+    #[arg(long, env = "UPSTASH_KEY_LOCKING", value_parser = FalseyValueParser::new())]
+    pub upstash_key_locking: bool,
+}
+
+/// Connections of a verb that reads all three servers.
+#[derive(Args)]
+pub struct ServerArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+    #[command(flatten)]
+    redis: RedisArgs,
+    #[command(flatten)]
+    kafka: KafkaArgs,
+}
+
+/// Connections of a verb on dead letters.
+#[derive(Args)]
+pub struct DlqServerArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+    #[command(flatten)]
+    kafka: KafkaArgs,
+}
+
+/// What `read` finds, or all problems.
+fn checked<T>(read: impl FnOnce(&mut Problems) -> Option<T>) -> Result<T, Problems> {
+    let mut problems = Problems::default();
+    let settings = read(&mut problems);
+    problems.or(settings)
+}
+
+impl DatabaseArgs {
+    pub fn read(&self, problems: &mut Problems) -> Option<DatabaseSettings> {
+        let expected = "mysql://USER:PASSWORD@HOST:PORT/DATABASE (a special character in the password as %XX)";
+        problems.need("DATABASE_URL", expected, self.database_url.as_ref(), |url| Ok(url.parse()?))
+    }
+
+    pub fn settings(&self) -> Result<DatabaseSettings, Problems> {
+        checked(|problems| self.read(problems))
+    }
+}
+
+impl RedisArgs {
+    pub fn read(&self, problems: &mut Problems) -> Option<RedisSettings> {
+        let expected = "the https:// address of the Redis REST service";
+        let url = problems.need("UPSTASH_REDIS_REST_URL", expected, self.upstash_redis_rest_url.as_ref(), http_address);
+        let value = self.upstash_redis_rest_token.as_ref();
+        let token = problems.need("UPSTASH_REDIS_REST_TOKEN", "the token of that service", value, token);
+        Some(RedisSettings { url: url?, token: token?, key_locking: self.upstash_key_locking })
+    }
+
+    pub fn settings(&self) -> Result<RedisSettings, Problems> {
+        checked(|problems| self.read(problems))
+    }
+}
+
+impl KafkaArgs {
+    pub fn read(&self, problems: &mut Problems) -> Option<KafkaSettings> {
+        let value = self.kafka_bootstrap.as_ref();
+        let bootstrap = problems.need("KAFKA_BOOTSTRAP", "HOST:PORT,HOST:PORT", value, |text| Ok(text.to_owned()));
+        let options = self.client.options(problems);
+        let instance_id = given(self.client.kafka_instance_id.as_ref()).map(str::to_owned);
+        Some(KafkaSettings { bootstrap: bootstrap?, group: self.kafka_group.clone(), instance_id, options: options? })
+    }
+
+    pub fn settings(&self) -> Result<KafkaSettings, Problems> {
+        checked(|problems| self.read(problems))
+    }
+}
+
+impl KafkaClientArgs {
+    /// Security, and then what is passed through, which may refine it.
+    fn options(&self, problems: &mut Problems) -> Option<Vec<(String, String)>> {
+        let mut options = Vec::new();
+        let before = problems.lines().len();
+        let expected = "plaintext, ssl, sasl_plaintext or sasl_ssl";
+        let protocol =
+            self.kafka_security_protocol.as_ref().filter(|_| given(self.kafka_security_protocol.as_ref()).is_some());
+        let is_sasl = protocol.is_some_and(|protocol| protocol.trim().to_ascii_lowercase().starts_with("sasl_"));
+        if protocol.is_some() {
+            let protocol =
+                problems.need("KAFKA_SECURITY_PROTOCOL", expected, protocol, |text| one_of(text, &PROTOCOLS));
+            options.extend(protocol.map(|protocol| ("security.protocol".to_owned(), protocol)));
+        } else if [&self.kafka_sasl_username, &self.kafka_sasl_mechanism]
+            .into_iter()
+            .any(|v| given(v.as_ref()).is_some())
+        {
+            problems.add(
+                "KAFKA_SECURITY_PROTOCOL is not set although KAFKA_SASL_.. is; expected sasl_ssl (or sasl_plaintext)",
+            );
+        }
+        if is_sasl {
+            let whole = |text: &str| Ok(text.to_owned());
+            let mechanism = |text: &str| one_of(text, &MECHANISMS);
+            let values = [
+                (
+                    "sasl.mechanism",
+                    problems.need(
+                        "KAFKA_SASL_MECHANISM",
+                        "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512",
+                        self.kafka_sasl_mechanism.as_ref(),
+                        mechanism,
+                    ),
+                ),
+                (
+                    "sasl.username",
+                    problems.need("KAFKA_SASL_USERNAME", "a user name", self.kafka_sasl_username.as_ref(), whole),
+                ),
+                (
+                    "sasl.password",
+                    problems.need(
+                        "KAFKA_SASL_PASSWORD",
+                        "the user's password",
+                        self.kafka_sasl_password.as_ref(),
+                        whole,
+                    ),
+                ),
+            ];
+            options.extend(values.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
+        }
+        if let Some(file) = given(self.kafka_ca_file.as_ref()) {
+            match std::fs::metadata(file) {
+                Ok(_) => options.push(("ssl.ca.location".to_owned(), file.to_owned())),
+                Err(error) => problems.add(format!("KAFKA_CA_FILE {file}: {error}; expected a file of certificates")),
+            }
+        }
+        for option in self.kafka_options.iter().flat_map(|options| options.split([',', '\n'])).map(str::trim) {
+            // Never repeated as a whole: it may hold a password.
+            match option.split_once('=').map(|(key, value)| (key.trim(), value.trim())) {
+                _ if option.is_empty() => {}
+                Some((key, value)) if !key.is_empty() => match check_option(key) {
+                    Ok(()) => options.push((key.to_owned(), value.to_owned())),
+                    Err(fixed) => problems.add(format!("KAFKA_OPTIONS {fixed}")),
+                },
+                _ => problems.add("KAFKA_OPTIONS has a part without '='; expected KEY=VALUE,KEY=VALUE"),
+            }
+        }
+        (problems.lines().len() == before).then_some(options)
+    }
+}
+
+impl ServerArgs {
+    /// MySQL, Redis, and Kafka where it is configured.
+    ///
+    /// # Errors
+    /// [`Problems`] of all of them.
+    pub fn settings(&self) -> Result<(DatabaseSettings, RedisSettings, Option<KafkaSettings>), Problems> {
+        checked(|problems| {
+            let database = self.database.read(problems);
+            let redis = self.redis.read(problems);
+            let has_kafka = given(self.kafka.kafka_bootstrap.as_ref()).is_some();
+            let kafka = if has_kafka { self.kafka.read(problems) } else { None };
+            Some((database?, redis?, kafka))
+        })
+    }
+
+    /// MySQL, and Redis and Kafka as far as they are configured in full.
+    ///
+    /// # Errors
+    /// [`Problems`] of MySQL.
+    pub fn at_least_database(
+        &self,
+    ) -> Result<(DatabaseSettings, Option<RedisSettings>, Option<KafkaSettings>), Problems> {
+        Ok((self.database.settings()?, self.redis.settings().ok(), self.kafka.settings().ok()))
+    }
+}
+
+impl DlqServerArgs {
+    /// MySQL and Kafka.
+    ///
+    /// # Errors
+    /// [`Problems`] of both.
+    pub fn settings(&self) -> Result<(DatabaseSettings, KafkaSettings), Problems> {
+        checked(|problems| {
+            let database = self.database.read(problems);
+            let kafka = self.kafka.read(problems);
+            Some((database?, kafka?))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kafka_security_is_complete_or_refused_and_options_are_checked() {
+        let client = KafkaClientArgs {
+            kafka_instance_id: None,
+            kafka_security_protocol: None,
+            kafka_sasl_mechanism: None,
+            kafka_sasl_username: Some("user".to_owned()),
+            kafka_sasl_password: None,
+            kafka_ca_file: None,
+            kafka_options: Vec::new(),
+        };
+        let kafka_bootstrap = Some("h:1".to_owned());
+        let mut args = KafkaArgs { kafka_bootstrap, kafka_group: "g".to_owned(), client: Box::new(client) };
+        let read = |args: &KafkaArgs| args.settings().map_err(|problems| problems.to_string());
+        assert!(read(&args).unwrap_err().contains("KAFKA_SECURITY_PROTOCOL is not set although"));
+        args.client.kafka_security_protocol = Some("tls".to_owned());
+        assert!(
+            read(&args).unwrap_err().contains("KAFKA_SECURITY_PROTOCOL \"tls\" is not supported; expected plaintext")
+        );
+        args.client.kafka_security_protocol = Some("SASL_SSL".to_owned());
+        let text = read(&args).unwrap_err();
+        assert!(text.contains("KAFKA_SASL_MECHANISM is not set") && text.contains("KAFKA_SASL_PASSWORD"), "{text}");
+        args.client.kafka_sasl_mechanism = Some("scram-sha-256".to_owned());
+        args.client.kafka_sasl_password = Some("hunter2".to_owned());
+        args.client.kafka_options = vec!["session.timeout.ms=9000\n, fetch.wait.max.ms = 20".to_owned()];
+        let options = read(&args).unwrap().options;
+        let option = |key: &str| options.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str());
+        assert_eq!((option("sasl.mechanism"), option("security.protocol")), (Some("SCRAM-SHA-256"), Some("sasl_ssl")));
+        assert_eq!((option("session.timeout.ms"), option("fetch.wait.max.ms")), (Some("9000"), Some("20")));
+
+        args.client.kafka_options = vec!["enable.auto.commit=false,hunter3".to_owned()];
+        let text = read(&args).unwrap_err();
+        assert!(
+            text.contains("sets enable.auto.commit, which is fixed") && text.contains("a part without '='"),
+            "{text}"
+        );
+        assert!(!text.contains("hunter"), "{text}");
+    }
+}

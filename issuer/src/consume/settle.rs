@@ -1,0 +1,341 @@
+//! One batch: every record of it becomes a row, a refusal or an acknowledged dead letter, and only then do the offsets
+//! move (I7).
+//!
+//! | a step fails | meanwhile | then |
+//! |---|---|---|
+//! | rows cannot be written | wait 25 ms to 5 s, poll the source, paused | the same batch again (I6) |
+//! | dead letters are not acknowledged | the same | those that were not acknowledged again |
+//! | offsets cannot be stored | nothing | the records come again (I6) |
+//! | the confirmation queue is full | nothing | the outbox sends the claims again |
+//! | a stop is requested | the write under way gets 15 s | no offset moves: another member takes the batch |
+
+use super::budget::{Budget, Change, Written};
+use super::inbox::{GivenUp, Inbox, Received};
+use super::ports::{
+    Admission, ClaimOutcome, Confirmation, Confirmations, CouponStore, DeadLetters, Delivery, RecordSource,
+    RejectReason,
+};
+use super::traces::{BatchTrace, Traces};
+use crate::backoff::{Backoff, Jitter, OutageLog};
+use crate::health::Health;
+use crate::labels;
+use crate::metrics::{Metrics, ReasonLabel};
+use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
+use dropgate_shared::fault::{Fault, Source};
+use dropgate_shared::ids::Slot;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What the service has done since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records settled, of every kind.
+    pub records: u64,
+    /// Coupon rows written.
+    pub issued: u64,
+    /// Records whose row existed before.
+    pub already: u64,
+    /// Records whose claim is refused.
+    pub refused: u64,
+    /// Records sent to the dead-letter topic.
+    pub dead_letters: u64,
+}
+
+/// Why the service cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The source will never deliver again.
+    #[error(transparent)]
+    Source(#[from] Fault),
+    /// Too many records in a row can never become rows.
+    #[error(
+        "{limit} records in a row can never become rows, the last one for \"{label}\" (partition {partition}, \
+         offset {offset}). The cause is not a bad record but a wrong topic, database or version: correct it and start \
+         again. Nothing is lost: fewer than {limit} of them are in the dead-letter topic, from where \
+         `issuer dlq replay` sends them again, and the others are still in their own topic. To send all of them to the \
+         dead-letter topic, start with --dead-letter-limit 0"
+    )]
+    DeadLetters { limit: u32, label: &'static str, partition: i32, offset: i64 },
+}
+
+/// Settles batches. It owns the ports behind the inbox. Whatever it waits for, it waits for at the inbox, so that the
+/// source is polled.
+pub(super) struct Settler<S, D, C> {
+    pub(super) store: S,
+    pub(super) dead_letters: D,
+    pub(super) confirmations: C,
+    pub(super) dead_letter_limit: u32,
+    pub(super) dead_letters_in_a_row: u32,
+    pub(super) health: Arc<Health>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) traces: Traces,
+    pub(super) jitter: Jitter,
+    pub(super) counts: Counts,
+}
+
+/// Why a batch is not settled.
+pub(super) enum Unsettled {
+    GivenUp,
+    Failed(ServiceError),
+}
+
+impl From<GivenUp> for Unsettled {
+    fn from(_: GivenUp) -> Self {
+        Self::GivenUp
+    }
+}
+
+/// A record of the batch in hand whose admission, if it holds one, is committed.
+struct InHand {
+    delivery: Delivery,
+    /// Why it goes to the dead-letter topic, if it does.
+    rejected: Option<RejectReason>,
+}
+
+impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
+    /// Sees to it that every record of the batch is a row, a refusal or an acknowledged dead letter, however long that
+    /// takes; then moves the offsets and confirms to Redis. The order is what the promises rest on: rows before dead
+    /// letters, since the database may reject what could be decoded; both before the offsets (I7); Redis last, since
+    /// nothing depends on it (what it misses is sent again).
+    pub(super) async fn settle<R: RecordSource>(
+        &mut self,
+        inbox: &mut Inbox<R>,
+        budget: &mut Budget,
+        batch: Vec<Received>,
+    ) -> Result<(), Unsettled> {
+        self.metrics.batch_records.observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
+        let mut trace = self.traces.batch(batch.len());
+        let admissions: Vec<&Admission> = batch.iter().filter_map(|received| received.decoded.as_ref().ok()).collect();
+        let mut outcomes = Vec::new();
+        if !admissions.is_empty() {
+            trace.write_begins();
+            outcomes = self.persist(inbox, budget, &admissions).await?;
+            trace.write_ended();
+        }
+        let mut confirmations = Vec::with_capacity(outcomes.len());
+        let mut records = Vec::with_capacity(batch.len());
+        let mut outcomes = outcomes.into_iter();
+        for Received { delivery, decoded } in batch {
+            let rejected = match decoded {
+                Ok(admission) => {
+                    // `persist` returns an outcome for each admission. Without one no offset may move.
+                    let outcome = outcomes.next().ok_or(Unsettled::GivenUp)?;
+                    self.note(admission, outcome, &delivery, &mut trace, &mut confirmations)
+                }
+                // What it says of a user is not to be trusted, so Redis is not changed: the outbox still
+                // holds the entry and sends a valid record.
+                Err(reason) => Some(reason),
+            };
+            records.push(InHand { delivery, rejected });
+        }
+        self.count_in_a_row(&records).map_err(Unsettled::Failed)?;
+        self.publish_dead_letters(inbox, &records).await?;
+
+        self.counts.records += records.len() as u64;
+        self.metrics.records.inc_by(records.len() as u64);
+        for reason in records.iter().filter_map(|record| record.rejected.as_ref()) {
+            self.counts.dead_letters += 1;
+            self.metrics.dead_letters.get_or_create(&ReasonLabel { reason: reason.label }).inc();
+        }
+        if let Err(fault) = inbox.settled(records.iter().map(|record| &record.delivery)) {
+            tracing::warn!(label = fault.label, "{fault}");
+        }
+        if !confirmations.is_empty() {
+            self.confirmations.offer(confirmations);
+        }
+        trace.end();
+        Ok(())
+    }
+
+    /// Counts what became of an admission, and adds what Redis is to know. Returns why it goes to the dead-letter
+    /// topic, if it does.
+    fn note(
+        &mut self,
+        admission: Admission,
+        outcome: ClaimOutcome,
+        delivery: &Delivery,
+        trace: &mut BatchTrace,
+        confirmations: &mut Vec<Confirmation>,
+    ) -> Option<RejectReason> {
+        let (slot, status, label, rejected) = match outcome {
+            ClaimOutcome::Issued { slot } => {
+                self.counts.issued += 1;
+                self.metrics.issued.inc();
+                if slot != admission.record.slot {
+                    self.metrics.moved.inc();
+                }
+                (slot, ClaimStatus::Issued, labels::ISSUED, None)
+            }
+            ClaimOutcome::Already { slot } => {
+                self.counts.already += 1;
+                self.metrics.already.inc();
+                (slot, ClaimStatus::Issued, labels::ALREADY, None)
+            }
+            ClaimOutcome::Refused { slot } => {
+                self.counts.refused += 1;
+                self.metrics.refused.inc();
+                (slot, ClaimStatus::Refused, labels::REFUSED_CLAIM, None)
+            }
+            ClaimOutcome::Rejected(reason) => {
+                (admission.record.slot, ClaimStatus::DeadLettered, labels::DEAD_LETTERED, Some(reason))
+            }
+        };
+        trace.record(&admission.record, delivery, slot, label);
+        // Of an unknown campaign the outbox entry stays: see there.
+        if rejected.as_ref().is_none_or(|reason| reason.label != labels::UNKNOWN_CAMPAIGN) {
+            confirmations.push(confirmation(admission, slot, status));
+        }
+        rejected
+    }
+
+    async fn persist<R: RecordSource>(
+        &mut self,
+        inbox: &mut Inbox<R>,
+        budget: &mut Budget,
+        admissions: &[&Admission],
+    ) -> Result<Vec<ClaimOutcome>, GivenUp> {
+        let (mut backoff, mut outage) = (Backoff::default(), OutageLog::default());
+        let mut counted_to = Instant::now();
+        loop {
+            let begun = Instant::now();
+            let answer = inbox.run_while_polling(self.store.persist(admissions)).await?;
+            let now = Instant::now();
+            let fault = match answer {
+                Ok(outcomes) if outcomes.len() == admissions.len() => {
+                    self.health.database(true);
+                    if let Some(lasted) = outage.succeeded(now) {
+                        Metrics::add_seconds(
+                            &self.metrics.database_outage_seconds,
+                            now.saturating_duration_since(counted_to),
+                        );
+                        log_end("the database is back", lasted);
+                    }
+                    let took = now.saturating_duration_since(begun);
+                    self.count_written(budget, admissions, &outcomes, took, now);
+                    return Ok(outcomes);
+                }
+                Ok(_) => Fault::unknown(Source::MySql, labels::INCOMPLETE, "outcomes are missing"),
+                Err(fault) => fault,
+            };
+            self.health.database(false);
+            self.metrics.database_faults.get_or_create(&ReasonLabel { reason: fault.label }).inc();
+            Metrics::add_seconds(&self.metrics.database_outage_seconds, now.saturating_duration_since(counted_to));
+            counted_to = now;
+            if outage.failed(fault.label, now) {
+                tracing::warn!(
+                    label = fault.label,
+                    records = admissions.len(),
+                    "no rows can be written; waiting, nothing is lost: {fault}"
+                );
+            }
+            inbox.wait(backoff.next_delay(self.jitter.next())).await?;
+        }
+    }
+
+    fn count_written(
+        &self,
+        budget: &mut Budget,
+        admissions: &[&Admission],
+        outcomes: &[ClaimOutcome],
+        took: Duration,
+        now: Instant,
+    ) {
+        self.metrics.commit_seconds.observe(took.as_secs_f64());
+        let clean = admissions.iter().zip(outcomes).all(
+            |(admission, outcome)| matches!(outcome, ClaimOutcome::Issued { slot } if *slot == admission.record.slot),
+        );
+        let count = |is: fn(&ClaimOutcome) -> bool| outcomes.iter().filter(|outcome| is(outcome)).count();
+        let rows = count(|outcome| matches!(outcome, ClaimOutcome::Issued { .. } | ClaimOutcome::Refused { .. }));
+        let looked_up = count(|outcome| matches!(outcome, ClaimOutcome::Already { .. }));
+        match budget.wrote(Written { rows, looked_up, took, clean }, now) {
+            Some(Change::Slowed) => {
+                tracing::info!("the database is busy with other work: writing more slowly (WRITE_BUDGET=auto)");
+            }
+            Some(Change::Recovered) => tracing::info!("the database is quiet: writing at full pace again"),
+            None => {}
+        }
+        self.metrics.budget_rows_per_second.set(budget.rows_per_second().unwrap_or(f64::INFINITY));
+        self.metrics.budget_duty.set(budget.duty().unwrap_or(1.0));
+    }
+
+    /// One bad record is a bad record; a long row of them is a wrong topic, database or version, and
+    /// nothing that the dead-letter topic should be filled with.
+    fn count_in_a_row(&mut self, records: &[InHand]) -> Result<(), ServiceError> {
+        for InHand { delivery, rejected } in records {
+            let Some(reason) = rejected else {
+                self.dead_letters_in_a_row = 0;
+                continue;
+            };
+            // An operator tries whether the cause is gone: no news about the topic.
+            if delivery.replayed {
+                continue;
+            }
+            self.dead_letters_in_a_row = self.dead_letters_in_a_row.saturating_add(1);
+            if self.dead_letter_limit > 0 && self.dead_letters_in_a_row >= self.dead_letter_limit {
+                return Err(ServiceError::DeadLetters {
+                    limit: self.dead_letter_limit,
+                    label: reason.label,
+                    partition: delivery.partition,
+                    offset: delivery.offset,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn publish_dead_letters<R: RecordSource>(
+        &mut self,
+        inbox: &mut Inbox<R>,
+        records: &[InHand],
+    ) -> Result<(), GivenUp> {
+        let mut letters: Vec<(&Delivery, &RejectReason)> =
+            records.iter().filter_map(|record| Some((&record.delivery, record.rejected.as_ref()?))).collect();
+        for (delivery, reason) in &letters {
+            tracing::warn!(
+                partition = delivery.partition,
+                offset = delivery.offset,
+                cause = reason.label,
+                "a record can never become a row; it goes to the dead-letter topic"
+            );
+        }
+        let (mut backoff, mut outage) = (Backoff::default(), OutageLog::default());
+        while !letters.is_empty() {
+            let results = inbox.run_while_polling(self.dead_letters.publish(&letters)).await?;
+            let mut fault = None;
+            let mut results = results.into_iter();
+            letters.retain(|_| match results.next() {
+                Some(Ok(())) => false,
+                Some(Err(error)) => {
+                    fault = Some(error);
+                    true
+                }
+                None => true,
+            });
+            self.health.dead_letters(letters.is_empty());
+            if letters.is_empty() {
+                break;
+            }
+            let label = fault.as_ref().map_or(labels::INCOMPLETE, |fault| fault.label);
+            if outage.failed(label, Instant::now()) {
+                let detail = fault.map_or_else(String::new, |fault| fault.to_string());
+                tracing::warn!(label, records = letters.len(), "dead letters are not acknowledged; waiting: {detail}");
+            }
+            inbox.wait(backoff.next_delay(self.jitter.next())).await?;
+        }
+        if let Some(lasted) = outage.succeeded(Instant::now()) {
+            log_end("the dead-letter topic is back", lasted);
+        }
+        Ok(())
+    }
+}
+
+fn log_end(what: &str, lasted: Duration) {
+    tracing::info!(after_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX), "{what}");
+}
+
+fn confirmation(admission: Admission, slot: Slot, status: ClaimStatus) -> Confirmation {
+    let record = admission.record;
+    let entry = ClaimEntry { slot, admitted_ms: record.admitted_at, status };
+    Confirmation { campaign: record.campaign, user: record.user, entry }
+}

@@ -1,0 +1,79 @@
+//! The stable labels of faults, logs and metrics. Dashboards and alerts are written against them. Labels of records
+//! that cannot be decoded, and of what a Redis service reports, are in `dropgate_shared`.
+
+// Any system.
+/// There was no answer in time.
+pub const TIMEOUT: &str = "timeout";
+/// An answer has fewer parts than the request.
+pub const INCOMPLETE: &str = "incomplete";
+
+// Of a record that can never become a row.
+/// The record is no admission.
+pub const MALFORMED: &str = "malformed";
+/// The database does not take a value; also a fault of a statement.
+pub const DATA: &str = "data";
+/// MySQL has no such campaign. MySQL is written before Redis, so such a database is most likely the wrong one or not
+/// yet restored: the outbox entry does not end with the dead letter, and the sweeper sends the claim again.
+pub const UNKNOWN_CAMPAIGN: &str = "unknown_campaign";
+
+// Of what became of a record, in traces.
+pub const ISSUED: &str = "issued";
+pub const ALREADY: &str = "already";
+pub const REFUSED_CLAIM: &str = "refused";
+pub const DEAD_LETTERED: &str = "dead_lettered";
+
+// MySQL.
+pub const UNREACHABLE: &str = "unreachable";
+pub const ACCESS_DENIED: &str = "access_denied";
+pub const NO_DATABASE: &str = "no_database";
+pub const NO_SCHEMA: &str = "no_schema";
+pub const TOO_MANY_CONNECTIONS: &str = "too_many_connections";
+pub const READ_ONLY: &str = "read_only";
+pub const OUT_OF_SPACE: &str = "out_of_space";
+/// The server ended the connection.
+pub const GOING_DOWN: &str = "going_down";
+/// Any other error of the server.
+pub const REFUSED: &str = "refused";
+/// Others write the same rows.
+pub const CONTENTION: &str = "contention";
+pub const CONSTRAINT: &str = "constraint";
+pub const MIGRATION: &str = "migration";
+/// A campaign's state is none that this build knows.
+pub const STATE: &str = "state";
+/// The check of the constraints could not be completed.
+pub const CONSTRAINT_CHECK: &str = "constraint_check";
+/// The server accepted a coupon too many.
+pub const NO_CONSTRAINTS: &str = "no_constraints";
+
+// Redis.
+pub const CONNECT: &str = "connect";
+pub const TRANSPORT: &str = "transport";
+pub const GARBLED: &str = "garbled";
+/// No HTTP client can be made.
+pub const CLIENT: &str = "client";
+/// A script was loaded under another name.
+pub const SCRIPT: &str = "script";
+/// A confirmation was dropped since Redis is slower than MySQL.
+pub const QUEUE_FULL: &str = "queue_full";
+
+// Kafka.
+/// librdkafka refuses a setting.
+pub const SETTINGS: &str = "settings";
+pub const SUBSCRIBE: &str = "subscribe";
+pub const CONSUME: &str = "consume";
+/// The consumer will never deliver again.
+pub const FATAL: &str = "fatal";
+pub const STORE_OFFSET: &str = "store_offset";
+pub const COMMIT: &str = "commit";
+pub const METADATA: &str = "metadata";
+pub const NO_TOPIC: &str = "no_topic";
+pub const CREATE_TOPIC: &str = "create_topic";
+/// A dead letter was not acknowledged.
+pub const DEAD_LETTER: &str = "dead_letter";
+/// The dead letters could not be read.
+pub const DEAD_LETTERS: &str = "dead_letters";
+pub const REPLAY: &str = "replay";
+pub const CANCELLED: &str = "cancelled";
+
+// Traces.
+pub const TRACES: &str = "traces";
