@@ -92,10 +92,6 @@ const CAPACITIES: [u32; 4] = [0, 5, 8, 12];
 const STATES: [CampaignState; 3] = [CampaignState::Open, CampaignState::Paused, CampaignState::Closed];
 
 impl Operation {
-    pub fn coupon(id: &str, slot: u32, allotment: u32, user: &str) -> Self {
-        Self::coupons(id, allotment, &[(slot, user)])
-    }
-
     pub fn coupons(id: &str, allotment: u32, rows: &[(u32, &str)]) -> Self {
         let coupon = |(slot, user): &(u32, &str)| Coupon {
             campaign: campaign(id),

@@ -1,33 +1,57 @@
-//! Several sessions side by side, on the model and on the real server, one operation at a time.
+//! Several sessions side by side, on the model and on the real server, one act at a time.
 
 use crate::operations::{Draw, Operation, Rows, rows_of};
 use crate::real::Real;
 use dropgate_issuer::store::ports::{Session, Store};
-use dropgate_simulator::mysql::{Flavor, Server, Settings};
+use dropgate_simulator::mysql::{Flavor, Server, Settings, TableLock};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 /// Every campaign id of the tests, in order.
 pub const CAMPAIGNS: [&str; 4] = ["c1", "c2", "c3", "nowhere"];
 
-/// What happened in one step.
+/// What is done in one step.
+#[derive(Debug, Clone)]
+pub enum Act {
+    /// A session carries out an operation.
+    On(usize, Operation),
+    /// A session that waits drops the future of its statement, and is discarded.
+    Abandon(usize),
+    /// Time passes until somebody has an answer.
+    Wait,
+    /// Somebody else locks tables.
+    Lock(TableLock),
+    Unlock,
+    ReadOnly(bool),
+}
+
+/// What came of it.
 #[derive(Debug)]
 pub struct Step {
-    session: usize,
-    operation: Operation,
-    /// What was answered in this step: to this session, or to others that had waited.
+    act: Act,
+    /// What was answered in this step: to the session that acted, or to others that had waited.
     answers: BTreeMap<usize, String>,
-    /// Sessions that wait for a lock now.
+    /// Sessions that wait for an answer now.
     waiting: Vec<usize>,
+    /// Statements that wait in the server, also those that nobody waits for.
+    waits: usize,
+    /// Two went on at once: which is first is up to the real server's threads, so the answers count in any order.
+    is_race: bool,
+}
+
+enum Message {
+    Run(Operation),
+    Abandon,
 }
 
 /// Sessions, each with a task that carries out one operation after the other.
 struct Sessions {
-    operations: Vec<mpsc::UnboundedSender<Operation>>,
+    messages: Vec<mpsc::UnboundedSender<Message>>,
     answers: mpsc::UnboundedReceiver<(usize, String)>,
     waiting: Vec<usize>,
 }
@@ -35,26 +59,39 @@ struct Sessions {
 impl Sessions {
     async fn open<S: Store + 'static>(store: &S, count: usize) -> Self {
         let (answer, answers) = mpsc::unbounded_channel();
-        let mut operations = Vec::new();
+        let mut messages = Vec::new();
         for index in 0..count {
+            let (sender, mut queue) = mpsc::unbounded_channel::<Message>();
+            let (store, answer) = (store.clone(), answer.clone());
             let mut session = store.connect().await.unwrap();
-            let (sender, mut queue) = mpsc::unbounded_channel::<Operation>();
-            let answer = answer.clone();
             tokio::task::spawn_local(async move {
-                while let Some(operation) = queue.recv().await {
-                    let result = operation.run(&mut session).await;
-                    let _ = answer.send((index, result));
+                while let Some(Message::Run(operation)) = queue.recv().await {
+                    let answered = tokio::select! {
+                        result = operation.run(&mut session) => Some(result),
+                        _ = queue.recv() => None,
+                    };
+                    if answered.is_none() {
+                        std::mem::replace(&mut session, store.connect().await.unwrap()).discard();
+                    }
+                    let _ = answer.send((index, answered.unwrap_or_else(|| "abandoned".to_owned())));
                 }
-                let _ = session.rollback().await;
             });
-            operations.push(sender);
+            messages.push(sender);
         }
-        Self { operations, answers, waiting: Vec::new() }
+        Self { messages, answers, waiting: Vec::new() }
     }
 
-    fn send(&mut self, session: usize, operation: &Operation) {
-        self.operations[session].send(operation.clone()).unwrap();
-        self.waiting.push(session);
+    fn act(&mut self, act: &Act) {
+        match act {
+            Act::On(session, operation) => {
+                let _ = self.messages[*session].send(Message::Run(operation.clone()));
+                self.waiting.push(*session);
+            }
+            Act::Abandon(session) => {
+                let _ = self.messages[*session].send(Message::Abandon);
+            }
+            _ => {}
+        }
     }
 
     fn answered(&mut self, session: usize) {
@@ -65,12 +102,13 @@ impl Sessions {
 /// The model, and sessions on it.
 pub struct Model {
     pub server: Server,
+    pub steps: Vec<Step>,
+    pub deadlocks: Rc<Cell<usize>>,
     sessions: Sessions,
     /// Waits for locks so far.
     waits: Rc<Cell<usize>>,
-    pub deadlocks: Rc<Cell<usize>>,
-    pub steps: Vec<Step>,
     in_transaction: Vec<bool>,
+    lock: Option<JoinHandle<()>>,
     is_over: bool,
 }
 
@@ -85,54 +123,88 @@ impl Model {
         });
         let server = Server::new(Settings { flavor, statement_ms: 0, ..Settings::default() }, sink);
         let opened = Sessions::open(&server.store(4), sessions).await;
-        let in_transaction = vec![false; sessions];
-        Self { server, sessions: opened, waits, deadlocks, steps: Vec::new(), in_transaction, is_over: false }
+        Self {
+            server,
+            steps: Vec::new(),
+            deadlocks,
+            sessions: opened,
+            waits,
+            in_transaction: vec![false; sessions],
+            lock: None,
+            is_over: false,
+        }
     }
 
-    /// Carries out an operation on a session that does not wait. Returns how many others went on by it.
-    pub async fn step(&mut self, session: usize, operation: Operation) -> usize {
+    /// An operation on a session that does not wait.
+    pub async fn on(&mut self, session: usize, operation: Operation) {
+        self.act(Act::On(session, operation)).await;
+    }
+
+    pub async fn act(&mut self, act: Act) {
         let waits_before = self.waits.get();
-        self.sessions.send(session, &operation);
-        let mut answers = BTreeMap::new();
-        // In virtual time: what is not answered by then waits for a lock.
-        while let Ok(Some((index, answer))) = timeout(Duration::from_micros(1_500), self.sessions.answers.recv()).await
-        {
-            self.sessions.answered(index);
-            answers.insert(index, answer);
-        }
-        match (&operation, answers.contains_key(&session)) {
-            (Operation::Begin, true) => self.in_transaction[session] = true,
-            (Operation::Commit | Operation::Rollback, true) => self.in_transaction[session] = false,
+        self.sessions.act(&act);
+        match &act {
+            Act::Lock(lock) => {
+                let (server, lock) = (self.server.clone(), *lock);
+                let hold = async move { server.hold_table(lock, Duration::from_secs(3_600)).await };
+                self.lock = Some(tokio::task::spawn_local(hold));
+            }
+            Act::Unlock => self.lock.take().unwrap().abort(),
+            Act::ReadOnly(is_read_only) => self.server.set_read_only(*is_read_only),
             _ => {}
         }
-        let own_waits = usize::from(self.sessions.waiting.contains(&session));
-        let others = answers.keys().filter(|index| **index != session).count();
+        let mut answers = BTreeMap::new();
+        // In virtual time: what is not answered by then waits.
+        let mut patience =
+            if matches!(act, Act::Wait) { Duration::from_secs(60) } else { Duration::from_micros(1_500) };
+        while let Ok(Some((index, answer))) = timeout(patience, self.sessions.answers.recv()).await {
+            self.sessions.answered(index);
+            answers.insert(index, answer);
+            patience = Duration::from_micros(1_500);
+        }
+        let actor = match &act {
+            Act::On(session, operation) => {
+                match (operation, answers.contains_key(session)) {
+                    (Operation::Begin, true) => self.in_transaction[*session] = true,
+                    (Operation::Commit | Operation::Rollback, true) => self.in_transaction[*session] = false,
+                    _ => {}
+                }
+                Some(*session)
+            }
+            Act::Abandon(session) => {
+                self.in_transaction[*session] = false;
+                Some(*session)
+            }
+            _ => None,
+        };
         let waiting = self.sessions.waiting.clone();
-        self.steps.push(Step { session, operation, answers, waiting });
-        others + (self.waits.get() - waits_before).saturating_sub(own_waits)
+        let own_waits = usize::from(actor.is_some_and(|actor| waiting.contains(&actor)));
+        let others = answers.keys().filter(|index| Some(**index) != actor).count();
+        let is_race = others + (self.waits.get() - waits_before).saturating_sub(own_waits) > 1;
+        let waits = waiting.len().max(self.server.waiting());
+        self.steps.push(Step { act, answers, waiting, waits, is_race });
     }
 
-    pub fn idle(&self) -> Vec<usize> {
+    fn idle(&self) -> Vec<usize> {
         (0..self.in_transaction.len()).filter(|index| !self.sessions.waiting.contains(index)).collect()
     }
 
-    /// Draw steps.
-    pub async fn random_steps(&mut self, random: &mut Draw, count: usize) {
+    /// Random steps, up to a race.
+    pub async fn random_steps(&mut self, draw: &mut Draw, count: usize) {
         for _ in 0..count {
-            let session = random.pick(&self.idle());
-            let operation = Operation::draw(random, self.in_transaction[session]);
-            if !self.comparable_step(session, operation).await {
+            let session = draw.pick(&self.idle());
+            let operation = Operation::draw(draw, self.in_transaction[session]);
+            if !self.step_without_race(session, operation).await {
                 break;
             }
         }
     }
 
-    /// A step, unless it lets two sessions go on at once: which is first is up to the real server's threads. Then this
-    /// is the end: the step is forgotten.
-    async fn comparable_step(&mut self, session: usize, operation: Operation) -> bool {
-        if !self.is_over && self.step(session, operation).await > 1 {
-            self.steps.pop();
-            self.is_over = true;
+    /// A step, unless it makes a race: then it is forgotten, and this is the end.
+    async fn step_without_race(&mut self, session: usize, operation: Operation) -> bool {
+        if !self.is_over {
+            self.on(session, operation).await;
+            self.is_over = self.steps.pop_if(|step| step.is_race).is_some();
         }
         !self.is_over
     }
@@ -140,16 +212,21 @@ impl Model {
     /// Rolls all back. False if the end came before.
     pub async fn finish(&mut self) -> bool {
         while let Some(session) = self.idle().into_iter().find(|index| self.in_transaction[*index]) {
-            if !self.comparable_step(session, Operation::Rollback).await {
+            if !self.step_without_race(session, Operation::Rollback).await {
                 break;
             }
         }
         !self.is_over
     }
 
+    /// What a session was answered last.
     pub fn answer(&self, session: usize) -> &str {
-        let answers = self.steps.iter().rev().find_map(|step| step.answers.get(&session));
-        answers.unwrap()
+        self.steps.iter().rev().find_map(|step| step.answers.get(&session)).unwrap()
+    }
+
+    /// Whether a session waits.
+    pub fn waits(&self, session: usize) -> bool {
+        self.sessions.waiting.contains(&session)
     }
 
     pub fn rows(&self) -> Rows {
@@ -163,32 +240,40 @@ pub async fn replay(real: &mut Real, steps: &[Step], sessions: usize) {
     let mut on = Sessions::open(&store, sessions).await;
     let mut so_far = Vec::new();
     for step in steps {
-        on.send(step.session, &step.operation);
+        match &step.act {
+            Act::Lock(lock) => real.lock(*lock).await,
+            Act::Unlock => real.unlock().await,
+            Act::ReadOnly(is_read_only) => real.set_read_only(*is_read_only).await,
+            act => on.act(act),
+        }
         let mut answers = BTreeMap::new();
-        let deadline = Instant::now() + Duration::from_secs(3);
-        loop {
-            while let Ok((index, answer)) = on.answers.try_recv() {
-                on.answered(index);
-                answers.insert(index, answer);
-            }
-            if on.waiting == step.waiting && (on.waiting.is_empty() || real.waiting().await == on.waiting.len()) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < deadline {
+            let are_as_many = on.waiting.len() == step.waiting.len();
+            if are_as_many && (step.waits == 0 || real.waiting().await == step.waits) {
                 break;
             }
-            if Instant::now() > deadline
-                || answers.iter().any(|(index, answer)| step.answers.get(index) != Some(answer))
-            {
-                break;
-            }
-            if let Ok(Some((index, answer))) = timeout(Duration::from_millis(2), on.answers.recv()).await {
+            if let Ok(Some((index, answer))) = timeout(Duration::from_millis(1), on.answers.recv()).await {
                 on.answered(index);
                 answers.insert(index, answer);
             }
         }
-        so_far.push(format!("{}: {:?} -> {answers:?}, waiting {:?}", step.session, step.operation, on.waiting));
-        assert_eq!(
-            (&answers, &on.waiting),
-            (&step.answers, &step.waiting),
-            "the real server differs from the model in the last of these steps:\n{}",
+        so_far.push(format!("{:?} -> {answers:?}, waiting {:?}", step.act, on.waiting));
+        let is_same = if step.is_race {
+            let sorted = |answers: &BTreeMap<usize, String>| {
+                let mut answers: Vec<String> = answers.values().cloned().collect();
+                answers.sort();
+                answers
+            };
+            sorted(&answers) == sorted(&step.answers)
+        } else {
+            answers == step.answers && on.waiting == step.waiting
+        };
+        assert!(
+            is_same,
+            "the last of these steps should be {:?}, waiting {:?}:\n{}",
+            step.answers,
+            step.waiting,
             so_far.join("\n")
         );
     }
