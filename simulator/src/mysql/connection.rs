@@ -9,7 +9,7 @@ use super::error::{ServerError, lost};
 use super::faults::{Place, Strike};
 use super::locks::{Trx, Wake};
 use super::server::{Server, sleep_ms};
-use super::table_locks::Access;
+use super::table_locks::{Access, Turn};
 use dropgate_issuer::store::ports::StoreError;
 use std::cell::Cell;
 use std::future::Future;
@@ -219,25 +219,24 @@ impl Thread {
             self.roll_back(server);
             return Err(ServerError::deadlock());
         }
-        self.use_tables(server, kind).await;
         let trx = self.trx.get();
         let before = server.0.engine.borrow().changes(trx);
-        let result = loop {
-            let step = body(&mut server.0.engine.borrow_mut(), trx);
-            match step {
-                Ok(value) => break Ok(value),
-                Err(Halt::Error(error)) => break Err(error),
-                Err(Halt::Wait(wake)) => {
-                    if let Err(error) = self.wait(server, kind, wake).await {
-                        break Err(error);
-                    }
+        let result = async {
+            self.use_tables(server, kind).await?;
+            loop {
+                let step = body(&mut server.0.engine.borrow_mut(), trx);
+                match step {
+                    Ok(value) => return Ok(value),
+                    Err(Halt::Error(error)) => return Err(error),
+                    Err(Halt::Wait(wake)) => self.wait(server, kind, wake).await?,
                 }
             }
         };
+        let result = result.await;
         match &result {
             Err(error) if error.is_deadlock() => {
                 server.report("deadlock", kind.statement);
-                // The engine has rolled it back already.
+                // The engine has done it already if the deadlock is about rows.
                 self.roll_back(server);
             }
             Err(_) if self.is_explicit.get() => server.0.engine.borrow_mut().roll_back_to(trx, before),
@@ -273,16 +272,17 @@ impl Thread {
     }
 
     /// Waits for metadata locks, without any limit.
-    async fn use_tables(&self, server: &Server, kind: Kind) {
+    async fn use_tables(&self, server: &Server, kind: Kind) -> Result<(), ServerError> {
         let trx = self.trx.get();
         let mut is_reported = false;
         loop {
             let changed = {
                 let mut engine = server.0.engine.borrow_mut();
-                if engine.use_tables(trx, kind.access) {
-                    return;
+                match engine.use_tables(trx, kind.access) {
+                    Turn::Granted => return Ok(()),
+                    Turn::Deadlock => return Err(ServerError::deadlock()),
+                    Turn::Wait => engine.table_locks.change(),
                 }
-                engine.table_locks.change()
             };
             if !is_reported {
                 server.report("table_lock_wait", kind.statement);

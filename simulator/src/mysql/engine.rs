@@ -3,7 +3,7 @@
 
 use super::error::ServerError;
 use super::locks::{Answer, Key, Locks, Mode, Part, Trx, Wake};
-use super::table_locks::{Access, TableLocks};
+use super::table_locks::{Access, TableLocks, Turn};
 use super::tables::{CouponRow, Tables};
 use super::text::Padded;
 use super::view::View;
@@ -116,15 +116,15 @@ impl Engine {
         &self.transactions
     }
 
-    /// Takes note that a statement uses these tables; false if it must wait for somebody else's lock.
-    pub(super) fn use_tables(&mut self, trx: Trx, access: Access) -> bool {
+    /// Whether a statement may use these tables now.
+    pub(super) fn use_tables(&mut self, trx: Trx, access: Access) -> Turn {
         let transaction = self.transactions.get_mut(&trx);
         let used = transaction.as_ref().map_or(Access::default(), |transaction| transaction.used);
-        let allowed = self.table_locks.allows(used, access);
-        if let (true, Some(transaction)) = (allowed, transaction) {
+        let turn = self.table_locks.check(used, access);
+        if let (Turn::Granted, Some(transaction)) = (turn, transaction) {
             transaction.used.add(access);
         }
-        allowed
+        turn
     }
 
     /// Takes note of an intention lock on the table of `key`. It matters for the weight of the transaction only.

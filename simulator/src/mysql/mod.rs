@@ -14,6 +14,9 @@ mod tables;
 mod text;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 pub use faults::{At, Away, Dice, Place, Sink, Strike};
 pub use rows::{CampaignRow, Coupon, LostRow, Refusal};
 pub use server::{Server, Settings};

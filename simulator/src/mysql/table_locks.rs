@@ -2,7 +2,9 @@
 //!
 //! - A transaction keeps a metadata lock on every table that it has used until it ends (manual, "Metadata Locking").
 //! - A lock on a table waits for the transactions that have used it. Meanwhile, new users of the table wait behind it,
-//!   readers too if it is for writing; a transaction that has used the table goes on (tried).
+//!   readers too if it is for writing; a transaction that has used the table in the same way goes on (tried).
+//! - One that has read the table and now wants to write it would wait for the lock that waits for it: it is the victim
+//!   of a deadlock (1213, tried), and its transaction is rolled back.
 //! - Under a lock for reading, writers wait, and so does `SELECT .. FOR UPDATE` (tried).
 //! - The global read lock waits for no open transaction; statements that write wait for it, and the commit of a
 //!   transaction that has written (manual, "FLUSH TABLES WITH READ LOCK"; tried).
@@ -86,6 +88,16 @@ impl TableLock {
     }
 }
 
+/// The answer to a statement that wants to use tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    Granted,
+    /// Until a lock is released.
+    Wait,
+    /// It would wait for a lock that waits for its own transaction.
+    Deadlock,
+}
+
 /// The locks that somebody else holds or waits for.
 #[derive(Debug, Default)]
 pub(super) struct TableLocks {
@@ -119,13 +131,21 @@ impl TableLocks {
     }
 
     /// Whether a transaction that has used `used` so far may go on with `access`.
-    pub(super) fn allows(&self, used: Access, access: Access) -> bool {
-        self.locks.values().all(|(lock, is_held)| {
-            // Who has used the table for the same before is let through while the lock is waited for.
-            let known =
-                Access { reads: access.reads & !(used.reads | used.writes), writes: access.writes & !used.writes };
-            lock.excludes(if *is_held { access } else { known }) == 0
-        })
+    pub(super) fn check(&self, used: Access, access: Access) -> Turn {
+        let mut turn = Turn::Granted;
+        for (lock, is_held) in self.locks.values() {
+            // Who has used the table in the same way goes on while the lock is waited for.
+            let reads = access.reads & !(used.reads | used.writes);
+            let writes = access.writes & !used.writes;
+            let new = if *is_held { access } else { Access { reads, writes } };
+            if lock.excludes(new) != 0 {
+                if !is_held && lock.excludes(used) != 0 {
+                    return Turn::Deadlock;
+                }
+                turn = Turn::Wait;
+            }
+        }
+        turn
     }
 
     pub(super) fn is_everything_locked(&self) -> bool {
