@@ -1,8 +1,8 @@
 //! A connection, with its thread in the server.
 //!
 //! The thread carries out one statement after the other, whether anybody waits for the answer or not: a client that
-//! drops the future of a statement has no way to take it back, and the server notices that a client is gone only when it
-//! next reads from it. So a statement that waits for a lock goes on waiting, holds its connection, and may commit.
+//! drops the future of a statement has no way to take it back, and the server notices that a client is gone only when
+//! it next reads from it. So a statement that waits for a lock goes on waiting, holds its connection, and may commit.
 
 use super::engine::{Engine, Halt};
 use super::error::{ServerError, lost};
@@ -222,7 +222,7 @@ impl Thread {
         let trx = self.trx.get();
         let before = server.0.engine.borrow().changes(trx);
         let result = async {
-            self.use_tables(server, kind).await?;
+            table_turn(server, kind.statement, |engine| engine.use_tables(trx, kind.access)).await?;
             loop {
                 let step = body(&mut server.0.engine.borrow_mut(), trx);
                 match step {
@@ -271,27 +271,6 @@ impl Thread {
         }
     }
 
-    /// Waits for metadata locks, without any limit.
-    async fn use_tables(&self, server: &Server, kind: Kind) -> Result<(), ServerError> {
-        let trx = self.trx.get();
-        let mut is_reported = false;
-        loop {
-            let changed = {
-                let mut engine = server.0.engine.borrow_mut();
-                match engine.use_tables(trx, kind.access) {
-                    Turn::Granted => return Ok(()),
-                    Turn::Deadlock => return Err(ServerError::deadlock()),
-                    Turn::Wait => engine.table_locks.change(),
-                }
-            };
-            if !is_reported {
-                server.report("table_lock_wait", kind.statement);
-                is_reported = true;
-            }
-            changed.notified().await;
-        }
-    }
-
     async fn control(&self, server: &Server, control: Control, strike: Option<Strike>) -> Result<(), ServerError> {
         if strike == Some(Strike::Deadlock) {
             self.roll_back(server);
@@ -304,21 +283,8 @@ impl Thread {
                 self.roll_back(server);
                 return Err(ServerError::read_only());
             }
-            let mut is_reported = false;
-            loop {
-                let changed = {
-                    let engine = server.0.engine.borrow();
-                    if !engine.table_locks.is_everything_locked() {
-                        break;
-                    }
-                    engine.table_locks.change()
-                };
-                if !is_reported {
-                    server.report("table_lock_wait", "commit");
-                    is_reported = true;
-                }
-                changed.notified().await;
-            }
+            let turn = |engine: &mut Engine| engine.table_locks.check_commit();
+            table_turn(server, "commit", turn).await?;
         }
         match control {
             Control::Rollback => self.roll_back(server),
@@ -332,5 +298,29 @@ impl Thread {
             self.trx.set(server.0.engine.borrow_mut().begin());
         }
         Ok(())
+    }
+}
+
+/// Waits for metadata locks, without any limit.
+async fn table_turn(
+    server: &Server,
+    statement: &'static str,
+    mut check: impl FnMut(&mut Engine) -> Turn,
+) -> Result<(), ServerError> {
+    let mut is_reported = false;
+    loop {
+        let changed = {
+            let mut engine = server.0.engine.borrow_mut();
+            match check(&mut engine) {
+                Turn::Granted => return Ok(()),
+                Turn::Deadlock => return Err(ServerError::deadlock()),
+                Turn::Wait => engine.table_locks.change(),
+            }
+        };
+        if !is_reported {
+            server.report("table_lock_wait", statement);
+            is_reported = true;
+        }
+        changed.notified().await;
     }
 }

@@ -130,7 +130,7 @@ impl Engine {
     /// Takes note of an intention lock on the table of `key`. It matters for the weight of the transaction only.
     pub(super) fn intend(&mut self, trx: Trx, key: &Key, mode: Mode) {
         if let Some(transaction) = self.transactions.get_mut(&trx) {
-            let table = Access::reads([key.index().table()]).reads;
+            let table = key.index().table().bit();
             match mode {
                 Mode::Exclusive => transaction.intentions.writes |= table,
                 // The exclusive one covers it.

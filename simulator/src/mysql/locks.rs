@@ -178,8 +178,8 @@ impl Locks {
         }
     }
 
-    /// Asks for a lock. `owner` has inserted the record and not committed: it holds an exclusive lock, which has an entry
-    /// here only once somebody else has asked. (If it asks itself, MySQL makes an entry, MariaDB does not.)
+    /// Asks for a lock. `owner` has inserted the record and not committed: it holds an exclusive lock, which has an
+    /// entry here only once somebody else has asked. (If it asks itself, MySQL makes an entry, MariaDB does not.)
     pub(super) fn request(&mut self, trx: Trx, key: &Key, mode: Mode, part: Part, owner: Trx) -> Answer {
         if owner == trx && part == Part::Record && self.flavor == Flavor::MariaDb {
             return Answer::Granted(false);
@@ -195,10 +195,10 @@ impl Locks {
             if queue.iter().any(|lock| lock.covers(&wanted)) {
                 return Answer::Granted(false);
             }
-            wanted.is_waiting = queue.iter().any(|lock| self.is_in_the_way(queue, lock, &wanted));
+            wanted.is_waiting = queue.iter().any(|lock| self.blocks(queue, lock, &wanted));
         }
         if !wanted.is_waiting {
-            // An insertion that waits for nobody leaves no lock.
+            // An insertion that need not wait leaves no lock.
             if part != Part::Insert {
                 self.push(key, wanted);
             }
@@ -213,10 +213,10 @@ impl Locks {
 
     /// Whether `wanted`, which is behind `lock`, has to wait for it. On MySQL, one that is waited for is passed if it
     /// waits for a lock that the transaction holds, but not to insert (tried).
-    fn is_in_the_way(&self, queue: &[Lock], lock: &Lock, wanted: &Lock) -> bool {
-        let blocks = |held: &Lock| held.trx == wanted.trx && !held.is_waiting && lock.waits_for(held);
+    fn blocks(&self, queue: &[Lock], lock: &Lock, wanted: &Lock) -> bool {
+        let is_own_blocker = |held: &Lock| held.trx == wanted.trx && !held.is_waiting && lock.waits_for(held);
         let can_pass = self.flavor == Flavor::MySql && wanted.part != Part::Insert && lock.is_waiting;
-        wanted.waits_for(lock) && !(can_pass && queue.iter().any(blocks))
+        wanted.waits_for(lock) && !(can_pass && queue.iter().any(is_own_blocker))
     }
 
     pub(super) fn has_gaps(&self, index: Index) -> bool {
@@ -234,7 +234,7 @@ impl Locks {
 
     /// A record was removed by a rollback; `next` is the one behind it now. Who waited for it is woken. What was asked
     /// for on it because of a constraint goes on as a lock on the gap in which it was: two that waited to insert the
-    /// same key will find each other in the way (tried: the second is the victim of a deadlock).
+    /// same key then wait for each other (tried: one of them is the victim of a deadlock).
     pub(super) fn removed(&mut self, key: &Key, next: &Key) {
         let Some(queue) = self.queues.remove(key) else { return };
         for lock in queue {
@@ -275,7 +275,7 @@ impl Locks {
         }
     }
 
-    /// `trx` waits no longer, and learns why.
+    /// `trx` waits no longer; `why` is how its wait ends.
     pub(super) fn cancel_wait(&mut self, trx: Trx, why: Result<(), ServerError>) {
         let weights = self.weights();
         if let Some(wait) = self.waiting.remove(&trx) {
@@ -308,14 +308,14 @@ impl Locks {
         waiting.sort_by_key(|place| Reverse(queue.get(*place).and_then(|lock| weights.get(&lock.trx)).copied()));
         for place in waiting {
             // In arrival order those that wait ahead count too; by weight only those that hold.
-            let in_the_way = |lock: &Lock| {
+            let is_blocked = |lock: &Lock| {
                 let mut ahead = queue.iter().enumerate();
                 ahead.any(|(other, held)| {
                     let counts = !held.is_waiting || self.flavor == Flavor::MariaDb && other < place;
                     counts && lock.waits_for(held)
                 })
             };
-            if queue.get(place).is_some_and(in_the_way) {
+            if queue.get(place).is_some_and(is_blocked) {
                 continue;
             }
             if let Some(lock) = queue.get_mut(place) {
@@ -353,8 +353,8 @@ impl Locks {
         let queue = queue.unwrap_or_default();
         let place = queue.iter().position(|lock| lock.trx == trx && lock.is_waiting).unwrap_or_default();
         let own = queue.get(place);
-        let is_in_the_way = move |other: &&Lock| own.is_some_and(|own| self.is_in_the_way(queue, other, own));
-        queue.iter().take(place).filter(is_in_the_way).map(|other| other.trx)
+        let is_blocker = move |other: &&Lock| own.is_some_and(|own| self.blocks(queue, other, own));
+        queue.iter().take(place).filter(is_blocker).map(|other| other.trx)
     }
 
     fn push(&mut self, key: &Key, lock: Lock) {

@@ -13,10 +13,11 @@ use dropgate_issuer::store::ports::StoreError;
 use dropgate_shared::ids::CampaignId;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// How a server is set up. Times are virtual.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +51,6 @@ impl Default for Settings {
 #[derive(Debug, Clone)]
 pub struct Server(pub(super) Rc<Inner>);
 
-#[derive(Debug)]
 pub(super) struct Inner {
     pub(super) settings: Cell<Settings>,
     pub(super) engine: RefCell<Engine>,
@@ -59,6 +59,16 @@ pub(super) struct Inner {
     connected: Cell<u64>,
     reachable: Notify,
     pub(super) statements: RefCell<BTreeMap<&'static str, u64>>,
+    sink: Sink,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("settings", &self.settings.get())
+            .field("engine", &self.engine)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How often the pool tries a server that refuses, in ms: sqlx doubles from 10 ms, up to a fifth of what is left.
@@ -76,11 +86,12 @@ impl Server {
         Self(Rc::new(Inner {
             settings: Cell::new(settings),
             engine: RefCell::new(Engine::new(settings.schema, settings.flavor)),
-            faults: RefCell::new(Faults::new(sink)),
+            faults: RefCell::default(),
             threads: RefCell::default(),
             connected: Cell::new(0),
             reachable: Notify::new(),
             statements: RefCell::default(),
+            sink,
         }))
     }
 
@@ -147,7 +158,7 @@ impl Server {
         self.0.faults.borrow_mut().clear();
     }
 
-    /// Ends every connection; open transactions are rolled back, that of somebody else who holds a lock too.
+    /// Ends every connection, also those by which somebody else holds a lock; open transactions are rolled back.
     pub fn kill_sessions(&self) {
         let threads: Vec<_> = self.0.threads.borrow().values().cloned().collect();
         for thread in threads {
@@ -158,6 +169,7 @@ impl Server {
         for trx in foreign {
             self.0.engine.borrow_mut().rollback(trx, Err(ServerError::lock_wait_timeout()));
         }
+        self.0.engine.borrow_mut().table_locks.release_all();
     }
 
     /// A failover to an asynchronous replica that has not got the last `count` transactions: every connection ends, and
@@ -208,11 +220,15 @@ impl Server {
     }
 
     pub(super) fn report(&self, kind: &'static str, place: &'static str) {
-        self.0.faults.borrow().report(kind, place);
+        (self.0.sink)(kind, place);
     }
 
     pub(super) fn strike(&self, place: &Place) -> Option<Strike> {
-        self.0.faults.borrow_mut().strike(place)
+        let strike = self.0.faults.borrow_mut().strike(place);
+        if let Some(strike) = strike {
+            self.report(strike.kind(place), place.statement);
+        }
+        strike
     }
 
     /// Ends when the network delivers.
@@ -229,33 +245,34 @@ impl Server {
 
     /// A connection of its own: the first failure counts.
     pub(super) async fn connect(&self) -> Result<Link, StoreError> {
-        let connect = async {
-            self.reach("connect").await;
-            sleep_ms(self.0.settings.get().statement_ms * STATEMENTS_TO_CONNECT).await;
-            self.reach("connect").await;
-            self.accept()
-        };
-        tokio::time::timeout(CONNECT_DEADLINE, connect).await.unwrap_or_else(|_| Err(pool_timed_out()))
+        let refused = || lost("error communicating with database: Connection refused (os error 111)");
+        let connect = async { self.try_to_connect().await?.ok_or_else(refused) };
+        timeout(CONNECT_DEADLINE, connect).await.unwrap_or_else(|_| Err(pool_timed_out()))
     }
 
     /// A connection of the pool: it tries again while the server refuses.
     pub(super) async fn connect_pooled(&self, deadline: Instant) -> Result<Link, StoreError> {
         let connect = async {
             let mut wait_ms = FIRST_RETRY_MS;
-            while self.0.faults.borrow().away == Some(Away::Refusing) {
-                self.report("refusing", "connect");
+            loop {
+                if let Some(link) = self.try_to_connect().await? {
+                    return Ok(link);
+                }
                 sleep_ms(wait_ms).await;
                 wait_ms = (wait_ms * 2).min(CAP_RETRY_MS);
             }
-            self.connect().await
         };
-        tokio::time::timeout_at(deadline, connect).await.unwrap_or_else(|_| Err(pool_timed_out()))
+        timeout_at(deadline, connect).await.unwrap_or_else(|_| Err(pool_timed_out()))
     }
 
-    fn accept(&self) -> Result<Link, StoreError> {
+    /// `None`: the server refuses connections.
+    async fn try_to_connect(&self) -> Result<Option<Link>, StoreError> {
+        self.reach("connect").await;
+        sleep_ms(self.0.settings.get().statement_ms * STATEMENTS_TO_CONNECT).await;
+        self.reach("connect").await;
         if self.0.faults.borrow().away == Some(Away::Refusing) {
             self.report("refusing", "connect");
-            return Err(lost("error communicating with database: Connection refused (os error 111)"));
+            return Ok(None);
         }
         if self.connections() >= self.0.settings.get().max_connections {
             self.report("too_many_connections", "connect");
@@ -265,7 +282,7 @@ impl Server {
         self.0.connected.set(id);
         let (link, thread) = Link::open(self.clone(), id);
         self.0.threads.borrow_mut().insert(id, thread);
-        Ok(link)
+        Ok(Some(link))
     }
 
     pub(super) fn forget(&self, id: u64) {

@@ -114,14 +114,14 @@ impl ModelSession {
     }
 }
 
-const CAMPAIGNS: Access = Access::reads([Table::Campaigns, Table::Allotments]);
-const ALLOTMENTS: Access = Access::reads([Table::Allotments]);
-const COUPONS: Access = Access::reads([Table::Coupons]);
-const REFUSALS: Access = Access::reads([Table::Refusals]);
-const ROWS: Access = Access::reads([Table::Coupons, Table::Refusals]);
-const REPLAYS: Access = Access::reads([Table::Replays]);
-const COUNTS: Access = Access::reads([Table::Allotments, Table::Coupons, Table::Refusals]);
-const ALL: Access = Access::reads([Table::Campaigns, Table::Allotments, Table::Coupons, Table::Refusals]);
+const CAMPAIGNS: Access = Access::reads(&[Table::Campaigns, Table::Allotments]);
+const ALLOTMENTS: Access = Access::reads(&[Table::Allotments]);
+const COUPONS: Access = Access::reads(&[Table::Coupons]);
+const REFUSALS: Access = Access::reads(&[Table::Refusals]);
+const ROWS: Access = Access::reads(&[Table::Coupons, Table::Refusals]);
+const REPLAYS: Access = Access::reads(&[Table::Replays]);
+const COUNTS: Access = Access::reads(&[Table::Allotments, Table::Coupons, Table::Refusals]);
+const ALL: Access = Access::reads(&[Table::Campaigns, Table::Allotments, Table::Coupons, Table::Refusals]);
 
 fn owned(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()

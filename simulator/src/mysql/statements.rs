@@ -6,13 +6,13 @@
 //! 2. CHECK constraints (3819; 4025 on MariaDB),
 //! 3. foreign key (1452): a shared lock on the parent's record. MySQL 9.7 checks it before it writes the row; MariaDB
 //!    when it writes the index of the foreign key: for `coupons` that is the last one, for the others the first,
-//! 4. primary key (1062): a shared lock on the record that is in the way,
+//! 4. primary key (1062): a shared lock on the record that has the same key,
 //! 5. unique key (1062): a shared lock on that record **and on the gap before it**, also at READ COMMITTED.
 //!
-//! A record that an open transaction has inserted is in the way too: the lock on it waits until that transaction ends.
+//! A record that an open transaction has inserted counts too: the lock on it waits until that transaction ends.
 //! So a second inserter waits, and fails after a commit, goes on after a rollback.
 //!
-//! `INSERT .. ON DUPLICATE KEY UPDATE` takes an exclusive lock on the record that is in the way. `UPDATE` takes one on
+//! `INSERT .. ON DUPLICATE KEY UPDATE` takes an exclusive lock on the record that has the same key. `UPDATE` takes one on
 //! the record that it finds, and releases it if the rest of its condition does not hold (READ COMMITTED only).
 //!
 //! Sources: MySQL manual, "Locks Set by Different SQL Statements in InnoDB", "FOREIGN KEY Constraints", "CHECK

@@ -25,7 +25,7 @@ pub enum Table {
 }
 
 impl Table {
-    const fn bit(self) -> u8 {
+    pub(super) const fn bit(self) -> u8 {
         1 << self as u8
     }
 }
@@ -38,15 +38,11 @@ pub(super) struct Access {
 }
 
 impl Access {
-    pub(super) const fn reads<const N: usize>(tables: [Table; N]) -> Self {
-        let mut reads = 0;
-        let mut index = 0;
-        while index < N {
-            // Indexing safety: the loop's condition.
-            #[allow(clippy::indexing_slicing)]
-            let table = tables[index];
+    pub(super) const fn reads(tables: &[Table]) -> Self {
+        let (mut reads, mut rest) = (0, tables);
+        while let [table, others @ ..] = rest {
             reads |= table.bit();
-            index += 1;
+            rest = others;
         }
         Self { reads, writes: 0 }
     }
@@ -130,6 +126,11 @@ impl TableLocks {
         self.changed.notify_waiters();
     }
 
+    pub(super) fn release_all(&mut self) {
+        self.locks.clear();
+        self.changed.notify_waiters();
+    }
+
     /// Whether a transaction that has used `used` so far may go on with `access`.
     pub(super) fn check(&self, used: Access, access: Access) -> Turn {
         let mut turn = Turn::Granted;
@@ -148,8 +149,10 @@ impl TableLocks {
         turn
     }
 
-    pub(super) fn is_everything_locked(&self) -> bool {
-        self.locks.values().any(|(lock, is_held)| *is_held && *lock == TableLock::Everything)
+    /// Whether a transaction that has written may commit.
+    pub(super) fn check_commit(&self) -> Turn {
+        let is_everything_locked = self.locks.values().any(|(lock, _)| *lock == TableLock::Everything);
+        if is_everything_locked { Turn::Wait } else { Turn::Granted }
     }
 
     /// Ends when a lock is released or a transaction ends.

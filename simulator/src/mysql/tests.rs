@@ -271,7 +271,7 @@ fn statements_that_wait_for_a_locked_table_use_up_the_connections() {
             assert!(timeout(Duration::from_secs(30), insert(&mut session, 1, user)).await.is_err());
             session.discard();
         }
-        assert_eq!(server.connections(), 3, "the server has not noticed that nobody waits");
+        assert_eq!(server.connections(), 3, "the server has not noticed that the clients are gone");
         assert_eq!(label(store.session().await), "too_many_connections");
         lock.abort();
         let _ = lock.await;
@@ -455,7 +455,7 @@ fn storm(seed: u64) -> (BTreeSet<&'static str>, Vec<String>) {
         }
         faults.await.unwrap();
 
-        // I1, I2, I3, I6, I10: the capacity is issued, nobody has two, everybody was told what their row says.
+        // I1, I2, I3, I6, I10: the capacity is issued, no user has two coupons, every outcome agrees with the rows.
         let issued = users(&server);
         let holders: BTreeMap<&str, u32> = issued.iter().map(|(slot, user)| (user.as_str(), *slot)).collect();
         let slots: BTreeSet<u32> = issued.iter().map(|(slot, _)| *slot).collect();

@@ -197,7 +197,7 @@ fn a_lock_is_waited_for_5_s_and_the_rest_of_the_transaction_stays() {
 }
 
 #[test]
-fn a_statement_that_nobody_waits_for_is_carried_out() {
+fn a_statement_whose_client_has_gone_is_carried_out() {
     let _turn = turn();
     compare(flavor(), 2, async |model| {
         model.on(0, Operation::Begin).await;

@@ -38,7 +38,7 @@ pub struct Step {
     answers: BTreeMap<usize, String>,
     /// Sessions that wait for an answer now.
     waiting: Vec<usize>,
-    /// Statements that wait in the server, also those that nobody waits for.
+    /// Statements that wait in the server, also those whose client has gone.
     waits: usize,
     /// Two went on at once: which is first is up to the real server's threads, so the answers count in any order.
     is_race: bool,
