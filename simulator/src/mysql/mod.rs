@@ -15,8 +15,8 @@
 //! - A text that is too long is error 1406; spaces beyond the length are cut off (`text`; manual, "The CHAR and VARCHAR
 //!   Types", strict mode).
 //! - DATETIME(3): MySQL rounds, MariaDB cuts off (`statements`; manual, "Fractional Seconds in Time Values"; tried).
-//! - Order of the checks of a row, and the lock that each check takes (`statements`; manual, "Locks Set by Different SQL
-//!   Statements in InnoDB"; tried).
+//! - Order of the checks of a row, and the lock that each check takes (`statements`; manual, "Locks Set by Different
+//!   SQL Statements in InnoDB"; tried).
 //! - Conflicts of locks, order of grants, gaps (`locks`; manual, "InnoDB Locking", "Transaction Scheduling"; tried).
 //! - Deadlocks and their victims (`engine`; manual, "Deadlock Detection"; InnoDB's `TRX_WEIGHT`; tried).
 //! - A deadlock (1213) rolls back the transaction; a lock wait timeout (1205), a constraint (1062, 1452, 3819) and a
@@ -39,8 +39,8 @@
 //! - A read takes no time: it sees one moment. So does each step of a statement between two waits.
 //! - An index is one page. Locks at the end of a page, purge and delete-marked records do not exist; rows are deleted
 //!   by rollbacks only.
-//! - Lock structures are counted by index, mode and kind, so the victim of a deadlock may differ between transactions of
-//!   nearly the same weight on large tables.
+//! - Lock structures are counted by index, mode and kind, so the victim of a deadlock may differ between transactions
+//!   of nearly the same weight on large tables.
 //! - MySQL recomputes the weights of waiting transactions in the background, the model at once.
 //! - Two foreign locks on tables do not wait for each other.
 //! - The pool returns a connection at once (sqlx pings it first), and keeps it for ever.

@@ -12,8 +12,8 @@
 //! A record that an open transaction has inserted counts too: the lock on it waits until that transaction ends.
 //! So a second inserter waits, and fails after a commit, goes on after a rollback.
 //!
-//! `INSERT .. ON DUPLICATE KEY UPDATE` takes an exclusive lock on the record that has the same key. `UPDATE` takes one on
-//! the record that it finds, and releases it if the rest of its condition does not hold (READ COMMITTED only).
+//! `INSERT .. ON DUPLICATE KEY UPDATE` takes an exclusive lock on the record that has the same key. `UPDATE` takes one
+//! on the record that it finds, and releases it if the rest of its condition does not hold (READ COMMITTED only).
 //!
 //! Sources: MySQL manual, "Locks Set by Different SQL Statements in InnoDB", "FOREIGN KEY Constraints", "CHECK
 //! Constraints", "The CHAR and VARCHAR Types"; tried on 9.7.4 and MariaDB 10.11.

@@ -381,7 +381,8 @@ fn refusals_and_coupons_count_apart() {
     });
 }
 
-/// Three issuers that read the same records in their own order, while the server meets every fault. Returns the kinds of faults that struck, and everything that happened.
+/// Three issuers that read the same records in their own order, while the server meets every fault. Returns
+/// the kinds of faults that struck, and everything that happened.
 fn storm(seed: u64) -> (BTreeSet<&'static str>, Vec<String>) {
     in_virtual_time(async || {
         let started = Instant::now();
