@@ -14,6 +14,7 @@ use crate::tasks;
 use crate::violation::{Kind, Violation};
 use crate::world::{KAFKA_REST_HOST, REDIS_HOST, World};
 use dropgate_issuer::operator::verify::findings::Verdict;
+use dropgate_issuer::timestamp;
 use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
 use dropgate_shared::record::AdmissionRecord;
 use std::cell::{Cell, RefCell};
@@ -561,8 +562,18 @@ fn facts(world: &World, campaign: usize) -> CampaignFacts {
     let count = world.meta(campaign, "state").and_then(|_| world.meta(campaign, "count")?.parse().ok());
     CampaignFacts {
         capacity: world.capacity(campaign),
-        coupons: world.mysql.coupons(id).into_iter().map(|row| (row.user, row.slot, row.admitted_ms)).collect(),
-        refusals: world.mysql.refusals(id).into_iter().map(|row| (row.user, row.admitted_ms)).collect(),
+        coupons: world
+            .mysql
+            .coupons(id)
+            .into_iter()
+            .map(|row| (row.user, row.slot, timestamp::to_ms(row.admitted_at)))
+            .collect(),
+        refusals: world
+            .mysql
+            .refusals(id)
+            .into_iter()
+            .map(|row| (row.user, timestamp::to_ms(row.admitted_at)))
+            .collect(),
         admissions: record.admissions.get(campaign).cloned().unwrap_or_default(),
         lost: record.lost.get(campaign).cloned().unwrap_or_default(),
         in_kafka: users(TOPIC),

@@ -23,7 +23,7 @@ use dropgate_shared::redis_rest::RedisRest;
 use dropgate_shared::scripts;
 use serde_json::Value;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 

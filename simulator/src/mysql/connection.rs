@@ -1,15 +1,16 @@
 //! A connection, with its thread in the server.
 //!
 //! The thread carries out one statement after the other, whether anybody waits for the answer or not: a client that
-//! drops the future of a statement has no way to take it back, and the server notices that a client is gone only when it
-//! next reads from it. So a statement that waits for a lock goes on waiting, holds its connection, and may commit.
+//! drops the future of a statement has no way to take it back, and the server notices that a client is gone only when
+//! it next reads from it. So a statement that waits for a lock goes on waiting, holds its connection, and may commit.
 
 use super::engine::{Engine, Halt};
-use super::error::{ServerError, lost};
-use super::faults::{Place, Strike};
+use super::error::{ServerError, lost, pool_timed_out};
+use super::faults::{Away, Place, Strike};
 use super::locks::{Trx, Wake};
-use super::server::{Server, sleep_ms};
-use super::table_locks::Access;
+use super::server::{CONNECT_DEADLINE, Server, sleep_ms};
+use super::table_locks::{Access, Turn};
+use super::thread::Thread;
 use dropgate_issuer::store::ports::StoreError;
 use std::cell::Cell;
 use std::future::Future;
@@ -17,7 +18,13 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// How often the pool tries a server that refuses, in ms: sqlx doubles from 10 ms, up to a fifth of what is left.
+const FIRST_RETRY_MS: u64 = 10;
+const CAP_RETRY_MS: u64 = 1_000;
+/// What a connection costs, in statements: the handshake and what the driver and the issuer set.
+const STATEMENTS_TO_CONNECT: u64 = 4;
 
 type Job = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -27,19 +34,6 @@ pub(super) struct Link {
     jobs: mpsc::UnboundedSender<Job>,
     thread: Rc<Thread>,
     server: Server,
-}
-
-/// The server's end.
-#[derive(Debug)]
-pub(super) struct Thread {
-    id: u64,
-    /// The open transaction, be it explicit or that of a statement.
-    trx: Cell<Trx>,
-    is_explicit: Cell<bool>,
-    is_dead: Cell<bool>,
-    killed: Notify,
-    /// Statements that the client has sent and that are not done.
-    busy: Cell<usize>,
 }
 
 /// What kind of statement this is.
@@ -154,20 +148,7 @@ impl Thread {
             () = self.killed.notified() => {}
             () = serve => {}
         }
-        self.end(&server);
-    }
-
-    /// Rolls back and takes the connection away. The thread itself ends when it is polled next.
-    pub(super) fn kill(&self, server: &Server) {
-        self.end(server);
-        self.killed.notify_one();
-    }
-
-    fn end(&self, server: &Server) {
-        self.is_dead.set(true);
-        let trx = self.trx.replace(Trx::NONE);
-        server.0.engine.borrow_mut().rollback(trx, Ok(()));
-        server.forget(self.id);
+        server.end(&self);
     }
 
     /// From the client's send to the server's answer. `None`: the connection is cut.
@@ -219,25 +200,24 @@ impl Thread {
             self.roll_back(server);
             return Err(ServerError::deadlock());
         }
-        self.use_tables(server, kind).await;
         let trx = self.trx.get();
         let before = server.0.engine.borrow().changes(trx);
-        let result = loop {
-            let step = body(&mut server.0.engine.borrow_mut(), trx);
-            match step {
-                Ok(value) => break Ok(value),
-                Err(Halt::Error(error)) => break Err(error),
-                Err(Halt::Wait(wake)) => {
-                    if let Err(error) = self.wait(server, kind, wake).await {
-                        break Err(error);
-                    }
+        let result = async {
+            table_turn(server, kind.statement, |engine| engine.use_tables(trx, kind.access)).await?;
+            loop {
+                let step = body(&mut server.0.engine.borrow_mut(), trx);
+                match step {
+                    Ok(value) => return Ok(value),
+                    Err(Halt::Error(error)) => return Err(error),
+                    Err(Halt::Wait(wake)) => self.wait(server, kind, wake).await?,
                 }
             }
         };
+        let result = result.await;
         match &result {
             Err(error) if error.is_deadlock() => {
                 server.report("deadlock", kind.statement);
-                // The engine has rolled it back already.
+                // The engine has done it already if the deadlock is about rows.
                 self.roll_back(server);
             }
             Err(_) if self.is_explicit.get() => server.0.engine.borrow_mut().roll_back_to(trx, before),
@@ -272,26 +252,6 @@ impl Thread {
         }
     }
 
-    /// Waits for metadata locks, without any limit.
-    async fn use_tables(&self, server: &Server, kind: Kind) {
-        let trx = self.trx.get();
-        let mut is_reported = false;
-        loop {
-            let changed = {
-                let mut engine = server.0.engine.borrow_mut();
-                if engine.use_tables(trx, kind.access, kind.locks()) {
-                    return;
-                }
-                engine.table_locks.change()
-            };
-            if !is_reported {
-                server.report("table_lock_wait", kind.statement);
-                is_reported = true;
-            }
-            changed.notified().await;
-        }
-    }
-
     async fn control(&self, server: &Server, control: Control, strike: Option<Strike>) -> Result<(), ServerError> {
         if strike == Some(Strike::Deadlock) {
             self.roll_back(server);
@@ -304,21 +264,8 @@ impl Thread {
                 self.roll_back(server);
                 return Err(ServerError::read_only());
             }
-            let mut is_reported = false;
-            loop {
-                let changed = {
-                    let engine = server.0.engine.borrow();
-                    if !engine.table_locks.is_everything_locked() {
-                        break;
-                    }
-                    engine.table_locks.change()
-                };
-                if !is_reported {
-                    server.report("table_lock_wait", "commit");
-                    is_reported = true;
-                }
-                changed.notified().await;
-            }
+            let turn = |engine: &mut Engine| engine.table_locks.check_commit();
+            table_turn(server, "commit", turn).await?;
         }
         match control {
             Control::Rollback => self.roll_back(server),
@@ -332,5 +279,73 @@ impl Thread {
             self.trx.set(server.0.engine.borrow_mut().begin());
         }
         Ok(())
+    }
+}
+
+impl Server {
+    /// A connection of its own: the first failure counts.
+    pub(super) async fn connect(&self) -> Result<Link, StoreError> {
+        let refused = || lost("error communicating with database: Connection refused (os error 111)");
+        let connect = async { self.try_to_connect().await?.ok_or_else(refused) };
+        timeout(CONNECT_DEADLINE, connect).await.unwrap_or_else(|_| Err(pool_timed_out()))
+    }
+
+    /// A connection of the pool: it tries again while the server refuses.
+    pub(super) async fn connect_pooled(&self, deadline: Instant) -> Result<Link, StoreError> {
+        let connect = async {
+            let mut wait_ms = FIRST_RETRY_MS;
+            loop {
+                if let Some(link) = self.try_to_connect().await? {
+                    return Ok(link);
+                }
+                sleep_ms(wait_ms).await;
+                wait_ms = (wait_ms * 2).min(CAP_RETRY_MS);
+            }
+        };
+        timeout_at(deadline, connect).await.unwrap_or_else(|_| Err(pool_timed_out()))
+    }
+
+    /// `None`: the server refuses connections.
+    async fn try_to_connect(&self) -> Result<Option<Link>, StoreError> {
+        self.reach("connect").await;
+        sleep_ms(self.0.settings.get().statement_ms * STATEMENTS_TO_CONNECT).await;
+        self.reach("connect").await;
+        if self.0.faults.borrow().away == Some(Away::Refusing) {
+            self.report("refusing", "connect");
+            return Ok(None);
+        }
+        if self.connections() >= self.0.settings.get().max_connections {
+            self.report("too_many_connections", "connect");
+            return Err(ServerError::too_many_connections().into());
+        }
+        let id = self.0.connected.get() + 1;
+        self.0.connected.set(id);
+        let (link, thread) = Link::open(self.clone(), id);
+        self.add(thread);
+        Ok(Some(link))
+    }
+}
+
+/// Waits for metadata locks, without any limit.
+async fn table_turn(
+    server: &Server,
+    statement: &'static str,
+    mut check: impl FnMut(&mut Engine) -> Turn,
+) -> Result<(), ServerError> {
+    let mut is_reported = false;
+    loop {
+        let changed = {
+            let mut engine = server.0.engine.borrow_mut();
+            match check(&mut engine) {
+                Turn::Granted => return Ok(()),
+                Turn::Deadlock => return Err(ServerError::deadlock()),
+                Turn::Wait => engine.table_locks.change(),
+            }
+        };
+        if !is_reported {
+            server.report("table_lock_wait", statement);
+            is_reported = true;
+        }
+        changed.notified().await;
     }
 }

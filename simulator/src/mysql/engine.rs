@@ -3,11 +3,11 @@
 
 use super::error::ServerError;
 use super::locks::{Answer, Key, Locks, Mode, Part, Trx, Wake};
-use super::table_locks::{Access, TableLocks};
+use super::schema::{Flavor, Schema};
+use super::table_locks::{Access, TableLocks, Turn};
 use super::tables::{CouponRow, Tables};
 use super::text::Padded;
 use super::view::View;
-use super::{Flavor, Schema};
 use dropgate_issuer::store::rows::DeadLetterKey;
 use dropgate_shared::campaign::CampaignState;
 use std::cmp::Reverse;
@@ -52,8 +52,8 @@ pub(super) struct Transaction {
     pub(super) changes: Vec<Change>,
     /// Tables that it has used.
     pub(super) used: Access,
-    /// Tables in which it has intention locks.
-    pub(super) locked: Access,
+    /// Tables in which it has intention locks: shared ones (IS), and exclusive ones (IX).
+    intentions: Access,
 }
 
 impl Transaction {
@@ -84,7 +84,7 @@ impl Engine {
     pub(super) fn new(schema: Schema, flavor: Flavor) -> Self {
         Self {
             tables: Tables::default(),
-            locks: Locks::default(),
+            locks: Locks::new(flavor),
             table_locks: TableLocks::default(),
             transactions: BTreeMap::new(),
             begun: 0,
@@ -112,26 +112,31 @@ impl Engine {
         trx
     }
 
-    pub(super) fn transaction(&mut self, trx: Trx) -> Option<&mut Transaction> {
-        self.transactions.get_mut(&trx)
-    }
-
     pub(super) fn transactions(&self) -> &BTreeMap<Trx, Transaction> {
         &self.transactions
     }
 
-    /// Takes note that a statement uses these tables; false if it must wait for somebody else's lock.
-    pub(super) fn use_tables(&mut self, trx: Trx, access: Access, locks: bool) -> bool {
+    /// Whether a statement may use these tables now.
+    pub(super) fn use_tables(&mut self, trx: Trx, access: Access) -> Turn {
         let transaction = self.transactions.get_mut(&trx);
         let used = transaction.as_ref().map_or(Access::default(), |transaction| transaction.used);
-        let allowed = self.table_locks.allows(used, access);
-        if let (true, Some(transaction)) = (allowed, transaction) {
+        let turn = self.table_locks.check(used, access);
+        if let (Turn::Granted, Some(transaction)) = (turn, transaction) {
             transaction.used.add(access);
-            if locks {
-                transaction.locked.add(access);
+        }
+        turn
+    }
+
+    /// Takes note of an intention lock on the table of `key`. It matters for the weight of the transaction only.
+    pub(super) fn intend(&mut self, trx: Trx, key: &Key, mode: Mode) {
+        if let Some(transaction) = self.transactions.get_mut(&trx) {
+            let table = key.index().table().bit();
+            match mode {
+                Mode::Exclusive => transaction.intentions.writes |= table,
+                // The exclusive one covers it.
+                Mode::Shared => transaction.intentions.reads |= table & !transaction.intentions.writes,
             }
         }
-        allowed
     }
 
     /// Takes a table lock that was asked for, once no transaction uses the table.
@@ -253,7 +258,7 @@ impl Engine {
         };
         if self.locks.is_any_on(&key) {
             let next = self.tables.next(&key);
-            self.locks.removed(trx, &key, &next);
+            self.locks.removed(&key, &next);
         }
     }
 
@@ -293,7 +298,7 @@ impl Engine {
     }
 
     pub(super) fn unlock(&mut self, trx: Trx, key: &Key) {
-        self.locks.release_record(trx, key);
+        self.locks.release_exclusive(trx, key);
     }
 
     /// The transaction has waited long enough for a lock.
@@ -344,8 +349,8 @@ impl Engine {
 
     fn weight(&self, trx: Trx) -> usize {
         let own = self.transactions.get(&trx).map_or(0, |transaction| {
-            let tables = (transaction.locked.reads | transaction.locked.writes).count_ones() as usize;
-            transaction.undo_records() + tables
+            let Access { reads, writes } = transaction.intentions;
+            transaction.undo_records() + (reads.count_ones() + writes.count_ones()) as usize
         });
         own + self.locks.structures(trx)
     }

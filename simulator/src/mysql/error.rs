@@ -1,7 +1,7 @@
 //! The server's errors, by their numbers. What a number means for the issuer is decided by the issuer's own code
 //! (`dropgate_issuer::store::mysql::error`), so that the model cannot differ from it.
 
-use super::Flavor;
+use super::schema::Flavor;
 use dropgate_issuer::store::mysql::error::{POOL_TIMED_OUT, classify, fault};
 use dropgate_issuer::store::ports::StoreError;
 

@@ -1,7 +1,5 @@
 //! The faults that the caller switches on.
 
-use std::fmt;
-
 /// The server cannot be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Away {
@@ -24,7 +22,7 @@ pub enum Strike {
 }
 
 impl Strike {
-    fn kind(self, place: &Place) -> &'static str {
+    pub(super) fn kind(self, place: &Place) -> &'static str {
         match self {
             Self::Deadlock => "injected_deadlock",
             Self::CutBefore if place.commits => "commit_lost",
@@ -65,38 +63,23 @@ impl At {
     }
 }
 
-/// Decides for each statement whether a fault strikes it.
+/// Decides for each statement whether a fault strikes it. It must not call the server.
 pub type Dice = Box<dyn FnMut(&Place) -> Option<Strike>>;
 
 /// Gets every fault that strikes: its kind and the statement.
 pub type Sink = Box<dyn Fn(&'static str, &'static str)>;
 
 /// What is switched on.
+#[derive(Default)]
 pub(super) struct Faults {
     pub(super) away: Option<Away>,
     pub(super) is_read_only: bool,
     pub(super) slow_ms: u64,
     planned: Vec<(Strike, At, usize)>,
     pub(super) dice: Option<Dice>,
-    sink: Sink,
-}
-
-impl fmt::Debug for Faults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Faults")
-            .field("away", &self.away)
-            .field("is_read_only", &self.is_read_only)
-            .field("slow_ms", &self.slow_ms)
-            .field("planned", &self.planned)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Faults {
-    pub(super) fn new(sink: Sink) -> Self {
-        Self { away: None, is_read_only: false, slow_ms: 0, planned: Vec::new(), dice: None, sink }
-    }
-
     pub(super) fn plan(&mut self, strike: Strike, at: At, count: usize) {
         self.planned.push((strike, at, count));
     }
@@ -117,14 +100,6 @@ impl Faults {
             None => self.dice.as_mut().and_then(|dice| dice(place)),
         };
         // Nothing else can be the victim of a deadlock.
-        let strike = strike.filter(|strike| *strike != Strike::Deadlock || At::Writes.matches(place));
-        if let Some(strike) = strike {
-            (self.sink)(strike.kind(place), place.statement);
-        }
-        strike
-    }
-
-    pub(super) fn report(&self, kind: &'static str, place: &'static str) {
-        (self.sink)(kind, place);
+        strike.filter(|strike| *strike != Strike::Deadlock || At::Writes.matches(place))
     }
 }

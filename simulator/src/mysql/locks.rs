@@ -1,8 +1,9 @@
 //! Locks on index records, as InnoDB has them at READ COMMITTED.
 //!
 //! A lock stands in the queue of an index record, and concerns the record, the gap before it, or both. Whoever asks for
-//! one waits for every conflicting lock ahead in that queue, held or waited for; locks are granted in the order of
-//! arrival. (MySQL prefers the transaction that most others wait for, and arrival among equals.)
+//! one waits for every conflicting lock ahead in that queue, held or waited for. When locks are released, MariaDB
+//! grants in the order of arrival; MySQL in the order of how many transactions wait for the one that asks, and of
+//! arrival among equals ("Transaction Scheduling"), and past those that still have to wait.
 //!
 //! | request | waits for |
 //! |---|---|
@@ -13,9 +14,12 @@
 //! Sources: MySQL manual, "InnoDB Locking" and "Locks Set by Different SQL Statements in InnoDB"; tried on 9.7.4 and
 //! MariaDB 10.11 with `performance_schema.data_locks`.
 
+use super::Flavor;
 use super::error::ServerError;
+use super::table_locks::Table;
 use super::text::Padded;
 use dropgate_issuer::store::rows::DeadLetterKey;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use tokio::sync::oneshot;
@@ -40,6 +44,18 @@ pub enum Index {
     Users,
     Refusals,
     Replays,
+}
+
+impl Index {
+    pub(super) fn table(self) -> Table {
+        match self {
+            Self::Campaigns => Table::Campaigns,
+            Self::Allotments => Table::Allotments,
+            Self::Slots | Self::Users => Table::Coupons,
+            Self::Refusals => Table::Refusals,
+            Self::Replays => Table::Replays,
+        }
+    }
 }
 
 /// An index record, or the end of an index: the last gap lies before that. The last number of a slot and of a user is 0
@@ -138,8 +154,9 @@ pub(super) enum Answer {
 }
 
 /// All locks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Locks {
+    flavor: Flavor,
     queues: BTreeMap<Key, Vec<Lock>>,
     /// In the order of acquisition; may name keys that are no more.
     held: BTreeMap<Trx, Vec<Key>>,
@@ -150,13 +167,24 @@ pub(super) struct Locks {
 }
 
 impl Locks {
-    /// Asks for a lock. `owner` has inserted the record and not committed: it holds an exclusive lock without any entry
-    /// here.
+    pub(super) fn new(flavor: Flavor) -> Self {
+        Self {
+            flavor,
+            queues: BTreeMap::new(),
+            held: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            waits: 0,
+            gaps: BTreeMap::new(),
+        }
+    }
+
+    /// Asks for a lock. `owner` has inserted the record and not committed: it holds an exclusive lock, which has an
+    /// entry here only once somebody else has asked. (If it asks itself, MySQL makes an entry, MariaDB does not.)
     pub(super) fn request(&mut self, trx: Trx, key: &Key, mode: Mode, part: Part, owner: Trx) -> Answer {
-        if owner == trx {
+        if owner == trx && part == Part::Record && self.flavor == Flavor::MariaDb {
             return Answer::Granted(false);
         }
-        if owner != Trx::NONE {
+        if owner != Trx::NONE && owner != trx {
             let implicit = Lock { trx: owner, mode: Mode::Exclusive, part: Part::Record, is_waiting: false };
             if !self.queues.get(key).is_some_and(|queue| queue.iter().any(|lock| lock.covers(&implicit))) {
                 self.push(key, implicit);
@@ -167,10 +195,10 @@ impl Locks {
             if queue.iter().any(|lock| lock.covers(&wanted)) {
                 return Answer::Granted(false);
             }
-            wanted.is_waiting = queue.iter().any(|lock| wanted.waits_for(lock));
+            wanted.is_waiting = queue.iter().any(|lock| self.blocks(queue, lock, &wanted));
         }
         if !wanted.is_waiting {
-            // An insertion that waits for nobody leaves no lock.
+            // An insertion that need not wait leaves no lock.
             if part != Part::Insert {
                 self.push(key, wanted);
             }
@@ -181,6 +209,14 @@ impl Locks {
         let (wake, woken) = oneshot::channel();
         self.waiting.insert(trx, Wait { key: key.clone(), since: self.waits, wake });
         Answer::Waits(woken)
+    }
+
+    /// Whether `wanted`, which is behind `lock`, has to wait for it. On MySQL, one that is waited for is passed if it
+    /// waits for a lock that the transaction holds, but not to insert (tried).
+    fn blocks(&self, queue: &[Lock], lock: &Lock, wanted: &Lock) -> bool {
+        let is_own_blocker = |held: &Lock| held.trx == wanted.trx && !held.is_waiting && lock.waits_for(held);
+        let can_pass = self.flavor == Flavor::MySql && wanted.part != Part::Insert && lock.is_waiting;
+        wanted.waits_for(lock) && !(can_pass && queue.iter().any(is_own_blocker))
     }
 
     pub(super) fn has_gaps(&self, index: Index) -> bool {
@@ -196,10 +232,10 @@ impl Locks {
         }
     }
 
-    /// A record of `owner` was removed by a rollback; `next` is the one behind it now. Who waited for it is woken. What
-    /// others had asked for on it goes on as a shared lock on the gap in which it was: two that waited to insert the
-    /// same key will find each other in the way (tried: the second is the victim of a deadlock).
-    pub(super) fn removed(&mut self, owner: Trx, key: &Key, next: &Key) {
+    /// A record was removed by a rollback; `next` is the one behind it now. Who waited for it is woken. What was asked
+    /// for on it because of a constraint goes on as a lock on the gap in which it was: two that waited to insert the
+    /// same key then wait for each other (tried: one of them is the victim of a deadlock).
+    pub(super) fn removed(&mut self, key: &Key, next: &Key) {
         let Some(queue) = self.queues.remove(key) else { return };
         for lock in queue {
             if lock.has_gap() {
@@ -210,36 +246,45 @@ impl Locks {
             {
                 let _ = wait.wake.send(Ok(()));
             }
-            if lock.trx != owner && lock.part != Part::Insert {
+            // Of a constraint: shared locks, and the exclusive ones of ON DUPLICATE KEY UPDATE.
+            let is_constraint = lock.mode == Mode::Shared || key.index() == Index::Replays;
+            if is_constraint && lock.part != Part::Insert {
                 self.push(next, Lock { part: Part::Gap, is_waiting: false, ..lock });
             }
         }
     }
 
-    /// Releases one lock on a record.
-    pub(super) fn release_record(&mut self, trx: Trx, key: &Key) {
-        if let Some(queue) = self.queues.get_mut(key) {
-            queue.retain(|lock| lock.trx != trx || lock.part != Part::Record);
-            self.grant(key);
-        }
+    /// Releases the exclusive lock on a record.
+    pub(super) fn release_exclusive(&mut self, trx: Trx, key: &Key) {
+        let weights = self.weights();
+        self.drop_locks(key, &weights, |lock| lock.trx == trx && lock.mode == Mode::Exclusive);
     }
 
-    /// Releases all locks of `trx`, which waits for none.
+    /// Releases all locks of `trx`, which waits for none: one by one, the latest first (tried: who waits for an
+    /// exclusive lock may go on while an older, shared one is still held).
     pub(super) fn release(&mut self, trx: Trx) {
-        for key in self.held.remove(&trx).unwrap_or_default() {
-            self.drop_locks(&key, |lock| lock.trx == trx);
+        let weights = self.weights();
+        for key in self.held.remove(&trx).unwrap_or_default().into_iter().rev() {
+            let own = |lock: &Lock| lock.trx == trx;
+            let latest = self.queues.get(&key).and_then(|queue| queue.iter().rposition(own));
+            let mut place = 0;
+            self.drop_locks(&key, &weights, |_| {
+                place += 1;
+                Some(place - 1) == latest
+            });
         }
     }
 
-    /// `trx` waits no longer, and learns why.
+    /// `trx` waits no longer; `why` is how its wait ends.
     pub(super) fn cancel_wait(&mut self, trx: Trx, why: Result<(), ServerError>) {
+        let weights = self.weights();
         if let Some(wait) = self.waiting.remove(&trx) {
             let _ = wait.wake.send(why);
-            self.drop_locks(&wait.key, |lock| lock.trx == trx && lock.is_waiting);
+            self.drop_locks(&wait.key, &weights, |lock| lock.trx == trx && lock.is_waiting);
         }
     }
 
-    fn drop_locks(&mut self, key: &Key, is_dropped: impl Fn(&Lock) -> bool) {
+    fn drop_locks(&mut self, key: &Key, weights: &BTreeMap<Trx, usize>, mut is_dropped: impl FnMut(&Lock) -> bool) {
         let Some(queue) = self.queues.get_mut(key) else { return };
         let gaps = |queue: &[Lock]| queue.iter().filter(|lock| lock.has_gap()).count();
         let before = gaps(queue);
@@ -248,28 +293,68 @@ impl Locks {
         if let Some(count) = self.gaps.get_mut(&key.index()) {
             *count -= dropped;
         }
-        self.grant(key);
+        self.grant(key, weights);
     }
 
-    /// Grants what nobody ahead is in the way of.
-    fn grant(&mut self, key: &Key) {
+    /// Grants what can be granted now.
+    fn grant(&mut self, key: &Key, weights: &BTreeMap<Trx, usize>) {
         let Some(queue) = self.queues.get_mut(key) else { return };
         if queue.is_empty() {
             self.queues.remove(key);
             return;
         }
-        for place in 0..queue.len() {
-            let (ahead, rest) = queue.split_at_mut(place);
-            if let Some(lock) = rest.first_mut()
-                && lock.is_waiting
-                && !ahead.iter().any(|other| lock.waits_for(other))
-            {
+        let mut waiting: Vec<usize> =
+            (0..queue.len()).filter(|place| queue.get(*place).is_some_and(|lock| lock.is_waiting)).collect();
+        waiting.sort_by_key(|place| Reverse(queue.get(*place).and_then(|lock| weights.get(&lock.trx)).copied()));
+        for place in waiting {
+            // In arrival order those that wait ahead count too; by weight only those that hold.
+            let is_blocked = |lock: &Lock| {
+                let mut ahead = queue.iter().enumerate();
+                ahead.any(|(other, held)| {
+                    let counts = !held.is_waiting || self.flavor == Flavor::MariaDb && other < place;
+                    counts && lock.waits_for(held)
+                })
+            };
+            if queue.get(place).is_some_and(is_blocked) {
+                continue;
+            }
+            if let Some(lock) = queue.get_mut(place) {
                 lock.is_waiting = false;
                 if let Some(wait) = self.waiting.remove(&lock.trx) {
                     let _ = wait.wake.send(Ok(()));
                 }
             }
         }
+    }
+
+    /// How many transactions wait for each transaction that waits itself, directly or not. MySQL only.
+    fn weights(&self) -> BTreeMap<Trx, usize> {
+        let mut weights = BTreeMap::new();
+        if self.flavor == Flavor::MariaDb || self.waiting.len() < 2 {
+            return weights;
+        }
+        for trx in self.waiting.keys() {
+            let mut seen = BTreeSet::from([*trx]);
+            let mut from = *trx;
+            while let Some(blocker) = self.blockers(from).next()
+                && self.waiting.contains_key(&blocker)
+                && seen.insert(blocker)
+            {
+                *weights.entry(blocker).or_default() += 1;
+                from = blocker;
+            }
+        }
+        weights
+    }
+
+    /// For whom `trx` waits: conflicting locks ahead of its own.
+    fn blockers(&self, trx: Trx) -> impl Iterator<Item = Trx> {
+        let queue = self.waiting.get(&trx).and_then(|wait| self.queues.get(&wait.key)).map(Vec::as_slice);
+        let queue = queue.unwrap_or_default();
+        let place = queue.iter().position(|lock| lock.trx == trx && lock.is_waiting).unwrap_or_default();
+        let own = queue.get(place);
+        let is_blocker = move |other: &&Lock| own.is_some_and(|own| self.blocks(queue, other, own));
+        queue.iter().take(place).filter(is_blocker).map(|other| other.trx)
     }
 
     fn push(&mut self, key: &Key, lock: Lock) {
@@ -303,12 +388,9 @@ impl Locks {
 
     fn reaches(&self, from: Trx, start: Trx, path: &mut Vec<(Trx, u64)>, seen: &mut BTreeSet<Trx>) -> bool {
         let Some(wait) = self.waiting.get(&from) else { return false };
-        let queue = self.queues.get(&wait.key).map(Vec::as_slice).unwrap_or_default();
-        let Some(place) = queue.iter().position(|lock| lock.trx == from && lock.is_waiting) else { return false };
-        let (ahead, own) = queue.split_at(place);
         path.push((from, wait.since));
-        for other in ahead.iter().filter(|other| own.first().is_some_and(|lock| lock.waits_for(other))) {
-            if other.trx == start || seen.insert(other.trx) && self.reaches(other.trx, start, path, seen) {
+        for other in self.blockers(from) {
+            if other == start || seen.insert(other) && self.reaches(other, start, path, seen) {
                 return true;
             }
         }

@@ -3,11 +3,21 @@
 use super::engine::Change;
 use super::locks::Trx;
 use super::server::Server;
-use dropgate_issuer::store::rows::{CampaignSummary, DeadLetterKey};
-use dropgate_issuer::timestamp;
+use dropgate_issuer::store::rows::DeadLetterKey;
+use dropgate_shared::campaign::CampaignState;
 use dropgate_shared::ids::CampaignId;
 use std::collections::BTreeMap;
 use time::PrimitiveDateTime;
+
+/// A committed campaign.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CampaignRow {
+    pub id: String,
+    pub state: CampaignState,
+    pub opens_at: PrimitiveDateTime,
+    pub closes_at: Option<PrimitiveDateTime>,
+    pub created_at: PrimitiveDateTime,
+}
 
 /// A committed coupon.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,8 +26,8 @@ pub struct Coupon {
     pub allotment: u32,
     pub user: String,
     pub code: String,
-    pub admitted_ms: u64,
-    pub issued_ms: u64,
+    pub admitted_at: PrimitiveDateTime,
+    pub issued_at: PrimitiveDateTime,
 }
 
 /// A committed refusal.
@@ -26,8 +36,8 @@ pub struct Refusal {
     pub user: String,
     pub proposed_slot: u32,
     pub reason: String,
-    pub admitted_ms: u64,
-    pub refused_ms: u64,
+    pub admitted_at: PrimitiveDateTime,
+    pub refused_at: PrimitiveDateTime,
 }
 
 /// A row that a failover has lost. (A lost change of a state is no row.)
@@ -57,10 +67,31 @@ impl LostRow {
 }
 
 impl Server {
-    /// Campaigns that have an allotment, the latest to open first.
+    /// A failover to an asynchronous replica that has not got the last `count` transactions: every connection ends, and
+    /// they are undone. Returns the rows that are gone.
+    pub fn lose_commits(&self, count: usize) -> Vec<LostRow> {
+        self.kill_sessions();
+        let lost: Vec<_> = self.0.engine.borrow_mut().lose_commits(count).iter().filter_map(LostRow::of).collect();
+        if !lost.is_empty() {
+            self.report("commits_lost", "");
+        }
+        lost
+    }
+
+    /// All campaigns, in the order of their ids.
     #[must_use]
-    pub fn campaigns(&self) -> Vec<CampaignSummary> {
-        self.0.engine.borrow().view(Trx::NONE).campaigns()
+    pub fn campaigns(&self) -> Vec<CampaignRow> {
+        let engine = self.0.engine.borrow();
+        let rows = engine.tables.campaigns.iter().filter_map(|(name, of)| Some((name, of.row.as_ref()?)));
+        rows.filter(|(_, row)| row.owner == Trx::NONE)
+            .map(|(name, row)| CampaignRow {
+                id: name.to_string(),
+                state: row.state,
+                opens_at: row.opens_at,
+                closes_at: row.closes_at,
+                created_at: row.created_at,
+            })
+            .collect()
     }
 
     /// Every capacity that the campaign was granted, and when.
@@ -82,8 +113,8 @@ impl Server {
                 allotment: row.allotment,
                 user: row.user.as_str().to_owned(),
                 code: row.code.to_string(),
-                admitted_ms: timestamp::to_ms(row.admitted_at),
-                issued_ms: timestamp::to_ms(row.issued_at),
+                admitted_at: row.admitted_at,
+                issued_at: row.issued_at,
             })
             .collect()
     }
@@ -98,8 +129,8 @@ impl Server {
                 user: user.as_str().to_owned(),
                 proposed_slot: row.proposed_slot,
                 reason: row.reason.to_string(),
-                admitted_ms: timestamp::to_ms(row.admitted_at),
-                refused_ms: timestamp::to_ms(row.refused_at),
+                admitted_at: row.admitted_at,
+                refused_at: row.refused_at,
             })
             .collect()
     }

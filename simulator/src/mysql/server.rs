@@ -1,22 +1,20 @@
 //! A server: its settings, its connections, and the switches of its faults.
 
-use super::connection::{Link, Thread};
 use super::engine::{Engine, Halt};
-use super::error::{ServerError, lost, pool_timed_out};
+use super::error::ServerError;
 use super::faults::{At, Away, Dice, Faults, Place, Sink, Strike};
 use super::locks::Trx;
-use super::rows::LostRow;
-use super::session::ModelStore;
+use super::schema::{Flavor, Schema};
 use super::table_locks::TableLock;
-use super::{Flavor, Schema};
-use dropgate_issuer::store::ports::StoreError;
+use super::thread::Thread;
 use dropgate_shared::ids::CampaignId;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 /// How a server is set up. Times are virtual.
 #[derive(Debug, Clone, Copy)]
@@ -50,22 +48,26 @@ impl Default for Settings {
 #[derive(Debug, Clone)]
 pub struct Server(pub(super) Rc<Inner>);
 
-#[derive(Debug)]
 pub(super) struct Inner {
     pub(super) settings: Cell<Settings>,
     pub(super) engine: RefCell<Engine>,
     pub(super) faults: RefCell<Faults>,
     threads: RefCell<BTreeMap<u64, Rc<Thread>>>,
-    connected: Cell<u64>,
+    pub(super) connected: Cell<u64>,
     reachable: Notify,
     pub(super) statements: RefCell<BTreeMap<&'static str, u64>>,
+    sink: Sink,
 }
 
-/// How often the pool tries a server that refuses, in ms: sqlx doubles from 10 ms, up to a fifth of what is left.
-const FIRST_RETRY_MS: u64 = 10;
-const CAP_RETRY_MS: u64 = 1_000;
-/// What a connection costs, in statements: the handshake and what the driver and the issuer set.
-const STATEMENTS_TO_CONNECT: u64 = 4;
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("settings", &self.settings.get())
+            .field("engine", &self.engine)
+            .finish_non_exhaustive()
+    }
+}
+
 /// How long a connection may take.
 pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -76,18 +78,13 @@ impl Server {
         Self(Rc::new(Inner {
             settings: Cell::new(settings),
             engine: RefCell::new(Engine::new(settings.schema, settings.flavor)),
-            faults: RefCell::new(Faults::new(sink)),
+            faults: RefCell::default(),
             threads: RefCell::default(),
             connected: Cell::new(0),
             reachable: Notify::new(),
             statements: RefCell::default(),
+            sink,
         }))
-    }
-
-    /// A pool of at most `connections`, as each issuer has one.
-    #[must_use]
-    pub fn store(&self, connections: u32) -> ModelStore {
-        ModelStore::new(self.clone(), connections)
     }
 
     /// Sets `statement_ms`.
@@ -147,28 +144,19 @@ impl Server {
         self.0.faults.borrow_mut().clear();
     }
 
-    /// Ends every connection; open transactions are rolled back, that of somebody else who holds a lock too.
+    /// Ends every connection, also those by which somebody else holds a lock; open transactions are rolled back.
     pub fn kill_sessions(&self) {
         let threads: Vec<_> = self.0.threads.borrow().values().cloned().collect();
         for thread in threads {
             self.report("session_killed", "");
-            thread.kill(self);
+            self.end(&thread);
+            thread.killed.notify_one();
         }
         let foreign: Vec<_> = self.0.engine.borrow().transactions().keys().copied().collect();
         for trx in foreign {
             self.0.engine.borrow_mut().rollback(trx, Err(ServerError::lock_wait_timeout()));
         }
-    }
-
-    /// A failover to an asynchronous replica that has not got the last `count` transactions: every connection ends, and
-    /// they are undone. Returns the rows that are gone.
-    pub fn lose_commits(&self, count: usize) -> Vec<LostRow> {
-        self.kill_sessions();
-        let lost: Vec<_> = self.0.engine.borrow_mut().lose_commits(count).iter().filter_map(LostRow::of).collect();
-        if !lost.is_empty() {
-            self.report("commits_lost", "");
-        }
-        lost
+        self.0.engine.borrow_mut().table_locks.release_all();
     }
 
     /// The replica has caught up: nothing that is committed by now can be lost.
@@ -213,11 +201,15 @@ impl Server {
     }
 
     pub(super) fn report(&self, kind: &'static str, place: &'static str) {
-        self.0.faults.borrow().report(kind, place);
+        (self.0.sink)(kind, place);
     }
 
     pub(super) fn strike(&self, place: &Place) -> Option<Strike> {
-        self.0.faults.borrow_mut().strike(place)
+        let strike = self.0.faults.borrow_mut().strike(place);
+        if let Some(strike) = strike {
+            self.report(strike.kind(place), place.statement);
+        }
+        strike
     }
 
     /// Ends when the network delivers.
@@ -232,49 +224,16 @@ impl Server {
         }
     }
 
-    /// A connection of its own: the first failure counts.
-    pub(super) async fn connect(&self) -> Result<Link, StoreError> {
-        let connect = async {
-            self.reach("connect").await;
-            sleep_ms(self.0.settings.get().statement_ms * STATEMENTS_TO_CONNECT).await;
-            self.reach("connect").await;
-            self.accept()
-        };
-        tokio::time::timeout(CONNECT_DEADLINE, connect).await.unwrap_or_else(|_| Err(pool_timed_out()))
+    pub(super) fn add(&self, thread: Rc<Thread>) {
+        self.0.threads.borrow_mut().insert(thread.id, thread);
     }
 
-    /// A connection of the pool: it tries again while the server refuses.
-    pub(super) async fn connect_pooled(&self, deadline: Instant) -> Result<Link, StoreError> {
-        let connect = async {
-            let mut wait_ms = FIRST_RETRY_MS;
-            while self.0.faults.borrow().away == Some(Away::Refusing) {
-                self.report("refusing", "connect");
-                sleep_ms(wait_ms).await;
-                wait_ms = (wait_ms * 2).min(CAP_RETRY_MS);
-            }
-            self.connect().await
-        };
-        tokio::time::timeout_at(deadline, connect).await.unwrap_or_else(|_| Err(pool_timed_out()))
-    }
-
-    fn accept(&self) -> Result<Link, StoreError> {
-        if self.0.faults.borrow().away == Some(Away::Refusing) {
-            self.report("refusing", "connect");
-            return Err(lost("error communicating with database: Connection refused (os error 111)"));
-        }
-        if self.connections() >= self.0.settings.get().max_connections {
-            self.report("too_many_connections", "connect");
-            return Err(ServerError::too_many_connections().into());
-        }
-        let id = self.0.connected.get() + 1;
-        self.0.connected.set(id);
-        let (link, thread) = Link::open(self.clone(), id);
-        self.0.threads.borrow_mut().insert(id, thread);
-        Ok(link)
-    }
-
-    pub(super) fn forget(&self, id: u64) {
-        self.0.threads.borrow_mut().remove(&id);
+    /// Rolls back and takes the connection away. The thread itself ends when it is polled next.
+    pub(super) fn end(&self, thread: &Thread) {
+        thread.is_dead.set(true);
+        let trx = thread.trx.replace(Trx::NONE);
+        self.0.engine.borrow_mut().rollback(trx, Ok(()));
+        self.0.threads.borrow_mut().remove(&thread.id);
     }
 
     /// How many connections the server has.

@@ -37,6 +37,14 @@ struct Pool {
     idle: RefCell<Vec<Link>>,
 }
 
+impl Server {
+    /// A pool of at most `connections`, as each issuer has one.
+    #[must_use]
+    pub fn store(&self, connections: u32) -> ModelStore {
+        ModelStore::new(self.clone(), connections)
+    }
+}
+
 impl ModelStore {
     pub(super) fn new(server: Server, connections: u32) -> Self {
         let permits = Arc::new(Semaphore::new(connections as usize));
@@ -114,14 +122,14 @@ impl ModelSession {
     }
 }
 
-const CAMPAIGNS: Access = Access::reads([Table::Campaigns, Table::Allotments]);
-const ALLOTMENTS: Access = Access::reads([Table::Allotments]);
-const COUPONS: Access = Access::reads([Table::Coupons]);
-const REFUSALS: Access = Access::reads([Table::Refusals]);
-const ROWS: Access = Access::reads([Table::Coupons, Table::Refusals]);
-const REPLAYS: Access = Access::reads([Table::Replays]);
-const COUNTS: Access = Access::reads([Table::Allotments, Table::Coupons, Table::Refusals]);
-const ALL: Access = Access::reads([Table::Campaigns, Table::Allotments, Table::Coupons, Table::Refusals]);
+const CAMPAIGNS: Access = Access::reads(&[Table::Campaigns, Table::Allotments]);
+const ALLOTMENTS: Access = Access::reads(&[Table::Allotments]);
+const COUPONS: Access = Access::reads(&[Table::Coupons]);
+const REFUSALS: Access = Access::reads(&[Table::Refusals]);
+const ROWS: Access = Access::reads(&[Table::Coupons, Table::Refusals]);
+const REPLAYS: Access = Access::reads(&[Table::Replays]);
+const COUNTS: Access = Access::reads(&[Table::Allotments, Table::Coupons, Table::Refusals]);
+const ALL: Access = Access::reads(&[Table::Campaigns, Table::Allotments, Table::Coupons, Table::Refusals]);
 
 fn owned(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()

@@ -6,14 +6,14 @@
 //! 2. CHECK constraints (3819; 4025 on MariaDB),
 //! 3. foreign key (1452): a shared lock on the parent's record. MySQL 9.7 checks it before it writes the row; MariaDB
 //!    when it writes the index of the foreign key: for `coupons` that is the last one, for the others the first,
-//! 4. primary key (1062): a shared lock on the record that is in the way,
+//! 4. primary key (1062): a shared lock on the record that has the same key,
 //! 5. unique key (1062): a shared lock on that record **and on the gap before it**, also at READ COMMITTED.
 //!
-//! A record that an open transaction has inserted is in the way too: the lock on it waits until that transaction ends.
+//! A record that an open transaction has inserted counts too: the lock on it waits until that transaction ends.
 //! So a second inserter waits, and fails after a commit, goes on after a rollback.
 //!
-//! `INSERT .. ON DUPLICATE KEY UPDATE` takes an exclusive lock on the record that is in the way. `UPDATE` takes one on
-//! the record that it finds, and releases it if the rest of its condition does not hold (READ COMMITTED only).
+//! `INSERT .. ON DUPLICATE KEY UPDATE` takes an exclusive lock on the record that has the same key. `UPDATE` takes one
+//! on the record that it finds, and releases it if the rest of its condition does not hold (READ COMMITTED only).
 //!
 //! Sources: MySQL manual, "Locks Set by Different SQL Statements in InnoDB", "FOREIGN KEY Constraints", "CHECK
 //! Constraints", "The CHAR and VARCHAR Types"; tried on 9.7.4 and MariaDB 10.11.
@@ -21,9 +21,9 @@
 use super::engine::{Change, Engine, Halt};
 use super::error::ServerError;
 use super::locks::{Key, Mode, Part, Trx};
+use super::schema::{Flavor, Schema};
 use super::tables::{AllotmentRow, CampaignRow, CouponRow, RefusalRow, ReplayRow};
 use super::text::{Padded, varchar};
-use super::{Flavor, Schema};
 use dropgate_issuer::store::rows::{Campaign, DeadLetterKey, NewCoupon, NewRefusal};
 use dropgate_shared::campaign::CampaignState;
 use std::cell::Cell;
@@ -58,11 +58,12 @@ pub(super) type Values<T> = Result<T, ServerError>;
 /// A row of `refusals`, with its keys.
 pub(super) type Refusal = (Rc<str>, Padded, RefusalRow);
 
-/// A time as DATETIME(3) stores it: rounded to the ms (manual, "Fractional Seconds in Time Values").
-fn datetime(time: PrimitiveDateTime) -> Result<PrimitiveDateTime, ServerError> {
+/// A time as DATETIME(3) stores it. MySQL rounds to the ms (manual, "Fractional Seconds in Time Values"), MariaDB cuts
+/// off (its manual, "Microseconds in MariaDB").
+fn datetime(flavor: Flavor, time: PrimitiveDateTime) -> Result<PrimitiveDateTime, ServerError> {
     let ms = time.millisecond();
     let down = time.replace_millisecond(ms).unwrap_or(time);
-    if time.microsecond() - u32::from(ms) * 1_000 < 500 {
+    if flavor == Flavor::MariaDb || time.microsecond() - u32::from(ms) * 1_000 < 500 {
         return Ok(down);
     }
     down.checked_add(Duration::MILLISECOND).ok_or_else(ServerError::overflow)
@@ -72,6 +73,7 @@ impl Engine {
     /// The rows of an INSERT.
     pub(super) fn coupons(&mut self, coupons: &[NewCoupon<'_>]) -> Vec<Values<Rc<CouponRow>>> {
         let Schema { user_chars, is_slot_unique, is_user_unique, .. } = self.schema;
+        let flavor = self.flavor;
         let mut row = 0;
         let mut values = |coupon: &NewCoupon<'_>| {
             row += 1;
@@ -82,8 +84,8 @@ impl Engine {
                 allotment: coupon.allotment,
                 user: Padded::new(varchar(coupon.user.as_str(), user_chars, "user_id", row)?),
                 code: varchar(coupon.code, 32, "code", row)?.into(),
-                admitted_at: datetime(coupon.admitted_at)?,
-                issued_at: datetime(coupon.issued_at)?,
+                admitted_at: datetime(flavor, coupon.admitted_at)?,
+                issued_at: datetime(flavor, coupon.issued_at)?,
                 slot_twin: if is_slot_unique { 0 } else { self.twin() },
                 user_twin: if is_user_unique { 0 } else { self.twin() },
             }))
@@ -123,6 +125,7 @@ impl Engine {
     }
 
     fn parent(&mut self, trx: Trx, key: &Key, constraint: &str) -> Result<(), Halt> {
+        self.intend(trx, key, Mode::Shared);
         if self.tables.owner(key).is_none() {
             return Err(ServerError::no_parent(constraint).into());
         }
@@ -132,6 +135,7 @@ impl Engine {
 
     /// Fails if the record is there; waits for whoever has it inserted.
     fn vacant(&mut self, trx: Trx, key: &Key, part: Part, name: &str) -> Result<(), Halt> {
+        self.intend(trx, key, Mode::Exclusive);
         if self.tables.owner(key).is_none() {
             return self.room(trx, key);
         }
@@ -158,15 +162,15 @@ impl Engine {
 
     /// The rows of an INSERT.
     pub(super) fn refusals(&mut self, refusals: &[NewRefusal<'_>]) -> Vec<Values<Refusal>> {
-        let mut row = 0;
+        let (mut row, flavor) = (0, self.flavor);
         let mut values = |refusal: &NewRefusal<'_>| {
             row += 1;
             let values = RefusalRow {
                 owner: Trx::NONE,
                 proposed_slot: refusal.proposed_slot,
                 reason: varchar(refusal.reason, 32, "reason", row)?.into(),
-                admitted_at: datetime(refusal.admitted_at)?,
-                refused_at: datetime(refusal.refused_at)?,
+                admitted_at: datetime(flavor, refusal.admitted_at)?,
+                refused_at: datetime(flavor, refusal.refused_at)?,
             };
             Ok((self.tables.name(refusal.campaign.as_str()), Padded::new(refusal.user.as_str()), values))
         };
@@ -199,10 +203,10 @@ impl Engine {
         campaign: &Campaign,
         created_at: PrimitiveDateTime,
     ) -> Result<(), Halt> {
-        let name = self.tables.name(id);
-        let opens_at = datetime(campaign.opens_at)?;
-        let closes_at = campaign.closes_at.map(datetime).transpose()?;
-        let created_at = datetime(created_at)?;
+        let (name, flavor) = (self.tables.name(id), self.flavor);
+        let opens_at = datetime(flavor, campaign.opens_at)?;
+        let closes_at = campaign.closes_at.map(|at| datetime(flavor, at)).transpose()?;
+        let created_at = datetime(flavor, created_at)?;
         if closes_at.is_some_and(|closes_at| closes_at <= opens_at) {
             return Err(ServerError::check(self.flavor, "campaign_window").into());
         }
@@ -221,8 +225,8 @@ impl Engine {
         capacity: u32,
         granted_at: PrimitiveDateTime,
     ) -> Result<(), Halt> {
-        let name = self.tables.name(id);
-        let granted_at = datetime(granted_at)?;
+        let (name, flavor) = (self.tables.name(id), self.flavor);
+        let granted_at = datetime(flavor, granted_at)?;
         if capacity == 0 {
             return Err(ServerError::check(self.flavor, "allotment_capacity").into());
         }
@@ -237,6 +241,7 @@ impl Engine {
     /// `SELECT .. FOR UPDATE`. Where there is no record, nothing is locked.
     pub(super) fn lock_campaign(&mut self, trx: Trx, id: &str) -> Result<bool, Halt> {
         let key = Key::Campaign(self.tables.name(id));
+        self.intend(trx, &key, Mode::Exclusive);
         if self.tables.owner(&key).is_none() {
             return Ok(false);
         }
@@ -254,6 +259,7 @@ impl Engine {
     ) -> Result<bool, Halt> {
         let name = self.tables.name(id);
         let key = Key::Campaign(name.clone());
+        self.intend(trx, &key, Mode::Exclusive);
         if self.tables.owner(&key).is_none() {
             return Ok(false);
         }
@@ -281,10 +287,12 @@ impl Engine {
         at: PrimitiveDateTime,
         cursor: &mut Cursor,
     ) -> Result<(), Halt> {
-        let replayed_at = datetime(at)?;
+        let flavor = self.flavor;
+        let replayed_at = datetime(flavor, at)?;
         while let Some((partition, offset, dead_at)) = keys.get(cursor.row) {
-            let id = (*partition, *offset, datetime(*dead_at)?);
+            let id = (*partition, *offset, datetime(flavor, *dead_at)?);
             let key = Key::Replay(id);
+            self.intend(trx, &key, Mode::Exclusive);
             if self.tables.owner(&key).is_some() {
                 self.lock(trx, &key, Mode::Exclusive, Part::Record)?;
             } else {
@@ -306,11 +314,13 @@ mod tests {
     #[test]
     fn times_are_rounded_to_the_ms() {
         let at = from_ms(1_763_700_000_123).unwrap();
-        let rounded = |nanos: i64| datetime(at + Duration::nanoseconds(nanos)).unwrap();
+        let rounded = |nanos: i64| datetime(Flavor::MySql, at + Duration::nanoseconds(nanos)).unwrap();
         assert_eq!((rounded(0), rounded(499_999)), (at, at));
         assert_eq!(rounded(500_000), from_ms(1_763_700_000_124).unwrap());
         let last = from_ms(253_402_300_799_999).unwrap();
-        assert_eq!(datetime(last), Ok(last));
-        assert_eq!(datetime(last + Duration::microseconds(600)).unwrap_err().number, 1441);
+        assert_eq!(datetime(Flavor::MySql, last), Ok(last));
+        let beyond = last + Duration::microseconds(600);
+        assert_eq!(datetime(Flavor::MySql, beyond).unwrap_err().number, 1441);
+        assert_eq!(datetime(Flavor::MariaDb, beyond), Ok(last));
     }
 }

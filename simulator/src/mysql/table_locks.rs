@@ -2,7 +2,9 @@
 //!
 //! - A transaction keeps a metadata lock on every table that it has used until it ends (manual, "Metadata Locking").
 //! - A lock on a table waits for the transactions that have used it. Meanwhile, new users of the table wait behind it,
-//!   readers too if it is for writing; a transaction that has used the table goes on (tried).
+//!   readers too if it is for writing; a transaction that has used the table in the same way goes on (tried).
+//! - One that has read the table and now wants to write it would wait for the lock that waits for it: it is the victim
+//!   of a deadlock (1213, tried), and its transaction is rolled back.
 //! - Under a lock for reading, writers wait, and so does `SELECT .. FOR UPDATE` (tried).
 //! - The global read lock waits for no open transaction; statements that write wait for it, and the commit of a
 //!   transaction that has written (manual, "FLUSH TABLES WITH READ LOCK"; tried).
@@ -23,7 +25,7 @@ pub enum Table {
 }
 
 impl Table {
-    const fn bit(self) -> u8 {
+    pub(super) const fn bit(self) -> u8 {
         1 << self as u8
     }
 }
@@ -36,15 +38,11 @@ pub(super) struct Access {
 }
 
 impl Access {
-    pub(super) const fn reads<const N: usize>(tables: [Table; N]) -> Self {
-        let mut reads = 0;
-        let mut index = 0;
-        while index < N {
-            // Indexing safety: the loop's condition.
-            #[allow(clippy::indexing_slicing)]
-            let table = tables[index];
+    pub(super) const fn reads(tables: &[Table]) -> Self {
+        let (mut reads, mut rest) = (0, tables);
+        while let [table, others @ ..] = rest {
             reads |= table.bit();
-            index += 1;
+            rest = others;
         }
         Self { reads, writes: 0 }
     }
@@ -86,6 +84,16 @@ impl TableLock {
     }
 }
 
+/// The answer to a statement that wants to use tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    Granted,
+    /// Until a lock is released.
+    Wait,
+    /// It would wait for a lock that waits for its own transaction.
+    Deadlock,
+}
+
 /// The locks that somebody else holds or waits for.
 #[derive(Debug, Default)]
 pub(super) struct TableLocks {
@@ -118,18 +126,33 @@ impl TableLocks {
         self.changed.notify_waiters();
     }
 
-    /// Whether a transaction that has used `used` so far may go on with `access`.
-    pub(super) fn allows(&self, used: Access, access: Access) -> bool {
-        self.locks.values().all(|(lock, is_held)| {
-            // Who has used the table for the same before is let through while the lock is waited for.
-            let known =
-                Access { reads: access.reads & !(used.reads | used.writes), writes: access.writes & !used.writes };
-            lock.excludes(if *is_held { access } else { known }) == 0
-        })
+    pub(super) fn release_all(&mut self) {
+        self.locks.clear();
+        self.changed.notify_waiters();
     }
 
-    pub(super) fn is_everything_locked(&self) -> bool {
-        self.locks.values().any(|(lock, is_held)| *is_held && *lock == TableLock::Everything)
+    /// Whether a transaction that has used `used` so far may go on with `access`.
+    pub(super) fn check(&self, used: Access, access: Access) -> Turn {
+        let mut turn = Turn::Granted;
+        for (lock, is_held) in self.locks.values() {
+            // Who has used the table in the same way goes on while the lock is waited for.
+            let reads = access.reads & !(used.reads | used.writes);
+            let writes = access.writes & !used.writes;
+            let new = if *is_held { access } else { Access { reads, writes } };
+            if lock.excludes(new) != 0 {
+                if !is_held && lock.excludes(used) != 0 {
+                    return Turn::Deadlock;
+                }
+                turn = Turn::Wait;
+            }
+        }
+        turn
+    }
+
+    /// Whether a transaction that has written may commit.
+    pub(super) fn check_commit(&self) -> Turn {
+        let is_everything_locked = self.locks.values().any(|(lock, _)| *lock == TableLock::Everything);
+        if is_everything_locked { Turn::Wait } else { Turn::Granted }
     }
 
     /// Ends when a lock is released or a transaction ends.

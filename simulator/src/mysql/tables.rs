@@ -1,7 +1,7 @@
 //! The rows of `migrations/*.sql`, in the order of their primary keys.
 //!
-//! A row knows the transaction that inserted it and has not committed yet; nobody else sees it before. The service
-//! deletes nothing, so a row goes away only by a rollback, or by commits that a failover undoes.
+//! A row knows the transaction that inserted it and has not committed yet; no other transaction sees it before. The
+//! service deletes nothing, so a row goes away only by a rollback, or by commits that a failover undoes.
 
 use super::locks::{Key, Trx};
 use super::text::Padded;

@@ -10,6 +10,7 @@ use dropgate_issuer::store::rows::{
 };
 use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
 use dropgate_shared::ids::Slot;
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::rc::Rc;
@@ -85,7 +86,7 @@ impl<'a> View<'a> {
             })
             .collect();
         // Stable: equal ones stay in the order of their ids.
-        all.sort_by(|a, b| b.campaign.opens_at.cmp(&a.campaign.opens_at));
+        all.sort_by_key(|summary| Reverse(summary.campaign.opens_at));
         all
     }
 
