@@ -14,7 +14,7 @@
 //! Sources: MySQL manual, "InnoDB Locking" and "Locks Set by Different SQL Statements in InnoDB"; tried on 9.7.4 and
 //! MariaDB 10.11 with `performance_schema.data_locks`.
 
-use super::Flavor;
+use super::schema::Flavor;
 use super::error::ServerError;
 use super::table_locks::Table;
 use super::text::Padded;
