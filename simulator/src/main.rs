@@ -5,7 +5,7 @@ use dropgate_simulator::mutant::Mutant;
 use dropgate_simulator::plan::{FaultKind, Plan};
 use dropgate_simulator::record::Phase;
 use dropgate_simulator::run::execute_traced;
-use dropgate_simulator::search::{Coverage, Failure, Search, Summary, kinds, shrink};
+use dropgate_simulator::search::{Coverage, Failure, Search, Summary, UNREPAIRED, kinds, shrink};
 use std::io::{IsTerminal, Write as _, stderr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -215,7 +215,7 @@ fn mutants(seeds: u64) -> ExitCode {
     let mut caught = 0;
     for mutant in Mutant::ALL {
         let search =
-            Search { seeds: 0..seeds, threads: cores(), mutant: Some(mutant), without: Vec::new(), failures: 1 };
+            Search { seeds: 0..seeds, threads: cores(), mutant: Some(mutant), without: UNREPAIRED.to_vec(), failures: 1 };
         let summary = search.run(|_, _| {});
         match summary.failures.first() {
             Some(failure) => {

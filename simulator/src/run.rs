@@ -371,7 +371,9 @@ impl Actor {
             Operation::MySqlForeignLock { campaign, for_ms } => {
                 spawn_local(async move {
                     if let Some(id) = world.campaigns.get(campaign) {
-                        world.mysql.hold_campaign(id, Duration::from_millis(for_ms)).await;
+                        let time = Duration::from_millis(for_ms);
+                        // It may have to wait for the lock itself, and ends in time all the same.
+                        let _ = tokio::time::timeout(time, world.mysql.hold_campaign(id, time)).await;
                     }
                 });
             }
