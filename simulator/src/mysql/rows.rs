@@ -51,7 +51,7 @@ impl LostRow {
             }
             Change::Refusal(name, user) => Self::Refusal { campaign: name.to_string(), user: user.as_str().to_owned() },
             Change::Replay(key) => Self::Replay(*key),
-            Change::State { .. } | Change::User(_) => return None,
+            Change::Revision { .. } | Change::User(_) => return None,
         })
     }
 }
