@@ -85,6 +85,7 @@ fn campaign_meta_is_read_and_written_as_before() {
             json!({
                 "state": meta.settings.state, "capacity": meta.settings.capacity, "count": meta.count,
                 "opens_ms": meta.settings.opens_ms, "closes_ms": meta.settings.closes_ms, "last_ms": meta.last_ms,
+                "version": meta.version,
             })
         });
         assert_eq!(json!(read), vector["is"], "{vector}");
@@ -97,6 +98,6 @@ fn campaign_meta_is_read_and_written_as_before() {
     }
     assert_eq!(
         CampaignMeta::command("k"),
-        ["HMGET", "k", "state", "capacity", "count", "opens_ms", "closes_ms", "last_ms"]
+        ["HMGET", "k", "state", "capacity", "count", "opens_ms", "closes_ms", "last_ms", "version"]
     );
 }

@@ -214,8 +214,13 @@ fn replay(plan: &Plan, mutant: Option<Mutant>) -> ExitCode {
 fn mutants(seeds: u64) -> ExitCode {
     let mut caught = 0;
     for mutant in Mutant::ALL {
-        let search =
-            Search { seeds: 0..seeds, threads: cores(), mutant: Some(mutant), without: UNREPAIRED.to_vec(), failures: 1 };
+        let search = Search {
+            seeds: 0..seeds,
+            threads: cores(),
+            mutant: Some(mutant),
+            without: UNREPAIRED.to_vec(),
+            failures: 1,
+        };
         let summary = search.run(|_, _| {});
         match summary.failures.first() {
             Some(failure) => {

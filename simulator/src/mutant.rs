@@ -34,10 +34,16 @@ pub enum Mutant {
     NoUniqueSlot,
     /// Records in hand of a partition that was revoked still move its offset (I7).
     RevokedUnreported,
+    /// A claim is written before its outbox entry (I3).
+    ClaimsBeforeOutbox,
+    /// Refused claims keep their slots (I10).
+    CountFromClaims,
+    /// Settings are written whatever version Redis has (I12).
+    PublishWithoutVersion,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::OffsetBeforeCommit,
         Self::OutboxRemovedOnProduce,
         Self::SweeperTriesOnce,
@@ -50,6 +56,9 @@ impl Mutant {
         Self::NoUniqueUser,
         Self::NoUniqueSlot,
         Self::RevokedUnreported,
+        Self::ClaimsBeforeOutbox,
+        Self::CountFromClaims,
+        Self::PublishWithoutVersion,
     ];
 
     /// The scripts that the mistake changes: which, the text that goes, the text that comes.
@@ -74,8 +83,11 @@ impl Mutant {
                 (&scripts::ADMIT, "'count', string.format('%d', count)", "'count', string.format('%d', count - 1)")
             }
             Self::ConfirmKeepsOutbox => {
-                (&scripts::CONFIRM, "redis.call('ZREM', KEYS[2], unpack(users))", "redis.call('ZCARD', KEYS[2])")
+                (&scripts::CONFIRM, "redis.call('ZREM', KEYS[3], unpack(users))", "redis.call('ZCARD', KEYS[3])")
             }
+            Self::ClaimsBeforeOutbox => (&scripts::ADMIT, "{ due, counted, claims }", "{ claims, counted, due }"),
+            Self::CountFromClaims => (&scripts::CONFIRM, "local count = more ~= 0 and", "local count = false and"),
+            Self::PublishWithoutVersion => (&scripts::PUBLISH, "if stored and", "if false and"),
             Self::LateDeadLetterWins => (&scripts::CONFIRM, "':[ir]$'", "':[x]$'"),
             _ => return None,
         })

@@ -177,6 +177,7 @@ mod tests {
                 settings: CampaignSettings { state, capacity: 3, opens_ms: 1_000, closes_ms: 2_000 },
                 count,
                 last_ms: 0,
+                version: 0,
             },
             now_ms: 900,
         };

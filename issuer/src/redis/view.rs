@@ -8,7 +8,7 @@ use dropgate_shared::claim::ClaimEntry;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::CampaignId;
-use dropgate_shared::names::CampaignKeys;
+use dropgate_shared::names::{CAMPAIGNS_KEY, CampaignKeys};
 use dropgate_shared::redis_rest::{RedisRest, number_of, text_of, time_ms};
 use serde_json::Value;
 use std::time::Duration;
@@ -71,6 +71,11 @@ impl<'a, H: Http> View<'a, H> {
     pub async fn meta(&self) -> Result<Option<CampaignMeta>, Fault> {
         let reply = self.query(&CampaignMeta::command(&self.keys.meta)).await?;
         Ok(CampaignMeta::read(&reply).unwrap_or_default())
+    }
+
+    /// Whether the campaign is among those that the cron visits.
+    pub async fn is_listed(&self, id: &CampaignId) -> Result<bool, Fault> {
+        Ok(number(&self.query(&["SISMEMBER", CAMPAIGNS_KEY, id.as_str()]).await?)? == 1)
     }
 
     pub async fn claims(&self) -> Result<u64, Fault> {

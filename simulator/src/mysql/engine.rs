@@ -5,11 +5,10 @@ use super::error::ServerError;
 use super::locks::{Answer, Key, Locks, Mode, Part, Trx, Wake};
 use super::schema::{Flavor, Schema};
 use super::table_locks::{Access, TableLocks, Turn};
-use super::tables::{CouponRow, Tables};
+use super::tables::{CouponRow, Revision, Tables};
 use super::text::Padded;
 use super::view::View;
 use dropgate_issuer::store::rows::DeadLetterKey;
-use dropgate_shared::campaign::CampaignState;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -31,9 +30,9 @@ impl From<ServerError> for Halt {
 #[derive(Debug)]
 pub(super) enum Change {
     Campaign(Rc<str>),
-    State {
+    Revision {
         campaign: Rc<str>,
-        before: CampaignState,
+        before: Revision,
         /// `before` was the transaction's own.
         was_pending: bool,
     },
@@ -174,11 +173,11 @@ impl Engine {
                     row.owner = Trx::NONE;
                 }
             }
-            Change::State { campaign, .. } => {
+            Change::Revision { campaign, .. } => {
                 if let Some(row) = &mut self.tables.of_mut(campaign).row
-                    && let Some((_, state)) = row.pending.take()
+                    && let Some((_, revision)) = row.pending.take()
                 {
-                    row.state = state;
+                    row.revision = revision;
                 }
             }
             Change::Allotment(name, capacity) => {
@@ -221,11 +220,11 @@ impl Engine {
 
     fn take_back(&mut self, trx: Trx, change: &Change) {
         let key = match change {
-            Change::State { campaign, before, was_pending } => {
+            Change::Revision { campaign, before, was_pending } => {
                 if let Some(row) = &mut self.tables.of_mut(campaign).row {
                     row.pending = was_pending.then_some((trx, *before));
                     if trx == Trx::NONE {
-                        row.state = *before;
+                        row.revision = *before;
                         row.pending = None;
                     }
                 }

@@ -14,8 +14,8 @@
 //! Sources: MySQL manual, "InnoDB Locking" and "Locks Set by Different SQL Statements in InnoDB"; tried on 9.7.4 and
 //! MariaDB 10.11 with `performance_schema.data_locks`.
 
-use super::schema::Flavor;
 use super::error::ServerError;
+use super::schema::Flavor;
 use super::table_locks::Table;
 use super::text::Padded;
 use dropgate_issuer::store::rows::DeadLetterKey;

@@ -61,7 +61,7 @@ impl LostRow {
             }
             Change::Refusal(name, user) => Self::Refusal { campaign: name.to_string(), user: user.as_str().to_owned() },
             Change::Replay(key) => Self::Replay(*key),
-            Change::State { .. } | Change::User(_) => return None,
+            Change::Revision { .. } | Change::User(_) => return None,
         })
     }
 }
@@ -86,7 +86,7 @@ impl Server {
         rows.filter(|(_, row)| row.owner == Trx::NONE)
             .map(|(name, row)| CampaignRow {
                 id: name.to_string(),
-                state: row.state,
+                state: row.revision.0,
                 opens_at: row.opens_at,
                 closes_at: row.closes_at,
                 created_at: row.created_at,

@@ -237,6 +237,12 @@ impl Session for ModelSession {
         self.write("insert_allotment", Access::writes(Table::Allotments, Some(Table::Campaigns)), insert).await
     }
 
+    async fn next_version(&mut self, id: &CampaignId, known: u32) -> Result<(), StoreError> {
+        let id = id.clone();
+        let update = move |engine: &mut Engine, trx| engine.next_version(trx, id.as_str(), known);
+        self.write("next_version", Access::writes(Table::Campaigns, None), update).await
+    }
+
     async fn set_state(
         &mut self,
         id: &CampaignId,

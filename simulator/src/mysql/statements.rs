@@ -212,7 +212,8 @@ impl Engine {
         }
         let key = Key::Campaign(name.clone());
         self.vacant(trx, &key, Part::Record, "campaigns.PRIMARY")?;
-        let row = CampaignRow { owner: trx, state: campaign.state, pending: None, opens_at, closes_at, created_at };
+        let revision = (campaign.state, Campaign::FIRST_VERSION);
+        let row = CampaignRow { owner: trx, revision, pending: None, opens_at, closes_at, created_at };
         self.tables.of_mut(&name).row = Some(row);
         self.inserted(trx, &key, Change::Campaign(name));
         Ok(())
@@ -265,18 +266,30 @@ impl Engine {
         }
         let is_new = self.lock(trx, &key, Mode::Exclusive, Part::Record)?;
         let Some(row) = &mut self.tables.of_mut(&name).row else { return Ok(false) };
-        let before = row.state_for(trx);
-        if !from.contains(&before) {
+        let before = row.revision_for(trx);
+        if !from.contains(&before.0) {
             if is_new {
                 self.unlock(trx, &key);
             }
             return Ok(false);
         }
-        if before != to {
-            let was_pending = row.pending.replace((trx, to)).is_some();
-            self.changed(trx, Change::State { campaign: name, before, was_pending });
-        }
+        let was_pending = row.pending.replace((trx, (to, before.1 + 1))).is_some();
+        self.changed(trx, Change::Revision { campaign: name, before, was_pending });
         Ok(true)
+    }
+
+    pub(super) fn next_version(&mut self, trx: Trx, id: &str, known: u32) -> Result<(), Halt> {
+        let name = self.tables.name(id);
+        let key = Key::Campaign(name.clone());
+        if self.tables.owner(&key).is_none() {
+            return Ok(());
+        }
+        self.lock(trx, &key, Mode::Exclusive, Part::Record)?;
+        let Some(row) = &mut self.tables.of_mut(&name).row else { return Ok(()) };
+        let before = row.revision_for(trx);
+        let was_pending = row.pending.replace((trx, (before.0, before.1.max(known) + 1))).is_some();
+        self.changed(trx, Change::Revision { campaign: name, before, was_pending });
+        Ok(())
     }
 
     /// `INSERT .. ON DUPLICATE KEY UPDATE` that changes nothing in a row that is there.

@@ -13,24 +13,27 @@ use std::ops::Bound::{Excluded, Unbounded};
 use std::rc::Rc;
 use time::PrimitiveDateTime;
 
+/// State and version of a campaign.
+pub(super) type Revision = (CampaignState, u32);
+
 /// A row of `campaigns`.
 #[derive(Debug)]
 pub(super) struct CampaignRow {
     pub(super) owner: Trx,
-    pub(super) state: CampaignState,
-    /// The state that a transaction has set and not committed.
-    pub(super) pending: Option<(Trx, CampaignState)>,
+    pub(super) revision: Revision,
+    /// What a transaction has set and not committed.
+    pub(super) pending: Option<(Trx, Revision)>,
     pub(super) opens_at: PrimitiveDateTime,
     pub(super) closes_at: Option<PrimitiveDateTime>,
     pub(super) created_at: PrimitiveDateTime,
 }
 
 impl CampaignRow {
-    /// The state as `trx` sees it.
-    pub(super) fn state_for(&self, trx: Trx) -> CampaignState {
+    /// State and version as `trx` sees them.
+    pub(super) fn revision_for(&self, trx: Trx) -> Revision {
         match self.pending {
-            Some((writer, state)) if writer == trx => state,
-            _ => self.state,
+            Some((writer, revision)) if writer == trx => revision,
+            _ => self.revision,
         }
     }
 }

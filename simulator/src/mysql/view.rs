@@ -67,8 +67,10 @@ impl<'a> View<'a> {
 
     pub(super) fn campaign(&self, id: &str) -> Option<Campaign> {
         let row = self.tables.of(id)?.row.as_ref().filter(|row| self.sees(row.owner))?;
+        let (state, version) = row.revision_for(self.trx);
         Some(Campaign {
-            state: row.state_for(self.trx),
+            state,
+            version,
             capacity: self.newest_allotment(id)?,
             opens_at: row.opens_at,
             closes_at: row.closes_at,

@@ -8,10 +8,15 @@ use crate::store::ports::{Session, Store, StoreResult};
 use crate::store::rows::Campaign;
 use crate::timestamp::Clock;
 use dropgate_shared::campaign::CampaignState;
+use dropgate_shared::fault::Source;
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::CampaignId;
 use dropgate_shared::names::CampaignKeys;
-use dropgate_shared::scripts;
+use dropgate_shared::scripts::{self, Script};
+use serde_json::Value;
+
+/// How often settings are sent again because others changed them meanwhile.
+const TRIES: u32 = 8;
 
 /// A change of a campaign's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +81,7 @@ pub async fn set<S: Store, H: Http, B: Backlog>(
     } else {
         format!("campaign {id} is {} now, it was {}", now.state, before.state)
     };
-    Ok(format!("{changed}\n{}", update_gate(servers, id, &now).await?))
+    Ok(format!("{changed}\n{}", update_gate(servers, &mut session, id).await?))
 }
 
 /// Grants a greater capacity. Returns what to print.
@@ -95,8 +100,7 @@ pub async fn raise<S: Store, H: Http, B: Backlog>(
         Raised::Lower { in_force } => return Err(CampaignError::Lower { id: id.clone(), capacity, in_force }),
         Raised::Unknown => return Err(CampaignError::Unknown(id.clone())),
     };
-    let now = campaign(&mut session, id).await?;
-    Ok(format!("{raised}\n{}", update_gate(servers, id, &now).await?))
+    Ok(format!("{raised}\n{}", update_gate(servers, &mut session, id).await?))
 }
 
 async fn grant(session: &mut impl Session, clock: &Clock, id: &CampaignId, capacity: u32) -> StoreResult<Raised> {
@@ -109,6 +113,7 @@ async fn grant(session: &mut impl Session, clock: &Clock, id: &CampaignId, capac
         Some(in_force) if in_force == capacity => Raised::Before,
         Some(before) => {
             session.insert_allotment(id, capacity, clock.now()).await?;
+            session.next_version(id, 0).await?;
             Raised::Now { before }
         }
     };
@@ -124,13 +129,41 @@ async fn campaign(session: &mut impl Session, id: &CampaignId) -> Result<Campaig
 /// the change, and the operator learns that the gate may not.
 async fn update_gate<S: Store, H: Http, B: Backlog>(
     servers: &Servers<S, H, B>,
+    session: &mut S::Session,
     id: &CampaignId,
-    campaign: &Campaign,
 ) -> Result<String, CampaignError> {
-    let keys = CampaignKeys::of(id);
-    match servers.redis.eval(&scripts::UPDATE, &[&keys.meta], &campaign.settings().script_args()).await {
-        Ok(reply) if reply.as_u64() == Some(0) => publish(servers, id).await,
-        Ok(_) => Ok("the gate is up to date".to_owned()),
-        Err(fault) => Err(CampaignError::GateNotUpdated { id: id.clone(), fault }),
+    let not_updated = |fault| CampaignError::GateNotUpdated { id: id.clone(), fault };
+    let reply = match write_settings(servers, session, id, &scripts::UPDATE).await {
+        Err(CampaignError::Fault(fault)) if fault.source == Source::Redis => return Err(not_updated(fault)),
+        other => other?.1,
+    };
+    if reply.as_u64() == Some(0) {
+        return publish(servers, id).await;
     }
+    Ok("the gate is up to date".to_owned())
+}
+
+/// Runs `script` (`publish.lua` or `update.lua`) with the settings that MySQL has now, until no newer version is in
+/// Redis. Returns the settings and the reply.
+pub(super) async fn write_settings<S: Store, H: Http, B: Backlog>(
+    servers: &Servers<S, H, B>,
+    session: &mut S::Session,
+    id: &CampaignId,
+    script: &'static Script,
+) -> Result<(Campaign, Value), CampaignError> {
+    let keys = CampaignKeys::of(id);
+    let keys: &[&str] = if script.name == scripts::PUBLISH.name { &[&keys.meta, &keys.claims] } else { &[&keys.meta] };
+    for _ in 0..TRIES {
+        let now = campaign(session, id).await?;
+        let reply = servers.redis.eval(script, keys, &now.script_args()).await?;
+        let Some(newer) = reply.as_str().map(|version| version.parse().unwrap_or(u32::MAX - 1)) else {
+            return Ok((now, reply));
+        };
+        // A version is in MySQL before it is in Redis. Where MySQL still has less than Redis, it has lost changes (a
+        // failover, a backup that was restored): what it has now is in force, under a version of its own.
+        if campaign(session, id).await?.version < newer {
+            session.next_version(id, newer).await?;
+        }
+    }
+    Err(CampaignError::Contention(id.clone()))
 }

@@ -21,7 +21,6 @@ pub enum FindingKind {
     #[serde(rename = "told_otherwise")]
     EntryDiffers,
     CountOff,
-    /// Redis was rebuilt while these claims were on their way.
     Uncounted,
     GateDiffers,
     Unconfirmed,

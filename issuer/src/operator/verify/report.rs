@@ -98,18 +98,21 @@ impl VerifyReport {
     fn weight(&self, kind: FindingKind) -> Weight {
         match kind {
             FindingKind::SlotResolved => Weight::Note,
-            FindingKind::GateDiffers
-            | FindingKind::Uncounted
-            | FindingKind::Unconfirmed
-            | FindingKind::Owed
-            | FindingKind::DeadLettered => Weight::UnderWay,
+            FindingKind::GateDiffers | FindingKind::Unconfirmed | FindingKind::Owed | FindingKind::DeadLettered => {
+                Weight::UnderWay
+            }
             // A record that waits in Kafka may be the missing one; and while rows are written, their confirmation
             // is on its way to a Redis that may have been rebuilt.
-            FindingKind::Stranded | FindingKind::RowWithoutClaim => match self.lag {
-                Some(0) => Weight::Violated,
-                Some(_) => Weight::UnderWay,
-                None => Weight::Unknown,
-            },
+            FindingKind::CountOff | FindingKind::Uncounted if self.waiting.is_some_and(|waiting| waiting > 0) => {
+                Weight::UnderWay
+            }
+            FindingKind::Stranded | FindingKind::RowWithoutClaim | FindingKind::CountOff | FindingKind::Uncounted => {
+                match self.lag {
+                    Some(0) => Weight::Violated,
+                    Some(_) => Weight::UnderWay,
+                    None => Weight::Unknown,
+                }
+            }
             _ => Weight::Violated,
         }
     }
@@ -291,6 +294,18 @@ mod tests {
             it.found(FindingKind::Stranded, "u");
             assert_eq!(it.verdict(), verdict, "{lag:?}");
             assert!(it.needs(Repair::Restore) && !it.needs(Repair::Publish));
+        }
+    }
+
+    #[test]
+    fn a_wrong_count_breaks_a_promise_once_all_is_quiet() {
+        for kind in [FindingKind::CountOff, FindingKind::Uncounted] {
+            let mut it = report(Some(0));
+            it.counted(kind, 1);
+            assert_eq!(it.verdict(), Verdict::Violated);
+            it.waiting = Some(1);
+            assert_eq!(it.verdict(), Verdict::UnderWay, "a refusal may not be confirmed yet");
+            assert!(it.needs(Repair::Publish));
         }
     }
 
