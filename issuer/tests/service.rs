@@ -35,6 +35,9 @@ struct World {
     stop_when_stuck: Option<watch::Sender<bool>>,
     /// What the source reports once, while it is paused.
     fatal: Option<Fault>,
+    lags: Vec<(i32, Option<u64>)>,
+    /// Kafka is silent since then.
+    heard: Option<tokio::time::Instant>,
 }
 
 #[derive(Clone, Default)]
@@ -88,8 +91,12 @@ impl RecordSource for Ports {
         Ok(())
     }
 
-    fn lag(&self) -> Option<u64> {
-        None
+    fn lags(&self) -> Vec<(i32, Option<u64>)> {
+        self.0.borrow().lags.clone()
+    }
+
+    fn silent_for(&self) -> Duration {
+        self.0.borrow().heard.map_or(Duration::ZERO, |at| at.elapsed())
     }
 
     fn partitions(&self) -> Partitions {

@@ -34,10 +34,14 @@ pub enum Mutant {
     NoUniqueSlot,
     /// Records in hand of a partition that was revoked still move its offset (I7).
     RevokedUnreported,
+    /// A partition that is assigned keeps the pause flag that it had when it was revoked (I9).
+    PauseFlagKept,
+    /// Offsets of a topic that was deleted and created again are not replaced (I9).
+    OffsetsOfOldTopic,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::OffsetBeforeCommit,
         Self::OutboxRemovedOnProduce,
         Self::SweeperTriesOnce,
@@ -50,6 +54,8 @@ impl Mutant {
         Self::NoUniqueUser,
         Self::NoUniqueSlot,
         Self::RevokedUnreported,
+        Self::PauseFlagKept,
+        Self::OffsetsOfOldTopic,
     ];
 
     /// The scripts that the mistake changes: which, the text that goes, the text that comes.
@@ -103,8 +109,11 @@ impl Mutant {
 
     /// The rules of a group's member.
     pub fn member(self, settings: &mut MemberSettings) {
-        if self == Self::RevokedUnreported {
-            settings.adapter.report_revoked = false;
+        match self {
+            Self::RevokedUnreported => settings.adapter.report_revoked = false,
+            Self::PauseFlagKept => settings.adapter.resume_on_assign = false,
+            Self::OffsetsOfOldTopic => settings.adapter.commit_back = false,
+            _ => {}
         }
     }
 }

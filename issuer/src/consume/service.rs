@@ -151,7 +151,7 @@ impl<R: RecordSource, S: CouponStore, D: DeadLetters, C: Confirmations> Service<
                 already = counts.already - before.already,
                 refused = counts.refused - before.refused,
                 dead_letters = counts.dead_letters - before.dead_letters,
-                lag = self.inbox.source().lag(),
+                lag = self.inbox.source().lags().iter().filter_map(|(_, lag)| *lag).sum::<u64>(),
                 "progress of the last {} s",
                 now.saturating_duration_since(at).as_secs()
             );

@@ -11,7 +11,7 @@ pub enum LagError {
 
 impl Kafka {
     /// Records of `topic` that `group` has not committed: from what it has committed, or from the beginning, to the
-    /// end of each partition. A commit beyond the end counts as no lag.
+    /// end of each partition. A commit beyond the end counts as none.
     ///
     /// # Errors
     /// [`LagError`]
@@ -24,7 +24,8 @@ impl Kafka {
         let mut lag = 0;
         for partition in 0..partitions {
             let (low, high) = world.topics.ends(topic, partition).unwrap_or_default();
-            let next = world.group(group).committed(topic, partition).map_or(low, |next| next.max(low));
+            let committed = world.group(group).committed(topic, partition).filter(|next| *next <= high);
+            let next = committed.map_or(low, |next| next.max(low));
             lag += u64::try_from(high - next).unwrap_or(0);
         }
         Ok(lag)

@@ -5,7 +5,7 @@
 //!   gate core   -> rest (SimKafkaRest)        ----------------------^
 //! ```
 //!
-//! [`broker`], [`group`], [`assignor`], [`toppar`], [`client`] and [`adapter`] are state machines without I/O: they
+//! [`broker`], [`group`], [`assignor`], [`toppar`] and [`client`] are state machines without I/O: they
 //! take what happened and the time, and say what follows. [`world`] carries what is on its way between them, in the
 //! order of time and then of sending. Nothing here draws a number at random or reads a clock but tokio's; the way of
 //! a message takes as long as the closure given to [`Kafka::set_latency`] says. So one seed gives one run.
@@ -31,7 +31,7 @@ pub mod toppar;
 pub mod wire;
 pub mod world;
 
-pub use adapter::{Adapter, AdapterRules};
+pub use adapter::AdapterRules;
 pub use broker::{NewRecord, ProduceError, Record};
 pub use consumer::{MemberHandle, SimRecordSource};
 pub use settings::{BrokerSettings, MemberSettings};
