@@ -40,10 +40,14 @@ pub enum Mutant {
     CountFromClaims,
     /// Settings are written whatever version Redis has (I12).
     PublishWithoutVersion,
+    /// A partition that is assigned keeps the pause flag that it had when it was revoked (I9).
+    PauseFlagKept,
+    /// Offsets of a topic that was deleted and created again are not replaced (I9).
+    OffsetsOfOldTopic,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::OffsetBeforeCommit,
         Self::OutboxRemovedOnProduce,
         Self::SweeperTriesOnce,
@@ -59,6 +63,8 @@ impl Mutant {
         Self::ClaimsBeforeOutbox,
         Self::CountFromClaims,
         Self::PublishWithoutVersion,
+        Self::PauseFlagKept,
+        Self::OffsetsOfOldTopic,
     ];
 
     /// The scripts that the mistake changes: which, the text that goes, the text that comes.
@@ -113,8 +119,11 @@ impl Mutant {
 
     /// The rules of a group's member.
     pub fn member(self, settings: &mut MemberSettings) {
-        if self == Self::RevokedUnreported {
-            settings.adapter.report_revoked = false;
+        match self {
+            Self::RevokedUnreported => settings.adapter.report_revoked = false,
+            Self::PauseFlagKept => settings.adapter.resume_on_assign = false,
+            Self::OffsetsOfOldTopic => settings.adapter.commit_back = false,
+            _ => {}
         }
     }
 }

@@ -619,7 +619,8 @@ fn judge(world: &World, facts: &[CampaignFacts], oracle: &mut Oracle) {
 async fn verdicts(world: &World, oracle: &mut Oracle) {
     for campaign in 0..world.campaigns.len() {
         match world.verify(campaign).await {
-            Ok((Verdict::Holds, _)) => {}
+            // Losses of data cause refusals, which the oracle has judged.
+            Ok((Verdict::Holds | Verdict::CapacityKept, _)) => {}
             Ok((verdict, report)) => {
                 oracle.found(
                     Kind::VerifyWrong,

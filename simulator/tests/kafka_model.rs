@@ -249,24 +249,28 @@ fn a_broker_that_was_away_finds_its_members_again() {
 }
 
 #[test]
-fn a_recreated_topic_is_not_committed_until_it_is_longer_than_before() {
-    run(async {
-        let kafka = kafka(1);
-        let a = Member::start(&kafka, MemberSettings::new(GROUP));
-        until("a owns it", || a.source.owned().len() == 1).await;
-        produce(&kafka, 0, 20);
-        until("all is committed", || kafka.committed(GROUP, TOPIC).get(&0) == Some(&20)).await;
-        kafka.delete_topic(TOPIC);
-        kafka.create_topic(TOPIC, 1);
-        a.seen.borrow_mut().clear();
-        produce(&kafka, 0, 5);
-        until("it is read from its beginning", || a.seen().len() == 5).await;
-        sleep(Duration::from_secs(30)).await;
-        assert_eq!(kafka.committed(GROUP, TOPIC).get(&0), None);
-        assert_eq!(kafka.lag(GROUP, TOPIC), Ok(5));
-        produce(&kafka, 0, 16);
-        until("then it is", || kafka.committed(GROUP, TOPIC).get(&0) == Some(&21)).await;
-    });
+fn i9_a_topic_created_anew_is_committed_only_when_longer_than_the_old_one_unless_the_adapter_commits_back() {
+    for commit_back in [false, true] {
+        run(async {
+            let kafka = kafka(1);
+            let adapter = AdapterRules { commit_back, ..AdapterRules::default() };
+            let a = Member::start(&kafka, MemberSettings { adapter, ..MemberSettings::new(GROUP) });
+            until("a owns it", || a.source.owned().len() == 1).await;
+            produce(&kafka, 0, 20);
+            until("all is committed", || kafka.committed(GROUP, TOPIC).get(&0) == Some(&20)).await;
+            kafka.delete_topic(TOPIC);
+            kafka.create_topic(TOPIC, 1);
+            a.seen.borrow_mut().clear();
+            produce(&kafka, 0, 5);
+            until("it is read from its beginning", || a.seen().len() == 5).await;
+            sleep(Duration::from_secs(30)).await;
+            let (committed, lag) = if commit_back { (Some(5), 0) } else { (None, 5) };
+            assert_eq!(kafka.committed(GROUP, TOPIC).get(&0).copied(), committed);
+            assert_eq!(kafka.lag(GROUP, TOPIC), Ok(lag));
+            produce(&kafka, 0, 16);
+            until("all of it is", || kafka.committed(GROUP, TOPIC).get(&0) == Some(&21)).await;
+        });
+    }
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub struct RunArgs {
     /// slowed down: 500/s, 100/min, 1000/h, auto (as fast as they do not notice), unlimited
     #[arg(long, env = "WRITE_BUDGET", default_value = "auto", value_name = "BUDGET")]
     write_budget: String,
-    /// Stop after this many records in a row that can never become rows; 0: never
+    /// Hold at this many records in a row that can never become rows, and try again; 0: never
     #[arg(long, env = "DEAD_LETTER_LIMIT", default_value_t = 100, value_name = "N")]
     dead_letter_limit: u32,
     /// Where /livez, /readyz, /metrics and /version are served, or `off`; port 0: any free one, which is

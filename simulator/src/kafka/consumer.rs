@@ -4,13 +4,14 @@
 //! [`SimRecordSource::recv`]. If that future is dropped, the callback continues at the next call; what the application
 //! does in between is equivalent to doing it just before the callback.
 
-use super::adapter::{Adapter, Step};
+use super::adapter::AdapterRules;
 use super::broker::Record;
 use super::client::{Client, Event};
 use super::server::Kafka;
 use super::settings::MemberSettings;
 use super::wire::{ClientId, Partitions};
 use super::world::World;
+use dropgate_issuer::kafka::assignment::{Assignment, Step};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -33,7 +34,8 @@ pub struct ConsumeError {
 pub struct SimRecordSource {
     kafka: Kafka,
     id: ClientId,
-    adapter: RefCell<Adapter>,
+    rules: AdapterRules,
+    assignment: RefCell<Assignment>,
     /// A revoke whose commit is under way.
     callback: RefCell<Option<(Partitions, u64)>>,
     news: Rc<Notify>,
@@ -49,13 +51,13 @@ impl SimRecordSource {
     /// Joins a group and asks for a share of `topic`, which has `partitions` partitions.
     #[must_use]
     pub fn join(kafka: &Kafka, topic: &str, partitions: usize, settings: MemberSettings) -> Self {
-        let adapter = RefCell::new(Adapter::new(settings.adapter, partitions));
+        let (rules, assignment) = (settings.adapter, RefCell::new(Assignment::new(partitions)));
         let (id, news) = kafka.change(|world, now| {
             let id = world.join(topic, settings, now);
             let news = world.processes.get(&id).map(|process| Rc::clone(&process.client.news));
             (id, news.unwrap_or_default())
         });
-        Self { kafka: kafka.clone(), id, adapter, callback: RefCell::default(), news }
+        Self { kafka: kafka.clone(), id, rules, assignment, callback: RefCell::default(), news }
     }
 
     /// Controls the member's process.
@@ -95,25 +97,31 @@ impl SimRecordSource {
                 Some(Event::Record { partition, record, .. }) => return Polled::Item(Ok((partition, record))),
                 Some(Event::Error { label, fatal }) => return Polled::Item(Err(ConsumeError { label, fatal })),
                 Some(Event::Assign(partitions)) => {
-                    for step in self.adapter.borrow_mut().assigned(&partitions) {
-                        match step {
-                            Step::Pause(partitions) => client.set_paused(&partitions, true),
-                            Step::Resume(partitions) => client.set_paused(&partitions, false),
-                            Step::Commit => {}
-                        }
+                    let step = self.assignment.borrow_mut().assigned(&partitions);
+                    match step.filter(|_| self.rules.resume_on_assign) {
+                        Some(Step::Pause(partitions)) => client.set_paused(&partitions, true),
+                        Some(Step::Resume(partitions)) => client.set_paused(&partitions, false),
+                        _ => {}
                     }
                     client.incremental_assign(&partitions, now);
                 }
                 Some(Event::Revoke(partitions)) => {
-                    let steps = self.adapter.borrow().revoking(&partitions, client.lost);
-                    if steps.contains(&Step::Commit) {
+                    let step = self.assignment.borrow().revoking(&partitions, client.lost);
+                    if self.rules.commit_on_revoke && step == Some(Step::Commit) {
                         let ticket = client.commit(now);
                         *self.callback.borrow_mut() = Some((partitions, ticket));
                     } else {
                         self.give_up(client, &partitions, now);
                     }
                 }
-                Some(Event::Statistics { all, lags }) => self.adapter.borrow_mut().statistics(all, &lags),
+                Some(Event::Statistics { all, offsets }) => {
+                    let step = self.assignment.borrow_mut().statistics(all, &offsets);
+                    if self.rules.commit_back
+                        && let Some(Step::CommitBack(offsets)) = step
+                    {
+                        client.commit_offsets(offsets, now);
+                    }
+                }
                 Some(Event::CommitFailed(_)) => {}
             }
             Polled::Consumed
@@ -122,18 +130,19 @@ impl SimRecordSource {
     }
 
     fn give_up(&self, client: &mut Client, partitions: &Partitions, now: Instant) {
-        self.adapter.borrow_mut().revoked(partitions);
+        self.assignment.borrow_mut().revoked(partitions);
         client.incremental_unassign(partitions, now);
     }
 
     /// Partitions that were taken away since the last call.
     pub fn revoked(&self) -> Vec<i32> {
-        self.adapter.borrow_mut().take_revoked()
+        let revoked = self.assignment.borrow_mut().take_revoked();
+        if self.rules.report_revoked { revoked } else { Vec::new() }
     }
 
     /// Pauses or resumes the assigned partitions.
     pub fn set_paused(&self, paused: bool) {
-        self.adapter.borrow_mut().set_paused(paused);
+        self.assignment.borrow_mut().set_paused(paused);
         self.with(|client, _| client.set_paused(&client.assignment().clone(), paused));
     }
 
@@ -142,21 +151,22 @@ impl SimRecordSource {
         self.with(|client, _| client.store(next)).unwrap_or(true)
     }
 
+    /// The lag of each owned partition, where it is known.
     #[must_use]
-    pub fn lag(&self) -> Option<u64> {
-        self.adapter.borrow().lag()
+    pub fn lags(&self) -> Vec<(i32, Option<u64>)> {
+        self.assignment.borrow().lags()
     }
 
     /// What is assigned.
     #[must_use]
     pub fn owned(&self) -> Partitions {
-        self.adapter.borrow().owned().clone()
+        self.assignment.borrow().owned().clone()
     }
 
     /// How many partitions there are.
     #[must_use]
     pub fn all(&self) -> usize {
-        self.adapter.borrow().all()
+        self.assignment.borrow().all()
     }
 
     /// Commits what is stored and leaves the group. Waits for both, within a bound.

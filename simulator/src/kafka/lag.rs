@@ -12,7 +12,7 @@ pub enum LagError {
 
 impl Kafka {
     /// Records of `topic` that `group` has not committed: from the committed offset, or from the log start, to the end of
-    /// each partition. A committed offset beyond the end counts as no lag.
+    /// each partition. A committed offset beyond the end counts as none.
     ///
     /// # Errors
     /// [`LagError`]
@@ -25,7 +25,8 @@ impl Kafka {
         let mut lag = 0;
         for partition in 0..partitions {
             let (low, high) = world.topics.ends(topic, partition).unwrap_or_default();
-            let next = world.group(group).committed(topic, partition).map_or(low, |next| next.max(low));
+            let committed = world.group(group).committed(topic, partition).filter(|next| *next <= high);
+            let next = committed.map_or(low, |next| next.max(low));
             lag += u64::try_from(high - next).unwrap_or(0);
         }
         Ok(lag)

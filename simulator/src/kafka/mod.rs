@@ -5,7 +5,7 @@
 //!   gate core   -> rest (SimKafkaRest)        ----------------------^
 //! ```
 //!
-//! [`broker`], [`group`], [`assignor`], [`toppar`], [`client`] and [`adapter`] are state machines without I/O: input and
+//! [`broker`], [`group`], [`assignor`], [`toppar`] and [`client`] are state machines without I/O: input and
 //! time in, effects out. [`world`] delivers the messages between them, ordered by time and then by sending. The model
 //! draws no random numbers and reads no clock but tokio's. The latency of each message comes from the closure given to
 //! [`Kafka::set_latency`], so one seed gives one run.
@@ -32,7 +32,7 @@ pub mod toppar;
 pub mod wire;
 pub mod world;
 
-pub use adapter::{Adapter, AdapterRules};
+pub use adapter::AdapterRules;
 pub use broker::{NewRecord, ProduceError, Record};
 pub use consumer::{MemberHandle, SimRecordSource};
 pub use server::Kafka;

@@ -8,6 +8,7 @@ use dropgate_issuer::consume::ports::{DeadLetters, Delivery, Partitions, RecordS
 use dropgate_issuer::kafka::ports::header;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::{Http, HttpRequest, HttpResponse, SendFault};
+use std::time::Duration;
 
 impl RecordSource for SimRecordSource {
     async fn recv(&self) -> Result<Delivery, Fault> {
@@ -44,8 +45,13 @@ impl RecordSource for SimRecordSource {
         Ok(())
     }
 
-    fn lag(&self) -> Option<u64> {
-        Self::lag(self)
+    fn lags(&self) -> Vec<(i32, Option<u64>)> {
+        Self::lags(self)
+    }
+
+    /// Shown to an operator only, so not modelled.
+    fn silent_for(&self) -> Duration {
+        Duration::ZERO
     }
 
     fn partitions(&self) -> Partitions {

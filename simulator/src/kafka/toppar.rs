@@ -14,8 +14,10 @@
 //! | an offset out of range, or none committed: the log start offset that the last fetch reported, or else that ListOffsets returns | rdkafka_offset.c `rd_kafka_offset_reset` |
 //! | an offset out of range does not raise the version, and the application receives no event | rdkafka_fetcher.c `rd_kafka_fetch_reply_handle_partition_error` |
 //! | after a topic is recreated, fetching continues at the old position; records below it are never delivered | rdkafka_topic.c `rd_kafka_topic_metadata_update`, "FIXME: an offset reset must be triggered" |
-//! | lag is the end offset that the last fetch reported minus the stored offset; unknown while none is stored, or while the stored one is beyond the end | rdkafka.c `rd_kafka_stats_emit_toppar`, `consumer_lag_stored` |
+//! | statistics report the end offset as of the last fetch, the stored and the committed offset as the client knows them | rdkafka.c `rd_kafka_stats_emit_toppar` |
+//! | a commit with a list of offsets may go back, and the cached committed offset with it | rdkafka.c `rd_kafka_commit`; rdkafka_cgrp.c `rd_kafka_cgrp_offsets_commit` (`set_offsets` only without a list), `rd_kafka_cgrp_update_committed_offsets` |
 
+use dropgate_issuer::kafka::assignment::Offsets;
 use tokio::time::Instant;
 
 /// What the fetcher of a partition does.
@@ -174,8 +176,9 @@ impl Toppar {
         self.stored.filter(|stored| self.committed.is_none_or(|committed| *stored > committed))
     }
 
+    /// What the statistics report.
     #[must_use]
-    pub fn lag(&self) -> Option<u64> {
-        u64::try_from(self.end? - self.stored?).ok()
+    pub fn offsets(&self) -> Offsets {
+        Offsets { begin: self.begin, end: self.end, committed: self.committed, stored: self.stored }
     }
 }

@@ -44,7 +44,7 @@ async fn server(settings: Settings) -> (Server, Struck) {
     let sink = struck.clone();
     let server = Server::new(settings, Box::new(move |kind, place| sink.borrow_mut().push((kind, place))));
     let mut session = server.store(1).connect().await.unwrap();
-    let campaign = Campaign { state: CampaignState::Open, capacity: 3, opens_at: at(0), closes_at: None };
+    let campaign = Campaign { state: CampaignState::Open, capacity: 3, opens_at: at(0), closes_at: None, version: 1 };
     session.insert_campaign(&c(), &campaign, at(0)).await.unwrap();
     session.insert_allotment(&c(), 3, at(0)).await.unwrap();
     drop(session);

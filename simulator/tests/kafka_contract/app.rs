@@ -81,7 +81,7 @@ pub async fn run<S: RecordSource>(
                 }
                 report.revoked.extend(source.revoked());
                 report.owned = source.partitions().owned;
-                report.lag = source.lag();
+                report.lag = source.lags().iter().filter_map(|(_, lag)| *lag).reduce(|sum, lag| sum + lag);
                 let partitions: BTreeSet<i32> = seen.iter().map(|(partition, _)| *partition).collect();
                 let of = |id: i32| (id, seen.iter().filter(|(p, _)| *p == id).map(|(_, offset)| *offset).collect());
                 report.seen = partitions.into_iter().map(of).collect();

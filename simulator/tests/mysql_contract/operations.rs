@@ -181,7 +181,7 @@ impl Operation {
             }
             Self::InsertCampaign(id, state, closes_us) => {
                 let closes_at = closes_us.map(|us| at(0) + Duration::microseconds(us));
-                let campaign = Campaign { state: *state, capacity: 0, opens_at: at(0), closes_at };
+                let campaign = Campaign { state: *state, capacity: 0, opens_at: at(0), closes_at, version: 1 };
                 shown(session.insert_campaign(id, &campaign, at(7)).await)
             }
             Self::InsertAllotment(id, capacity) => shown(session.insert_allotment(id, *capacity, at(8)).await),

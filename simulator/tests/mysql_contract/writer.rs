@@ -47,7 +47,7 @@ async fn write<S: Store>(store: S, seed: u64, batches: usize) -> Vec<String> {
     let mut draw = Draw::new(seed);
     let mut log = Vec::new();
     for id in ["c1", "c2"] {
-        let open = Campaign { state: CampaignState::Open, capacity: 0, opens_at: at(0), closes_at: None };
+        let open = Campaign { state: CampaignState::Open, capacity: 0, opens_at: at(0), closes_at: None, version: 1 };
         store.connect().await.unwrap().insert_campaign(&campaign(id), &open, at(2)).await.unwrap();
         log.push(grant(&store, &campaign(id), 6).await);
     }

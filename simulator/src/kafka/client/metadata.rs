@@ -79,7 +79,7 @@ impl Client {
 
     pub(super) fn push_statistics(&mut self) {
         let all = self.metadata.map_or(0, |topic| usize::try_from(topic.partitions).unwrap_or(0));
-        let lags = self.toppars.iter().filter_map(|(id, toppar)| Some((*id, toppar.lag()?))).collect();
-        self.push(Event::Statistics { all, lags });
+        let offsets = self.toppars.iter().map(|(id, toppar)| (*id, toppar.offsets())).collect();
+        self.push(Event::Statistics { all, offsets });
     }
 }

@@ -32,6 +32,7 @@ use super::broker::{Record, TopicMetadata};
 use super::settings::MemberSettings;
 use super::toppar::Toppar;
 use super::wire::{Answer, ClientId, ErrorCode, MemberInfo, Outcome, Partitions, Request};
+use dropgate_issuer::kafka::assignment::Offsets;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
@@ -64,7 +65,7 @@ pub enum Event {
     Record { partition: i32, version: u64, record: Record },
     Assign(Partitions),
     Revoke(Partitions),
-    Statistics { all: usize, lags: BTreeMap<i32, u64> },
+    Statistics { all: usize, offsets: BTreeMap<i32, Offsets> },
     CommitFailed(ErrorCode),
     Error { label: &'static str, fatal: bool },
 }
@@ -259,6 +260,11 @@ impl Client {
             self.send_commit(offsets, Some(ticket), now);
         }
         ticket
+    }
+
+    /// Commits these offsets, lower or not.
+    pub fn commit_offsets(&mut self, offsets: BTreeMap<i32, i64>, now: Instant) {
+        self.send_commit(offsets, None, now);
     }
 
     pub fn take_commit_result(&mut self, ticket: u64) -> Option<CommitResult> {
