@@ -31,7 +31,10 @@ impl Answer {
     /// Whether the answer says that the user holds nothing.
     #[must_use]
     pub fn denies(&self) -> bool {
-        matches!(self, Self::SoldOut | Self::Closed | Self::NotOpen | Self::Paused | Self::UnknownCampaign | Self::NoClaim)
+        matches!(
+            self,
+            Self::SoldOut | Self::Closed | Self::NotOpen | Self::Paused | Self::UnknownCampaign | Self::NoClaim
+        )
     }
 }
 

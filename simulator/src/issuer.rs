@@ -81,8 +81,13 @@ impl IssuerProcess {
             dead_letter_limit: 100,
         };
         let dead_letters = SimDeadLetters::new(&kafka, TOPIC, DEAD_LETTER_TOPIC);
-        let mut service =
-            Service::new((source, writer, dead_letters, queue), limits, (health, metrics, Traces::default()), jitter, stopped);
+        let mut service = Service::new(
+            (source, writer, dead_letters, queue),
+            limits,
+            (health, metrics, Traces::default()),
+            jitter,
+            stopped,
+        );
         let is_ended = Rc::clone(&ended);
         tasks.spawn(async move {
             let outcome = loop {

@@ -85,8 +85,13 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Search { seeds, from, threads, failures, without, only, no_shrink } => {
             let without = excluded(without, &only);
-            let search =
-                Search { seeds: from..from + seeds, threads: threads.unwrap_or_else(cores), mutant: None, without, failures };
+            let search = Search {
+                seeds: from..from + seeds,
+                threads: threads.unwrap_or_else(cores),
+                mutant: None,
+                without,
+                failures,
+            };
             report(&search, &with_progress(&search), no_shrink)
         }
         Command::Replay { seed, without, only, shrink: smaller, mutant } => {
@@ -209,7 +214,8 @@ fn replay(plan: &Plan, mutant: Option<Mutant>) -> ExitCode {
 fn mutants(seeds: u64) -> ExitCode {
     let mut caught = 0;
     for mutant in Mutant::ALL {
-        let search = Search { seeds: 0..seeds, threads: cores(), mutant: Some(mutant), without: Vec::new(), failures: 1 };
+        let search =
+            Search { seeds: 0..seeds, threads: cores(), mutant: Some(mutant), without: Vec::new(), failures: 1 };
         let summary = search.run(|_, _| {});
         match summary.failures.first() {
             Some(failure) => {

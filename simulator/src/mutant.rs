@@ -73,11 +73,9 @@ impl Mutant {
             Self::Uncounted => {
                 (&scripts::ADMIT, "'count', string.format('%d', count)", "'count', string.format('%d', count - 1)")
             }
-            Self::ConfirmKeepsOutbox => (
-                &scripts::CONFIRM,
-                "redis.call('ZREM', KEYS[2], unpack(users))",
-                "redis.call('ZCARD', KEYS[2])",
-            ),
+            Self::ConfirmKeepsOutbox => {
+                (&scripts::CONFIRM, "redis.call('ZREM', KEYS[2], unpack(users))", "redis.call('ZCARD', KEYS[2])")
+            }
             Self::LateDeadLetterWins => (&scripts::CONFIRM, "':[ir]$'", "':[x]$'"),
             _ => return None,
         })

@@ -43,9 +43,11 @@ impl DeadLetterReplayer for Replayer {
     async fn replay(&self, letters: &[DeadLetter]) -> Vec<Result<(), Fault>> {
         let mut results = Vec::with_capacity(letters.len());
         for letter in letters {
-            let stored = self.0.records(DEAD_LETTER_TOPIC).into_iter().find(|(partition, record)| {
-                (*partition, record.offset) == (letter.partition, letter.offset)
-            });
+            let stored = self
+                .0
+                .records(DEAD_LETTER_TOPIC)
+                .into_iter()
+                .find(|(partition, record)| (*partition, record.offset) == (letter.partition, letter.offset));
             let sent = match stored {
                 Some((_, record)) => dead_letters::replay(&self.0, &record).await.map(drop).map_err(|error| error.0),
                 None => Err("gone"),
@@ -116,9 +118,7 @@ impl World {
             Act::Resume => set(&servers, id, Transition::Resume { reopen: false }).await,
             Act::Close => set(&servers, id, Transition::Close).await,
             Act::RaiseTo(capacity) => raise(&servers, id, capacity).await,
-            Act::Reconcile => {
-                reconcile(&servers, id, Some(&self.secret), true, |_| {}).await.map(|_| String::new())
-            }
+            Act::Reconcile => reconcile(&servers, id, Some(&self.secret), true, |_| {}).await.map(|_| String::new()),
         };
         let text = match &done {
             Ok(_) => format!("oper  c{campaign} {act:?} done"),

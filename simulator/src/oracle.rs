@@ -141,13 +141,17 @@ impl Oracle {
                             ),
                         );
                     }
-                    let held = facts.admissions.iter().any(|admitted| {
-                        admitted.user == *user && admitted.at_ms < answered.asked_ms
-                    });
+                    let held = facts
+                        .admissions
+                        .iter()
+                        .any(|admitted| admitted.user == *user && admitted.at_ms < answered.asked_ms);
                     if held && before_loss {
                         self.found(
                             Kind::RefusedHolder,
-                            format!("c{campaign}: {user} holds a claim and was told {denial:?} at {} ms", answered.at_ms),
+                            format!(
+                                "c{campaign}: {user} holds a claim and was told {denial:?} at {} ms",
+                                answered.at_ms
+                            ),
                         );
                     }
                 }

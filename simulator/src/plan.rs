@@ -81,62 +81,143 @@ pub struct Hop {
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
     /// A user claims, and repeats the claim as `Retry-After` says until the outcome is known or patience ends.
-    Claim { user: u32, campaign: usize, isolate: usize },
+    Claim {
+        user: u32,
+        campaign: usize,
+        isolate: usize,
+    },
     /// A user hangs up `after_ms` after a claim was sent.
-    HangUp { user: u32, campaign: usize, isolate: usize, after_ms: u64 },
+    HangUp {
+        user: u32,
+        campaign: usize,
+        isolate: usize,
+        after_ms: u64,
+    },
     /// `GET claims/me`.
-    OwnClaim { user: u32, campaign: usize, isolate: usize },
+    OwnClaim {
+        user: u32,
+        campaign: usize,
+        isolate: usize,
+    },
     /// `GET campaign`.
-    Look { campaign: usize, isolate: usize },
+    Look {
+        campaign: usize,
+        isolate: usize,
+    },
     /// An isolate ends with all that it does, and a new one takes its place.
-    Evict { isolate: usize },
+    Evict {
+        isolate: usize,
+    },
 
-    IssuerKill { issuer: usize, down_ms: u64 },
-    IssuerStop { issuer: usize, down_ms: u64 },
-    IssuerFreeze { issuer: usize, for_ms: u64 },
+    IssuerKill {
+        issuer: usize,
+        down_ms: u64,
+    },
+    IssuerStop {
+        issuer: usize,
+        down_ms: u64,
+    },
+    IssuerFreeze {
+        issuer: usize,
+        for_ms: u64,
+    },
 
-    RedisAway { for_ms: u64 },
-    RedisSlow { by_ms: u64, for_ms: u64 },
-    RedisReadOnly { for_ms: u64 },
-    RedisOutOfMemory { for_ms: u64 },
+    RedisAway {
+        for_ms: u64,
+    },
+    RedisSlow {
+        by_ms: u64,
+        for_ms: u64,
+    },
+    RedisReadOnly {
+        for_ms: u64,
+    },
+    RedisOutOfMemory {
+        for_ms: u64,
+    },
     RedisScriptFlush,
     /// A failover that loses the last writes.
-    RedisLoseWrites { count: usize },
+    RedisLoseWrites {
+        count: usize,
+    },
     /// The state is saved; a later [`Operation::RedisRestore`] goes back to it.
     RedisSnapshot,
     RedisRestore,
     /// All data is gone. The documented recovery, `publish`, follows after `publish_after_ms`.
-    RedisFlush { publish_after_ms: u64 },
+    RedisFlush {
+        publish_after_ms: u64,
+    },
     /// Within scripts, the next call of a command fails.
-    RedisFailInScript { command: ScriptCommand },
+    RedisFailInScript {
+        command: ScriptCommand,
+    },
     /// Reads outside scripts are answered by a replica that is behind.
-    RedisReplicaLag { for_ms: u64 },
+    RedisReplicaLag {
+        for_ms: u64,
+    },
 
-    KafkaRestAway { for_ms: u64 },
+    KafkaRestAway {
+        for_ms: u64,
+    },
     /// Calls are carried out in part.
-    KafkaRestPartial { for_ms: u64 },
-    KafkaAway { for_ms: u64 },
+    KafkaRestPartial {
+        for_ms: u64,
+    },
+    KafkaAway {
+        for_ms: u64,
+    },
     TopicRecreated,
 
-    MySqlAway { for_ms: u64 },
-    MySqlReadOnly { for_ms: u64 },
-    MySqlSlow { by_ms: u64, for_ms: u64 },
+    MySqlAway {
+        for_ms: u64,
+    },
+    MySqlReadOnly {
+        for_ms: u64,
+    },
+    MySqlSlow {
+        by_ms: u64,
+        for_ms: u64,
+    },
     /// Statements meet deadlocks.
-    MySqlDeadlocks { for_ms: u64 },
+    MySqlDeadlocks {
+        for_ms: u64,
+    },
     /// The answers of commits are lost.
-    MySqlLoseAnswers { for_ms: u64 },
+    MySqlLoseAnswers {
+        for_ms: u64,
+    },
     /// A failover that loses the last commits.
-    MySqlLoseCommits { count: usize },
+    MySqlLoseCommits {
+        count: usize,
+    },
     /// A foreign transaction locks the row of a campaign.
-    MySqlForeignLock { campaign: usize, for_ms: u64 },
+    MySqlForeignLock {
+        campaign: usize,
+        for_ms: u64,
+    },
 
-    Publish { campaign: usize },
-    Pause { campaign: usize },
-    Resume { campaign: usize },
-    Close { campaign: usize },
-    Raise { campaign: usize, by: u32 },
-    Reconcile { campaign: usize },
-    Verify { campaign: usize },
+    Publish {
+        campaign: usize,
+    },
+    Pause {
+        campaign: usize,
+    },
+    Resume {
+        campaign: usize,
+    },
+    Close {
+        campaign: usize,
+    },
+    Raise {
+        campaign: usize,
+        by: u32,
+    },
+    Reconcile {
+        campaign: usize,
+    },
+    Verify {
+        campaign: usize,
+    },
     ReplayDeadLetters,
 }
 

@@ -456,9 +456,9 @@ impl Actor {
 fn strikes(world: &World, begins: bool, strike: Strike, at: At) {
     let mut dice = world.random.split(&format!("mysql {} {strike:?}", world.now_ms()));
     let meets = move |place: &crate::mysql::Place| at == At::Writes || place.commits;
-    world.mysql.set_dice(
-        begins.then(|| -> crate::mysql::Dice { Box::new(move |place| (meets(place) && dice.chance(0.5)).then_some(strike)) }),
-    );
+    world.mysql.set_dice(begins.then(|| -> crate::mysql::Dice {
+        Box::new(move |place| (meets(place) && dice.chance(0.5)).then_some(strike))
+    }));
 }
 
 /// A user's name. Some are not ASCII.
@@ -552,7 +552,10 @@ fn facts(world: &World, campaign: usize) -> CampaignFacts {
     let users = |topic: &str| -> BTreeSet<String> {
         let records = world.kafka.records(topic);
         let decoded = records.iter().filter_map(|(_, record)| AdmissionRecord::decode(&record.value).ok());
-        decoded.filter(|admission| admission.campaign == *id).map(|admission| admission.user.as_str().to_owned()).collect()
+        decoded
+            .filter(|admission| admission.campaign == *id)
+            .map(|admission| admission.user.as_str().to_owned())
+            .collect()
     };
     let count = world.meta(campaign, "state").and_then(|_| world.meta(campaign, "count")?.parse().ok());
     CampaignFacts {
@@ -590,7 +593,10 @@ fn judge(world: &World, facts: &[CampaignFacts], oracle: &mut Oracle) {
         if is_passed && !settled {
             oracle.found(
                 Kind::OffsetAhead,
-                format!("{partition}/{} of {user} in {} is committed and nothing else", record.offset, admission.campaign),
+                format!(
+                    "{partition}/{} of {user} in {} is committed and nothing else",
+                    record.offset, admission.campaign
+                ),
             );
         }
     }
@@ -601,7 +607,10 @@ async fn verdicts(world: &World, oracle: &mut Oracle) {
         match world.verify(campaign).await {
             Ok((Verdict::Holds, _)) => {}
             Ok((verdict, report)) => {
-                oracle.found(Kind::VerifyWrong, format!("c{campaign}: {} although all holds: {report}", verdict.as_str()));
+                oracle.found(
+                    Kind::VerifyWrong,
+                    format!("c{campaign}: {} although all holds: {report}", verdict.as_str()),
+                );
             }
             Err(error) => oracle.found(Kind::VerifyWrong, format!("c{campaign}: {error}")),
         }

@@ -3,8 +3,8 @@
 use crate::mutant::Mutant;
 use crate::plan::{FaultKind, Hop, Plan};
 use crate::run::{Report, execute};
-use crate::world::Phase;
 use crate::violation::Kind;
+use crate::world::Phase;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -141,7 +141,9 @@ pub fn shrink(plan: &Plan, mutant: Option<Mutant>, kind: Kind, runs: usize) -> P
 pub fn kinds(failures: &[Failure]) -> BTreeMap<Kind, u64> {
     let mut kinds = BTreeMap::new();
     for failure in failures {
-        for kind in failure.report.violations.iter().map(|violation| violation.kind).collect::<std::collections::BTreeSet<_>>() {
+        for kind in
+            failure.report.violations.iter().map(|violation| violation.kind).collect::<std::collections::BTreeSet<_>>()
+        {
             *kinds.entry(kind).or_default() += 1;
         }
     }

@@ -183,9 +183,7 @@ impl World {
 
     /// The hops with the faults of the plan, or without any.
     pub fn set_hops(&self, with_faults: bool) {
-        for (host, hop) in
-            [(REDIS_HOST, &self.plan.setup.redis_hop), (KAFKA_REST_HOST, &self.plan.setup.kafka_hop)]
-        {
+        for (host, hop) in [(REDIS_HOST, &self.plan.setup.redis_hop), (KAFKA_REST_HOST, &self.plan.setup.kafka_hop)] {
             let delay_ms = hop.delay_ms.0..=hop.delay_ms.1;
             let hop = if with_faults {
                 Hop {
@@ -406,16 +404,7 @@ impl Service for RedisService {
 /// A call of a script that the run's mutant changes: the changed text runs instead.
 fn mutated(world: &World, body: &str) -> Option<String> {
     let mutant = world.mutant?;
-    let scripts = [
-        &scripts::ADMIT,
-        &scripts::CONFIRM,
-        &scripts::LEASE,
-        &scripts::PUBLISH,
-        &scripts::RESTORE,
-        &scripts::TAKE_DUE,
-        &scripts::UPDATE,
-    ];
-    let script = scripts.into_iter().find(|script| body.contains(script.sha1))?;
+    let script = scripts::ALL.into_iter().find(|script| body.contains(script.sha1))?;
     let mut call: Vec<Value> = serde_json::from_str(body).ok()?;
     let [command, text, ..] = call.as_mut_slice() else { return None };
     *text = mutant.script(script)?.into();
@@ -456,7 +445,9 @@ impl AdmissionCall {
     fn note(&self, world: &World, before: &[Option<String>]) {
         let (after, at_ms) = (self.entries(world), world.now_ms());
         for ((user, before), after) in self.users.iter().zip(before).zip(after) {
-            let (None, Some(entry)) = (before, after.and_then(|entry| entry.parse::<ClaimEntry>().ok())) else { continue };
+            let (None, Some(entry)) = (before, after.and_then(|entry| entry.parse::<ClaimEntry>().ok())) else {
+                continue;
+            };
             let mut record = world.record.borrow_mut();
             let Some(admissions) = record.admissions.get_mut(self.campaign) else { continue };
             let admitted = Admitted { at_ms, user: user.clone(), entry };

@@ -21,8 +21,7 @@ fn run<T>(test: impl Future<Output = T>) -> T {
 }
 
 fn kafka(partitions: i32) -> Kafka {
-    let kafka =
-        Kafka::start(BrokerSettings { initial_rebalance_delay: Duration::ZERO, ..BrokerSettings::default() });
+    let kafka = Kafka::start(BrokerSettings { initial_rebalance_delay: Duration::ZERO, ..BrokerSettings::default() });
     assert!(kafka.create_topic(TOPIC, partitions));
     kafka
 }

@@ -4,10 +4,10 @@ use super::broker::Record;
 use super::consumer::SimRecordSource;
 use super::dead_letters::{DeadLetter, SimDeadLetters};
 use super::rest::{RestReply, SimKafkaRest};
-use dropgate_issuer::kafka::ports::header;
 use dropgate_issuer::consume::ports::{DeadLetters, Delivery, Partitions, RecordSource, RejectReason};
+use dropgate_issuer::kafka::ports::header;
 use dropgate_shared::fault::{Fault, Source};
-use dropgate_shared::http::{Http, HttpResponse, HttpRequest, SendFault};
+use dropgate_shared::http::{Http, HttpRequest, HttpResponse, SendFault};
 
 impl RecordSource for SimRecordSource {
     async fn recv(&self) -> Result<Delivery, Fault> {

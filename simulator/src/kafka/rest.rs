@@ -174,7 +174,9 @@ impl SimKafkaRest {
         let records = body.get("records").and_then(Value::as_array).filter(|records| !records.is_empty());
         let field = |record: &Value, name: &str| match record.get(name) {
             None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => BASE64.decode(text.as_bytes()).map(Some).map_err(|_| (422, 42205, "no base64")),
+            Some(Value::String(text)) => {
+                BASE64.decode(text.as_bytes()).map(Some).map_err(|_| (422, 42205, "no base64"))
+            }
             Some(_) => Err((422, 42205, "no base64")),
         };
         let record = |record: &Value| {

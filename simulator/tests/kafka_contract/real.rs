@@ -197,10 +197,8 @@ pub fn member_process() {
     let (socket, bootstrap, topic, instance_id): (String, String, String, Option<String>) =
         serde_json::from_str(&address).unwrap();
     let millis = |duration: Duration| duration.as_millis().to_string();
-    let options = vec![
-        ("session.timeout.ms".to_owned(), millis(SESSION)),
-        ("max.poll.interval.ms".to_owned(), millis(MAX_POLL)),
-    ];
+    let options =
+        vec![("session.timeout.ms".to_owned(), millis(SESSION)), ("max.poll.interval.ms".to_owned(), millis(MAX_POLL))];
     let settings = KafkaSettings { bootstrap, group: topic.clone(), instance_id, options };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {

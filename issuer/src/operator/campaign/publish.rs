@@ -57,7 +57,13 @@ pub async fn publish<S: Store, H: Http, B: Backlog>(
     let [state, capacity, opens_ms, closes_ms] = campaign.settings().script_args();
     let args = [state, capacity, opens_ms, closes_ms, refused.to_string()];
     let reply = redis.eval(&scripts::PUBLISH, &[&keys.meta, &keys.claims], &args).await?;
-    redis.command(&["SADD", CAMPAIGNS_KEY, id.as_str()]).await?;
+    let mut known = vec!["SADD".to_owned(), CAMPAIGNS_KEY.to_owned(), id.to_string()];
+    if redis.eval(&scripts::READ, &[CAMPAIGNS_KEY], &["SCARD"]).await? == 0 {
+        // Redis has lost everything, or is new. While the set is missing the gate reports no campaign as unknown; it
+        // must not begin to while the others are still to be published.
+        known.extend(session.campaigns().await?.into_iter().map(|summary| summary.id));
+    }
+    redis.command(&known).await?;
     let waiting = redis.command(&["ZCARD", &keys.outbox]).await?;
 
     let shown = |value: Option<&Value>, absent: &str| value.and_then(text_of).unwrap_or_else(|| absent.to_owned());
