@@ -102,9 +102,9 @@ impl<H: Network> Gate<H> {
             AdmitAck::Kafka => redis_deadline + Millis(2_000) + kafka_deadline,
         };
         let telemetry = Rc::new(Telemetry::new(settings.log_sample, settings.environment == Environment::Development));
-        let campaigns = Rc::new(CampaignCache::new(redis.clone(), redis_deadline));
+        let campaigns = Rc::new(CampaignCache::new(redis.clone(), redis_deadline, Rc::clone(&telemetry)));
         let queues = Rc::new(AdmissionQueues::new(redis_deadline));
-        let sweeper = Rc::new(Sweeper::new(redis.clone(), kafka.clone(), Rc::clone(&telemetry)));
+        let sweeper = Rc::new(Sweeper::new(redis.clone(), kafka.clone(), settings.sweep_calls, Rc::clone(&telemetry)));
         let forwarder = Rc::new(Forwarder::new(
             redis.clone(),
             kafka,
@@ -210,7 +210,9 @@ impl<H: Network> Gate<H> {
                 let header = (request.header)(self.authenticator.auth().header());
                 let credentials = self.authenticator.auth().credentials(header.as_deref())?;
                 // Before any signature is verified: of a user who certainly holds no claim it makes no difference.
-                if self.admissions.sold_out().is_sold_out_for(&campaign, &credentials.user, now) {
+                if self.admissions.sold_out().is_sold_out_for(&campaign, &credentials.user, now)
+                    && !self.campaigns.is_distrusted(&campaign, now)
+                {
                     return Err(Rc::clone(&self.sold_out_response));
                 }
                 check_body_size(request)?;
@@ -281,9 +283,13 @@ impl<H: Network> Gate<H> {
             Decision::NotOpen { opens_ms, now_ms } => Problem::NotOpen { opens_ms, now_ms },
             Decision::Closed => Problem::Closed,
             Decision::Paused => Problem::Paused,
-            Decision::UnknownCampaign => self.campaigns.missing(campaign),
+            Decision::UnknownCampaign => self.campaigns.missing(campaign, platform).await?,
         };
-        Err(problem.into())
+        Err(match problem {
+            Problem::SoldOut | Problem::Closed => self.campaigns.denial(campaign, problem, platform.now()),
+            problem => problem,
+        }
+        .into())
     }
 
     async fn own_claim<P: Platform>(
@@ -294,10 +300,15 @@ impl<H: Network> Gate<H> {
         platform: &P,
     ) -> Result<Response, Rejection> {
         let user = self.identify(identity, address, platform).await?;
-        match admission::stored_claim(&self.redis, campaign, &user).await? {
+        let asked = platform.now();
+        let (claim, growing) = admission::stored_claim(&self.redis, campaign, &user).await?;
+        if claim != StoredClaim::UnknownCampaign {
+            self.campaigns.saw(campaign, growing, asked, platform);
+        }
+        match claim {
             StoredClaim::Found(entry) => Ok(self.claim_response(200, Outcome::Claim, campaign, &user, &entry)),
-            StoredClaim::None => Err(Problem::NoClaim.into()),
-            StoredClaim::UnknownCampaign => Err(self.campaigns.missing(campaign).into()),
+            StoredClaim::None => Err(self.campaigns.denial(campaign, Problem::NoClaim, platform.now()).into()),
+            StoredClaim::UnknownCampaign => Err(self.campaigns.missing(campaign, platform).await?.into()),
         }
     }
 

@@ -44,11 +44,13 @@ pub struct TestPlatform {
     /// The keys that were checked against a limit, and the result of each check.
     pub limited: Rc<RefCell<Vec<(Limiter, String)>>>,
     pub within: Result<bool, Fault>,
+    pub random: Rc<Cell<f64>>,
 }
 
 impl TestPlatform {
     pub fn new() -> Self {
-        Self { started: Instant::now(), faults: Rc::default(), limited: Rc::default(), within: Ok(true) }
+        let random = Rc::new(Cell::new(0.5));
+        Self { started: Instant::now(), faults: Rc::default(), limited: Rc::default(), within: Ok(true), random }
     }
 }
 
@@ -66,7 +68,7 @@ impl Platform for TestPlatform {
     }
 
     fn random(&self) -> f64 {
-        0.5
+        self.random.get()
     }
 
     async fn within(&self, limiter: Limiter, key: &str) -> Result<bool, Fault> {
