@@ -308,7 +308,9 @@ mod tests {
                 "JWT_SECRET has 5 bytes; HS256 needs at least 32 bytes",
             ),
             (vec![("AUTH", "jwt-jwks")], "JWT_JWKS_URL is missing"),
-            (vec![("AUTH", "jwt-jwks"), ("JWT_JWKS_URL", "https://x/jwks")], "JWT_ISSUER or JWT_AUDIENCE"),
+            (vec![("AUTH", "jwt-jwks"), ("JWT_JWKS_URL", "https://x/jwks")], "JWT_AUDIENCE is missing"),
+            (vec![("AUTH", "jwt-jwks"), ("JWT_ISSUER", "https://x/")], "JWT_AUDIENCE is missing"),
+            (vec![("AUTH", "jwt-jwks"), ("JWT_AUDIENCE", "any")], "JWT_ISSUER is missing"),
             (vec![("AUTH", "jwt-jwks"), ("JWT_ALGORITHMS", "RS256, none")], "JWT_ALGORITHMS is not supported"),
             (vec![("AUTH", "jwt-jwks"), ("JWT_ALGORITHMS", "HS256")], "JWT_ALGORITHMS is not supported"),
             (vec![("AUTH", "none")], "AUTH is not supported; expected jwt-hs256"),
@@ -318,6 +320,9 @@ mod tests {
         }
         let jwks = [("AUTH", "jwt-jwks"), ("JWT_JWKS_URL", "https://x/jwks"), ("JWT_AUDIENCE", "dropgate")];
         assert!(matches!(read(&[&GOOD[..], &jwks].concat()).unwrap().auth, Auth::KeySet { .. }));
+        let any = [("JWT_AUDIENCE", "any"), ("JWT_ISSUER", "https://x/")];
+        let auth = read(&[&GOOD[..], &jwks, &any].concat()).unwrap().auth;
+        assert!(matches!(auth, Auth::KeySet { validation, .. } if validation.audience.is_none()));
     }
 
     #[test]
