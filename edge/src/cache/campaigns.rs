@@ -63,7 +63,7 @@ impl<H: Http + 'static> CampaignCache<H> {
         if let Some(before) = self.marks.observe(campaign, growing, asked, platform.now()) {
             let detail = format!(
                 "campaign {campaign}: {before:?} was seen, and now {growing:?}: Redis has lost acknowledged writes; run \
-                 `issuer reconcile {campaign}`"
+                 `issuer verify {campaign}`"
             );
             let fault = Fault::unknown(Source::Redis, labels::fault::WENT_BACK, detail);
             self.telemetry.record_fault(Activity::Request, &fault, platform);
