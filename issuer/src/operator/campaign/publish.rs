@@ -57,13 +57,7 @@ pub async fn publish<S: Store, H: Http, B: Backlog>(
     let [state, capacity, opens_ms, closes_ms] = campaign.settings().script_args();
     let args = [state, capacity, opens_ms, closes_ms, refused.to_string()];
     let reply = redis.eval(&scripts::PUBLISH, &[&keys.meta, &keys.claims], &args).await?;
-    let mut known = vec!["SADD".to_owned(), CAMPAIGNS_KEY.to_owned(), id.to_string()];
-    if redis.eval(&scripts::READ, &[CAMPAIGNS_KEY], &["SCARD"]).await? == 0 {
-        // Redis has lost everything, or is new. While the set is missing the gate reports no campaign as unknown; it
-        // must not begin to while the others are still to be published.
-        known.extend(session.campaigns().await?.into_iter().map(|summary| summary.id));
-    }
-    redis.command(&known).await?;
+    add_to_known(servers, id).await?;
     let waiting = redis.command(&["ZCARD", &keys.outbox]).await?;
 
     let shown = |value: Option<&Value>, absent: &str| value.and_then(text_of).unwrap_or_else(|| absent.to_owned());
@@ -75,6 +69,25 @@ pub async fn publish<S: Store, H: Http, B: Backlog>(
     let _ = writeln!(text, "  waiting in the outbox {}", shown(Some(&waiting), "?"));
     let _ = write!(text, "  consumer lag          {lag}");
     Ok(text)
+}
+
+/// Adds the campaign to those that the cron visits and that the gate knows.
+///
+/// # Errors
+/// [`CampaignError`]; it is always safe to repeat it.
+pub async fn add_to_known<S: Store, H: Http, B: Backlog>(
+    servers: &Servers<S, H, B>,
+    id: &CampaignId,
+) -> Result<(), CampaignError> {
+    let mut add = vec!["SADD".to_owned(), CAMPAIGNS_KEY.to_owned(), id.to_string()];
+    if servers.redis.eval(&scripts::READ, &[CAMPAIGNS_KEY], &["SCARD"]).await? == 0 {
+        // Redis has lost everything, or is new. While the set is missing the gate reports no campaign as unknown; it
+        // must not begin to while the others are still to be published.
+        let campaigns = servers.store.connect().await?.campaigns().await?;
+        add.extend(campaigns.into_iter().map(|summary| summary.id));
+    }
+    servers.redis.command(&add).await?;
+    Ok(())
 }
 
 fn pairs(holders: impl IntoIterator<Item = Holder>) -> Vec<String> {
