@@ -26,6 +26,8 @@ pub async fn publish<S: Store, H: Http, B: Backlog>(
     let redis = &servers.redis;
     let mut session = servers.store.connect().await?;
     let campaign = session.campaign(id).await?.ok_or_else(|| CampaignError::Unknown(id.clone()))?;
+    // Before the meta: if Redis loses its last writes, it rather knows a campaign that is lost than none.
+    add_to_known(servers, id).await?;
     // Looked at first: what is under way now has no row yet, and is not among the holders below.
     let lag = match &servers.kafka {
         None => "not looked at (KAFKA_BOOTSTRAP is not set)".to_owned(),
@@ -57,7 +59,6 @@ pub async fn publish<S: Store, H: Http, B: Backlog>(
     let [state, capacity, opens_ms, closes_ms] = campaign.settings().script_args();
     let args = [state, capacity, opens_ms, closes_ms, refused.to_string()];
     let reply = redis.eval(&scripts::PUBLISH, &[&keys.meta, &keys.claims], &args).await?;
-    add_to_known(servers, id).await?;
     let waiting = redis.command(&["ZCARD", &keys.outbox]).await?;
 
     let shown = |value: Option<&Value>, absent: &str| value.and_then(text_of).unwrap_or_else(|| absent.to_owned());
