@@ -71,6 +71,8 @@ fn redis_rest_responses_are_classified() {
                 };
                 assert_eq!(Some(fault.label), vector["fault"].as_str(), "{vector}");
                 assert_eq!(Some(effect), vector["effect"].as_str(), "{vector}");
+                let detail = vector["detail"].as_str().unwrap_or_default();
+                assert!(fault.detail.contains(detail), "{vector}: {}", fault.detail);
             }
         }
     }

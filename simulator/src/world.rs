@@ -342,16 +342,7 @@ impl Service for RedisService {
 /// A call of a script that the run's mutant changes: the changed text runs instead.
 fn mutated(world: &World, body: &str) -> Option<String> {
     let mutant = world.mutant?;
-    let scripts = [
-        &scripts::ADMIT,
-        &scripts::CONFIRM,
-        &scripts::LEASE,
-        &scripts::PUBLISH,
-        &scripts::RESTORE,
-        &scripts::TAKE_DUE,
-        &scripts::UPDATE,
-    ];
-    let script = scripts.into_iter().find(|script| body.contains(script.sha1))?;
+    let script = scripts::ALL.into_iter().find(|script| body.contains(script.sha1))?;
     let mut call: Vec<Value> = serde_json::from_str(body).ok()?;
     let [command, text, ..] = call.as_mut_slice() else { return None };
     *text = mutant.script(script)?.into();

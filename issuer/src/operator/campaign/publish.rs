@@ -27,8 +27,9 @@ pub async fn publish<S: Store, H: Http, B: Backlog>(
     let redis = &servers.redis;
     let mut session = servers.store.connect().await?;
     session.campaign(id).await?.ok_or_else(|| CampaignError::Unknown(id.clone()))?;
-    // The cron visits these: a campaign that is published is among them, wherever this ends.
-    redis.command(&["SADD", CAMPAIGNS_KEY, id.as_str()]).await?;
+    // Before the meta: if Redis loses its last writes, it rather knows a campaign that is lost than none. And the cron
+    // visits these: a campaign that is published is among them, wherever this ends.
+    add_to_known(servers, id).await?;
     // Looked at before the rows: what is under way now has no row yet, and is not among the holders below.
     let lag = match &servers.kafka {
         None => "not looked at (KAFKA_BOOTSTRAP is not set)".to_owned(),
@@ -69,6 +70,25 @@ pub async fn publish<S: Store, H: Http, B: Backlog>(
     let _ = writeln!(text, "  waiting in the outbox {}", shown(Some(&waiting), "?"));
     let _ = write!(text, "  consumer lag          {lag}");
     Ok(text)
+}
+
+/// Adds the campaign to those that the cron visits and that the gate knows.
+///
+/// # Errors
+/// [`CampaignError`]; it is always safe to repeat it.
+pub async fn add_to_known<S: Store, H: Http, B: Backlog>(
+    servers: &Servers<S, H, B>,
+    id: &CampaignId,
+) -> Result<(), CampaignError> {
+    let mut add = vec!["SADD".to_owned(), CAMPAIGNS_KEY.to_owned(), id.to_string()];
+    if servers.redis.eval(&scripts::READ, &[CAMPAIGNS_KEY], &["SCARD"]).await? == 0 {
+        // Redis has lost everything, or is new. While the set is missing the gate reports no campaign as unknown; it
+        // must not begin to while the others are still to be published.
+        let campaigns = servers.store.connect().await?.campaigns().await?;
+        add.extend(campaigns.into_iter().map(|summary| summary.id));
+    }
+    servers.redis.command(&add).await?;
+    Ok(())
 }
 
 fn pairs(holders: impl IntoIterator<Item = Holder>) -> Vec<String> {
