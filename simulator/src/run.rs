@@ -15,6 +15,7 @@ use crate::violation::{Kind, Violation};
 use crate::world::{KAFKA_REST_HOST, REDIS_HOST, World};
 use dropgate_issuer::operator::verify::findings::Verdict;
 use dropgate_issuer::timestamp;
+use dropgate_shared::campaign::CampaignState;
 use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
 use dropgate_shared::record::AdmissionRecord;
 use std::cell::{Cell, RefCell};
@@ -416,18 +417,19 @@ impl Actor {
         });
     }
 
-    /// The documented recoveries, once faults have ended: what is lost as a whole is published again, paused
-    /// campaigns are resumed, and after a failover of MySQL the operator reconciles.
+    /// The documented recoveries, once faults have ended. What is lost as a whole is published again. A command that
+    /// failed is repeated: so the gate gets what MySQL has, and what is paused is resumed. After a failover of MySQL
+    /// the operator reconciles.
     async fn recover(&self) {
         let world = &self.world;
         world.redis.borrow_mut().server.fail_command_in_script(None);
-        for campaign in 0..world.campaigns.len() {
+        for (campaign, id) in world.campaigns.iter().enumerate() {
             if world.meta(campaign, "state").is_none() {
                 let _ = world.act(campaign, Act::Publish).await;
             }
-            if world.meta(campaign, "state").as_deref() == Some("paused") {
-                let _ = world.act(campaign, Act::Resume).await;
-            }
+            let row = world.mysql.campaigns().into_iter().find(|row| row.id == id.as_str());
+            let is_closed = row.is_some_and(|row| row.state == CampaignState::Closed);
+            let _ = world.act(campaign, if is_closed { Act::Close } else { Act::Resume }).await;
             if self.commits_lost.get() {
                 let _ = world.act(campaign, Act::Reconcile).await;
             }

@@ -168,6 +168,10 @@ impl Server {
     pub async fn hold_campaign(&self, id: &CampaignId, time: Duration) {
         let hold = Hold::new(self);
         loop {
+            // Granted and killed at one moment, it is killed: locks of a transaction that is gone would stay for ever.
+            if !self.0.engine.borrow().transactions().contains_key(&hold.trx) {
+                return;
+            }
             let step = self.0.engine.borrow_mut().lock_campaign(hold.trx, id.as_str());
             match step {
                 Err(Halt::Wait(wake)) => match wake.await {
