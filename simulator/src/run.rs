@@ -86,7 +86,7 @@ async fn run(plan: &Plan, mutant: Option<Mutant>, keep_trace: bool) -> Report {
         world.isolates.borrow_mut().push(isolate);
     }
     for _ in 0..plan.setup.issuers {
-        let issuer = world.issuer();
+        let issuer = Rc::new(world.issuer());
         world.issuers.borrow_mut().push(issuer);
     }
     spawn_local(cron(Rc::clone(&world)));
@@ -165,7 +165,7 @@ async fn replicate(world: Rc<World>) {
 }
 
 fn restart(world: &World, at: usize) {
-    let fresh = world.issuer();
+    let fresh = Rc::new(world.issuer());
     if let Some(place) = world.issuers.borrow_mut().get_mut(at) {
         *place = fresh;
     }
@@ -240,15 +240,19 @@ impl Actor {
             }
             Operation::IssuerKill { issuer, down_ms } => Self::take_down(actor, issuer, down_ms, true),
             Operation::IssuerStop { issuer, down_ms } => Self::take_down(actor, issuer, down_ms, false),
-            Operation::IssuerFreeze { issuer, for_ms } => lasting(
-                for_ms,
-                Box::new(move |world, begins| {
-                    let issuers = world.issuers.borrow();
-                    if let Some(issuer) = issuers.get(issuer % issuers.len().max(1)) {
-                        if begins { issuer.freeze() } else { issuer.thaw() }
-                    }
-                }),
-            ),
+            Operation::IssuerFreeze { issuer, for_ms } => {
+                let at = issuer % world.issuers.borrow().len().max(1);
+                // The same process goes on later, although another may have taken its place by then.
+                let frozen = world.issuers.borrow().get(at).map(Rc::clone);
+                if let Some(issuer) = frozen {
+                    issuer.freeze();
+                    spawn_local(async move {
+                        sleep(Duration::from_millis(for_ms)).await;
+                        world.line("---   a fault ends");
+                        issuer.thaw();
+                    });
+                }
+            }
             Operation::RedisAway { for_ms } => {
                 lasting(for_ms, Box::new(|world, begins| world.redis.borrow_mut().redis_away = begins));
             }

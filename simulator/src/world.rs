@@ -41,7 +41,7 @@ pub struct World {
     pub kafka: Kafka,
     pub mysql: mysql::Server,
     pub isolates: RefCell<Vec<Isolate>>,
-    pub issuers: RefCell<Vec<IssuerProcess>>,
+    pub issuers: RefCell<Vec<Rc<IssuerProcess>>>,
     pub campaigns: Vec<CampaignId>,
     pub record: Rc<RefCell<Record>>,
     pub plan: Plan,
