@@ -4,6 +4,7 @@
 
 use dropgate_shared::scripts::{ADMIT, CONFIRM, LEASE, PUBLISH, RESTORE, Script, TAKE_DUE, UPDATE};
 use dropgate_simulator::clock::Clock;
+use dropgate_simulator::mutant::Mutant;
 use dropgate_simulator::redis::{ACL_DENIED, CommandFault, OOM, Reply, Server};
 
 const START_MS: u64 = 1_800_000_000_000;
@@ -11,19 +12,20 @@ const META: &str = "dg:{c}:meta";
 const CLAIMS: &str = "dg:{c}:claims";
 const OUTBOX: &str = "dg:{c}:outbox";
 
-struct Redis(Server);
+struct Redis(Server, Option<Mutant>);
 
 impl Redis {
     /// With a campaign of `capacity` slots.
     fn with(capacity: &str) -> Self {
-        let mut redis = Self(Server::new(Clock::starting_at(START_MS), 7));
+        let mut redis = Self(Server::new(Clock::starting_at(START_MS), 7), None);
         redis.publish(capacity, "1");
         redis
     }
 
     fn run(&mut self, script: &Script, keys: &[&str], args: &[&str]) -> Reply {
         let count = keys.len().to_string();
-        let head = ["EVAL", script.text, &count];
+        let changed = self.1.and_then(|mutant| mutant.script(script));
+        let head = ["EVAL", changed.as_deref().unwrap_or(script.text), &count];
         let command: Vec<&str> = head.iter().chain(keys).chain(args).copied().collect();
         self.0.command(&command)
     }
@@ -204,6 +206,17 @@ async fn the_count_is_right_once_the_rows_of_both_histories_are_confirmed() {
         assert_eq!(redis.admit(&refs).unwrap().iter().filter(|answer| answer.starts_with('+')).count(), 30);
         confirm(&mut redis, &refused[..1], 131, "i");
         assert_eq!(redis.count(), 131, "refused before a raise, and issued after all");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_claim_holds_no_slot_and_the_mutant_that_keeps_it_differs() {
+    for (mutant, count) in [(None, 1), (Some(Mutant::CountFromClaims), 2)] {
+        let mut redis = Redis::with("9");
+        redis.1 = mutant;
+        redis.admit(&["ann", "bob"]).unwrap();
+        redis.confirm(&[("ann", "1:1:i"), ("bob", "2:1:r")]);
+        assert_eq!(redis.count(), count);
     }
 }
 

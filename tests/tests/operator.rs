@@ -70,7 +70,7 @@ async fn a_campaign_is_checked_run_and_exported() {
     );
     assert!(!stdout(&checked).contains('✗'), "{}", stdout(&checked));
     assert!(!stdout(&checked).contains(&system.stack.endpoints.redis_rest_token));
-    assert_output(&run(&system, &["migrate", "--status"]), 0, &["0001", "0002", "applied"]);
+    assert_output(&run(&system, &["migrate", "--status"]), 0, &["0001", "0002", "0003", "applied"]);
     assert_output(&run(&system, &["migrate", "--dry-run"]), 0, &["the schema is up to date"]);
     let locking = run_with(&system, &["check-config"], &[("UPSTASH_KEY_LOCKING", "1")]);
     assert_output(&locking, 1, &["✗", "UPSTASH_KEY_LOCKING is for hosted Upstash only"]);

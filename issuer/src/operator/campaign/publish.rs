@@ -2,7 +2,7 @@
 
 use super::create::described;
 use super::error::CampaignError;
-use super::state::write_settings;
+use super::settings::write_settings;
 use crate::kafka::ports::Backlog;
 use crate::operator::servers::Servers;
 use crate::redis::confirm::{PAIRS, confirm};

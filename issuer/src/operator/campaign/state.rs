@@ -2,21 +2,16 @@
 
 use super::error::CampaignError;
 use super::publish::publish;
+use super::settings::{campaign, write_settings};
 use crate::kafka::ports::Backlog;
 use crate::operator::servers::Servers;
 use crate::store::ports::{Session, Store, StoreResult};
-use crate::store::rows::Campaign;
 use crate::timestamp::Clock;
 use dropgate_shared::campaign::CampaignState;
 use dropgate_shared::fault::Source;
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::CampaignId;
-use dropgate_shared::names::CampaignKeys;
-use dropgate_shared::scripts::{self, Script};
-use serde_json::Value;
-
-/// How often settings are sent again because others changed them meanwhile.
-const TRIES: u32 = 8;
+use dropgate_shared::scripts;
 
 /// A change of a campaign's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,10 +116,6 @@ async fn grant(session: &mut impl Session, clock: &Clock, id: &CampaignId, capac
     Ok(raised)
 }
 
-async fn campaign(session: &mut impl Session, id: &CampaignId) -> Result<Campaign, CampaignError> {
-    session.campaign(id).await?.ok_or_else(|| CampaignError::Unknown(id.clone()))
-}
-
 /// Redis follows what MySQL has decided. Without an answer of Redis the gate goes on as before: MySQL has
 /// the change, and the operator learns that the gate may not.
 async fn update_gate<S: Store, H: Http, B: Backlog>(
@@ -141,29 +132,4 @@ async fn update_gate<S: Store, H: Http, B: Backlog>(
         return publish(servers, id).await;
     }
     Ok("the gate is up to date".to_owned())
-}
-
-/// Runs `script` (`publish.lua` or `update.lua`) with the settings that MySQL has now, until no newer version is in
-/// Redis. Returns the settings and the reply.
-pub(super) async fn write_settings<S: Store, H: Http, B: Backlog>(
-    servers: &Servers<S, H, B>,
-    session: &mut S::Session,
-    id: &CampaignId,
-    script: &'static Script,
-) -> Result<(Campaign, Value), CampaignError> {
-    let keys = CampaignKeys::of(id);
-    let keys: &[&str] = if script.name == scripts::PUBLISH.name { &[&keys.meta, &keys.claims] } else { &[&keys.meta] };
-    for _ in 0..TRIES {
-        let now = campaign(session, id).await?;
-        let reply = servers.redis.eval(script, keys, &now.script_args()).await?;
-        let Some(newer) = reply.as_str().map(|version| version.parse().unwrap_or(u32::MAX - 1)) else {
-            return Ok((now, reply));
-        };
-        // A version is in MySQL before it is in Redis. Where MySQL still has less than Redis, it has lost changes (a
-        // failover, a backup that was restored): what it has now is in force, under a version of its own.
-        if campaign(session, id).await?.version < newer {
-            session.next_version(id, newer).await?;
-        }
-    }
-    Err(CampaignError::Contention(id.clone()))
 }
