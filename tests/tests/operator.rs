@@ -158,7 +158,7 @@ fn bad_input(system: &System, campaign: &str) {
     let mysql = format!("mysql://u:s3cret@{unused}/d");
     for verb in [&["verify", campaign][..], &["campaign", "list"], &["export", campaign], &["migrate", "--status"]] {
         let failed = run_with(system, verb, &[("DATABASE_URL", &mysql)]);
-        assert_output(&failed, 3, &["DATABASE_URL is mysql://u:***@"]);
+        assert_output(&failed, 3, &["DATABASE_URL is mysql://127.0.0.1:"]);
         assert!(!String::from_utf8_lossy(&failed.stderr).contains("s3cret"));
     }
     let redis = format!("http://{unused}");
