@@ -62,6 +62,8 @@ pub struct Admitted {
 pub struct CampaignFacts {
     /// The newest allotment.
     pub capacity: u32,
+    /// Opening time by Redis's clock, ms since the epoch.
+    pub opens_ms: u64,
     /// Coupon rows: user, slot, admission time.
     pub coupons: Vec<(String, u32, u64)>,
     /// Refusal rows: user, admission time.

@@ -6,6 +6,7 @@ use dropgate_simulator::plan::{FaultKind, Plan};
 use dropgate_simulator::record::Phase;
 use dropgate_simulator::run::execute_traced;
 use dropgate_simulator::search::{Coverage, Failure, Search, Summary, UNREPAIRED, kinds, shrink};
+use dropgate_simulator::violation::Violation;
 use std::io::{IsTerminal, Write as _, stderr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -90,13 +91,14 @@ fn main() -> ExitCode {
                 threads: threads.unwrap_or_else(cores),
                 mutant: None,
                 without,
+                kinds: None,
                 failures,
             };
             report(&search, &with_progress(&search), no_shrink)
         }
         Command::Replay { seed, without, only, shrink: smaller, mutant } => {
             let without = excluded(without, &only);
-            let search = Search { seeds: seed..seed + 1, threads: 1, mutant, without, failures: 1 };
+            let search = Search { seeds: seed..seed + 1, threads: 1, mutant, without, kinds: None, failures: 1 };
             let mut plan = search.plan(seed);
             if smaller {
                 if let Some(first) = execute_traced(&plan, mutant, false).violations.first() {
@@ -220,18 +222,15 @@ fn replay(plan: &Plan, mutant: Option<Mutant>) -> ExitCode {
 fn mutants(seeds: u64) -> ExitCode {
     let mut caught = 0;
     for mutant in Mutant::ALL {
-        let search = Search {
-            seeds: 0..seeds,
-            threads: cores(),
-            mutant: Some(mutant),
-            without: UNREPAIRED.to_vec(),
-            failures: 1,
-        };
+        let kinds = mutant.breaks();
+        let without = if kinds.is_some() { Vec::new() } else { UNREPAIRED.to_vec() };
+        let search = Search { seeds: 0..seeds, threads: cores(), mutant: Some(mutant), without, kinds, failures: 1 };
         let summary = search.run(|_, _| {});
         match summary.failures.first() {
             Some(failure) => {
                 caught += 1;
-                let kind = failure.report.violations.first().map(ToString::to_string).unwrap_or_default();
+                let counts = |violation: &&Violation| kinds.is_none_or(|kinds| kinds.contains(&violation.kind));
+                let kind = failure.report.violations.iter().find(counts).map(ToString::to_string).unwrap_or_default();
                 println!("{:24} caught after {:>5} seeds: {kind}", mutant.to_string(), summary.seeds);
             }
             None => println!("{:24} NOT CAUGHT by {} seeds", mutant.to_string(), summary.seeds),

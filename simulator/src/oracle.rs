@@ -22,11 +22,15 @@ impl Oracle {
         }
     }
 
-    /// What must hold at every moment: I1, I2, I4.
+    /// What must hold at every moment: I1, I2, I4, I11.
     pub fn always(&mut self, campaign: usize, facts: &CampaignFacts) {
         let capacity = facts.capacity as usize;
         if facts.coupons.len() > capacity {
             self.found(Kind::OverCapacity, format!("c{campaign}: {} coupons of {capacity}", facts.coupons.len()));
+        }
+        for early in facts.admissions.iter().filter(|admitted| admitted.entry.admitted_ms < facts.opens_ms) {
+            let text = format!("c{campaign}: {} was admitted before the opening", early.user);
+            self.found(Kind::OpenedEarly, text);
         }
         let mut users = BTreeSet::new();
         let mut slots = BTreeSet::new();

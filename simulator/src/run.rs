@@ -8,7 +8,7 @@ use crate::network::Hop;
 use crate::operator::Act;
 use crate::oracle::Oracle;
 use crate::plan::{ACTIVE_MS, FaultKind, Operation, Plan};
-use crate::record::{GROUP, Phase};
+use crate::record::{GROUP, Phase, START_MS};
 use crate::redis::{CommandFault, Lag, Snapshot};
 use crate::tasks;
 use crate::violation::{Kind, Violation};
@@ -30,6 +30,8 @@ use tokio::time::sleep;
 const FAULTS_END_MS: u64 = 65_000;
 /// All must be quiet this long after the faults ended, ms: longer than the longest lease of the outbox.
 const QUIET_WITHIN_MS: u64 = 6 * 3_600_000;
+/// Between two looks at what must hold at every moment, ms.
+const WATCH_EVERY_MS: u64 = 1_500;
 /// How far a replica of Redis or MySQL lags at most when it takes over, ms.
 const REPLICA_LAG_MS: u64 = 3_000;
 /// A claim is repeated so often before its user gives up.
@@ -75,6 +77,7 @@ pub fn execute_traced(plan: &Plan, mutant: Option<Mutant>, keep_trace: bool) -> 
 
 async fn run(plan: &Plan, mutant: Option<Mutant>, keep_trace: bool) -> Report {
     let world = World::new(plan, mutant, keep_trace);
+    let watched = Rc::new(RefCell::new(Oracle::default()));
     let mut oracle = Oracle::default();
     for campaign in 0..world.campaigns.len() {
         if let Err(error) = world.create(campaign).await {
@@ -91,6 +94,7 @@ async fn run(plan: &Plan, mutant: Option<Mutant>, keep_trace: bool) -> Report {
     }
     spawn_local(cron(Rc::clone(&world)));
     spawn_local(replicate(Rc::clone(&world)));
+    let watch = spawn_local(watch(Rc::clone(&world), Rc::clone(&watched)));
     world.mysql.set_statement_ms(plan.setup.mysql_ms);
     world.set_hops(true);
     let actor = Rc::new(Actor::new(Rc::clone(&world)));
@@ -107,6 +111,8 @@ async fn run(plan: &Plan, mutant: Option<Mutant>, keep_trace: bool) -> Report {
     world.set_hops(false);
     sleep(Duration::from_millis(FAULTS_END_MS)).await;
     world.line("---   faults have ended");
+    watch.abort();
+    oracle.violations.append(&mut watched.borrow_mut().violations);
     actor.recover().await;
 
     let is_quiet = quiet(&world).await;
@@ -570,6 +576,7 @@ fn facts(world: &World, campaign: usize) -> CampaignFacts {
     let count = world.meta(campaign, "state").and_then(|_| world.meta(campaign, "count")?.parse().ok());
     CampaignFacts {
         capacity: world.capacity(campaign),
+        opens_ms: world.plan.setup.campaigns.get(campaign).map_or(0, |setup| START_MS + setup.opens_at_ms),
         coupons: world
             .mysql
             .coupons(id)
@@ -598,7 +605,12 @@ fn judge(world: &World, facts: &[CampaignFacts], oracle: &mut Oracle) {
         oracle.always(campaign, facts);
         oracle.quiet(campaign, facts, &record.answers);
     }
-    // I7: what is committed is settled.
+    drop(record);
+    offsets(world, facts, oracle);
+}
+
+/// I7: what is committed is settled.
+fn offsets(world: &World, facts: &[CampaignFacts], oracle: &mut Oracle) {
     let committed = world.kafka.committed(GROUP, TOPIC);
     for (partition, record) in world.kafka.records(TOPIC) {
         let is_passed = committed.get(&partition).is_some_and(|next| record.offset < *next);
@@ -611,13 +623,26 @@ fn judge(world: &World, facts: &[CampaignFacts], oracle: &mut Oracle) {
             || facts.dead_letters.contains(user)
             || facts.rows_lost.contains(user);
         if is_passed && !settled {
-            oracle.found(
-                Kind::OffsetAhead,
-                format!(
-                    "{partition}/{} of {user} in {} is committed and nothing else",
-                    record.offset, admission.campaign
-                ),
-            );
+            let place = format!("{partition}/{}", record.offset);
+            let text = format!("{place} of {user} in {} is committed and nothing else", admission.campaign);
+            oracle.found(Kind::OffsetAhead, text);
+        }
+    }
+}
+
+/// What must hold at every moment is judged now and then, not only when all is quiet: by then much has healed.
+async fn watch(world: Rc<World>, oracle: Rc<RefCell<Oracle>>) {
+    loop {
+        sleep(Duration::from_millis(WATCH_EVERY_MS)).await;
+        let facts: Vec<CampaignFacts> = (0..world.campaigns.len()).map(|campaign| facts(&world, campaign)).collect();
+        let mut oracle = oracle.borrow_mut();
+        for (campaign, facts) in facts.iter().enumerate() {
+            oracle.always(campaign, facts);
+        }
+        // Offsets of a topic that is gone say nothing about the records of the one that has taken its name.
+        let recreated = world.record.borrow().struck.keys().any(|(fault, _)| *fault == FaultKind::TopicRecreated);
+        if !recreated {
+            offsets(&world, &facts, &mut oracle);
         }
     }
 }

@@ -43,6 +43,8 @@ pub struct Search {
     pub mutant: Option<Mutant>,
     /// Faults that no plan has.
     pub without: Vec<FaultKind>,
+    /// Only violations of these kinds count.
+    pub kinds: Option<&'static [Kind]>,
     /// The search ends after so many failures.
     pub failures: usize,
 }
@@ -83,7 +85,8 @@ impl Search {
                         for (cell, count) in &report.struck {
                             *summary.coverage.entry(*cell).or_default() += count;
                         }
-                        if !report.violations.is_empty() {
+                        let counts = |kind: Kind| self.kinds.is_none_or(|kinds| kinds.contains(&kind));
+                        if report.violations.iter().any(|violation| counts(violation.kind)) {
                             summary.failures.push(Failure { plan, report });
                         }
                         progress(summary.seeds, summary.failures.len());

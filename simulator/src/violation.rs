@@ -31,6 +31,8 @@ pub enum Kind {
     RefusedAfterAdmission,
     /// A user is refused although somebody who was admitted later has a coupon.
     NotFirstCome,
+    /// I11: an admission before the opening.
+    OpenedEarly,
     /// The count in Redis differs from the coupons in MySQL when all is quiet.
     CountOff,
     /// `verify` does not agree that every promise is kept, or agrees although one is broken.
@@ -54,6 +56,7 @@ impl Kind {
             Self::NotQuiet | Self::Stuck | Self::Crashed => "I9",
             Self::NotExactly | Self::CountOff => "I10",
             Self::RefusedAfterAdmission | Self::NotFirstCome => "I3",
+            Self::OpenedEarly => "I11",
             Self::VerifyWrong => "I12",
         }
     }

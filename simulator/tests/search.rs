@@ -30,7 +30,8 @@ fn a_plan_survives_its_file() {
 #[test]
 fn every_promise_holds_for_the_first_seeds() {
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    let search = Search { seeds: 0..SEEDS, threads, mutant: None, without: UNREPAIRED.to_vec(), failures: 3 };
+    let search =
+        Search { seeds: 0..SEEDS, threads, mutant: None, without: UNREPAIRED.to_vec(), kinds: None, failures: 3 };
     let summary = search.run(|_, _| {});
     for failure in &summary.failures {
         println!("seed {}: {:?}", failure.plan.seed, failure.report.violations);

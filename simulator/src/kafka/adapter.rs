@@ -13,11 +13,19 @@ pub struct AdapterRules {
     pub report_revoked: bool,
     /// Stored offsets that do not exceed the committed ones are committed.
     pub commit_back: bool,
+    /// An offset is stored as soon as its record is received.
+    pub store_at_once: bool,
 }
 
 impl Default for AdapterRules {
     /// As the issuer's adapter is.
     fn default() -> Self {
-        Self { resume_on_assign: true, commit_on_revoke: true, report_revoked: true, commit_back: true }
+        Self {
+            resume_on_assign: true,
+            commit_on_revoke: true,
+            report_revoked: true,
+            commit_back: true,
+            store_at_once: false,
+        }
     }
 }

@@ -151,6 +151,11 @@ impl SimRecordSource {
         self.with(|client, _| client.store(next)).unwrap_or(true)
     }
 
+    #[must_use]
+    pub fn rules(&self) -> AdapterRules {
+        self.rules
+    }
+
     /// The lag of each owned partition, where it is known.
     #[must_use]
     pub fn lags(&self) -> Vec<(i32, Option<u64>)> {

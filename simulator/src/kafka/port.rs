@@ -16,6 +16,9 @@ impl RecordSource for SimRecordSource {
             Ok((partition, record)) => {
                 let replayed = record.header(header::REPLAYED).is_some();
                 let Record { offset, key, value, .. } = record;
+                if self.rules().store_at_once {
+                    Self::store(self, &[(partition, offset + 1)]);
+                }
                 Ok(Delivery { partition, offset, key, payload: value, replayed })
             }
             Err(error) => {
