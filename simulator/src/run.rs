@@ -177,6 +177,9 @@ fn restart(world: &World, at: usize) {
     }
 }
 
+/// Begins a fault (true), or ends it.
+type Switch = Box<dyn Fn(&World, bool)>;
+
 /// Carries out operations.
 struct Actor {
     world: Rc<World>,
@@ -201,7 +204,7 @@ impl Actor {
                 world.struck(fault);
             }
         }
-        let lasting = |for_ms: u64, begin: Box<dyn Fn(&World, bool)>| {
+        let lasting = |for_ms: u64, begin: Switch| {
             let world = Rc::clone(&world);
             begin(&world, true);
             spawn_local(async move {
