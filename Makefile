@@ -10,7 +10,7 @@ EDGE_SOURCES := edge/entry.mjs $(shell find edge/src shared/src shared/lua -type
 BENCH := $(BIN)/dropgate-bench
 DENY := $(CACHE)/cargo-deny-0.20.2
 
-.PHONY: help setup build edge demo up down status logs sql test test-page unit e2e bench bench-edge bench-issuer image image-test manifests openapi size deny audit lint fmt docs clean
+.PHONY: help setup build edge demo up down status logs sql test test-page unit e2e simulate mutants bench bench-edge bench-issuer image image-test manifests openapi size deny audit lint fmt docs clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -56,9 +56,18 @@ unit: export DROPGATE_MARIADB := 1
 unit: build
 	$(DEVSTACK) with-database cargo test --locked --workspace --exclude dropgate-tests
 	DATABASE_KIND=mariadb $(DEVSTACK) with-database cargo test --locked -p dropgate-issuer --test store
+	DATABASE_KIND=mariadb $(DEVSTACK) with-database cargo test --locked -p dropgate-simulator --test mysql_contract
 
 e2e: build
 	cargo test --locked -p dropgate-tests --tests -- --test-threads=1
+
+SIMULATOR := cargo run --quiet --locked --profile service -p dropgate-simulator --
+
+simulate: setup ## search for broken promises: gate, scripts and issuer on a virtual clock, SEEDS=1000
+	@$(SIMULATOR) search --seeds $(or $(SEEDS),1000)
+
+mutants: setup ## break the design on purpose, and see the search notice
+	@$(SIMULATOR) mutants
 
 test-page: export DROPGATE_BROWSER := 1
 test-page: build ## test the drop page in Chromium (installs it); screenshots in target/pictures

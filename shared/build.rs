@@ -16,7 +16,10 @@ fn sha1_hex(text: &str) -> String {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=lua");
     let mut source = String::new();
-    for name in ["admit", "confirm", "lease", "publish", "restore", "take_due", "update"] {
+    let names = ["admit", "campaign", "claim", "confirm", "lease", "publish", "read", "restore", "take_due", "update"];
+    let mut all = String::new();
+    for name in names {
+        write!(all, "&{}, ", name.to_uppercase())?;
         let text = fs::read_to_string(format!("lua/{name}.lua"))?;
         let locking = format!("{KEY_LOCKING}{text}");
         write!(
@@ -28,6 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             sha1_hex(&locking),
         )?;
     }
+    write!(source, "/// Every script.\npub static ALL: [&Script; {}] = [{all}];\n", names.len())?;
     fs::write(Path::new(&env::var("OUT_DIR")?).join("scripts.rs"), source)?;
     Ok(())
 }

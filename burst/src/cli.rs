@@ -19,7 +19,8 @@ Exit codes:
   0  verdict PASS
   1  verdict FAIL
   2  invalid usage or settings
-  3  edge or database unreachable";
+  3  edge or database unreachable
+  4  verdict CAPACITY KEPT: every coupon is right, and some users were admitted and then refused";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {

@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         }
     };
     match runtime.block_on(run::run(&args)) {
-        Ok(verdict) => ExitCode::from(u8::from(!verdict.pass)),
+        Ok(verdict) => ExitCode::from(verdict.status()),
         Err(error) => {
             eprintln!("burst: {error}");
             ExitCode::from(error.exit_code())

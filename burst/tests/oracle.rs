@@ -101,7 +101,7 @@ impl Scenario {
             .filter(|finding| finding.grade == Grade::Fail)
             .map(|finding| (finding.check, finding.named.iter().map(|violation| violation.user.clone()).collect()))
             .collect();
-        assert_eq!(verdict.pass, failing.is_empty());
+        assert_eq!(verdict.status() != 1, failing.is_empty());
         failing
     }
 }
@@ -157,7 +157,13 @@ fn a_refusal_settles_an_admission_and_is_reported() {
     scenario.rows.refusals.push(refusal(2));
     assert!(scenario.settled());
     assert_eq!(scenario.failing(), []);
-    assert_eq!(scenario.judge().remarks.refused, [("no-slot-left".to_owned(), 1)]);
+    let verdict = scenario.judge();
+    assert_eq!(verdict.remarks.refused, [("no-slot-left".to_owned(), 1)]);
+    assert_eq!((verdict.pass, verdict.word(), verdict.status()), (false, "CAPACITY KEPT", 4));
+    let owed = &verdict.findings[0];
+    assert_eq!((owed.check, owed.grade), (Check::Owed, Grade::Refused));
+    assert!(owed.note.ends_with(", 1 of them refused afterwards"), "{}", owed.note);
+    assert_eq!(Scenario::correct().judge().status(), 0);
 }
 
 #[test]

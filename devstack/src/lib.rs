@@ -5,6 +5,7 @@
 //! `servers` and `services` build one [`ProcessSpec`] per file, [`Stack`] starts and supervises them.
 //! No module imports this file.
 
+mod broker;
 mod cron;
 mod database;
 mod endpoints;
@@ -21,6 +22,7 @@ mod stack;
 mod state;
 mod workerd;
 
+pub use broker::Broker;
 pub use database::Database;
 pub use endpoints::Endpoints;
 pub use http::http_client;

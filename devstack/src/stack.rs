@@ -133,12 +133,13 @@ impl Stack {
         }
     }
 
+    /// Those that have ended start at the same time: none waits until another is ready.
     async fn restart_ended(&mut self, report: &mut dyn FnMut(&str)) -> Result<()> {
-        for at in 0..self.processes.len() {
-            let Some(process) = self.processes.get_mut(at) else { break };
+        let logs = self.paths.logs();
+        let mut starting = Vec::new();
+        for process in &mut self.processes {
             let Some(status) = process.exit_status()? else { continue };
             let name = process.spec.name;
-            let logs = self.paths.logs();
             self.restarts.retain(|when| when.elapsed() < Duration::from_secs(60));
             if self.restarts.len() >= RESTARTS_PER_MINUTE {
                 bail!(
@@ -148,11 +149,14 @@ impl Stack {
             }
             self.restarts.push(Instant::now());
             report(&format!("{name} exited ({status}); restarting it"));
-            *process = process.spec.clone().start_ready(&logs).await?;
-            report(&format!("{name} is ready again, pid {}", process.pid()));
-            self.write_state()?;
+            *process = process.spec.clone().start(&logs)?;
+            starting.push(process);
         }
-        Ok(())
+        if starting.is_empty() {
+            return Ok(());
+        }
+        all_ready(starting, report).await?;
+        self.write_state()
     }
 
     #[must_use]
@@ -291,9 +295,15 @@ fn add(specs: &mut Vec<ProcessSpec>, (spec, address): (ProcessSpec, String)) -> 
 /// Starts the processes at the same time and waits until all are ready.
 async fn start_all(specs: Vec<ProcessSpec>, logs: &Path, report: &mut dyn FnMut(&str)) -> Result<Vec<Process>> {
     let mut processes = specs.into_iter().map(|spec| spec.start(logs)).collect::<Result<Vec<_>>>()?;
+    all_ready(&mut processes, report).await?;
+    Ok(processes)
+}
+
+/// Waits until all are ready.
+async fn all_ready(processes: impl IntoIterator<Item = &mut Process>, report: &mut dyn FnMut(&str)) -> Result<()> {
     let begun = Instant::now();
     let (sender, mut lines) = tokio::sync::mpsc::unbounded_channel();
-    let ready = processes.iter_mut().map(move |process| {
+    let ready = processes.into_iter().map(move |process| {
         let sender = sender.clone();
         async move {
             process.ready().await?;
@@ -308,6 +318,5 @@ async fn start_all(specs: Vec<ProcessSpec>, logs: &Path, report: &mut dyn FnMut(
         }
     };
     let (result, ()) = tokio::join!(try_join_all(ready), reporting);
-    result?;
-    Ok(processes)
+    result.map(drop)
 }

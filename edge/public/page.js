@@ -102,11 +102,11 @@ function decide({ word, body, wait_ms, ...answer }) {
       return true;
     case "sold-out":
     case "closed":
-      page.campaign = { ...state.campaign, state: word, remaining: 0 };
+      page.campaign = { ...page.campaign, state: word, remaining: 0 };
       return true;
     case "not-open":
       // The clock was a little ahead: the user need not press again.
-      page.campaign = { ...state.campaign, state: "not-open", opens_at: body.opens_at };
+      page.campaign = { ...page.campaign, state: "not-open", opens_at: body.opens_at };
       clock.reset();
       clock.sync(body.opens_at - wait_ms);
       return wait_ms > 2000;

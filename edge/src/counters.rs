@@ -21,6 +21,10 @@ pub enum MetricKey {
         source: &'static str,
         label: &'static str,
     },
+    /// A response 401: why the user is not accepted.
+    Unauthenticated {
+        reason: &'static str,
+    },
 }
 
 impl MetricKey {
@@ -30,6 +34,7 @@ impl MetricKey {
         match self {
             Self::Request { route, outcome } => ["request", route.as_str(), outcome.as_str()],
             Self::Fault { source, label } => ["fault", source, label],
+            Self::Unauthenticated { reason } => ["unauthenticated", "identity", reason],
         }
     }
 }

@@ -8,6 +8,8 @@ use crate::platform::Platform;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::time::Millis;
 use serde_json::json;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 /// Owns the counters of the isolate. Every part of the gate reports its faults here.
 pub struct Telemetry {
@@ -16,12 +18,17 @@ pub struct Telemetry {
     log_sample: f64,
     /// Whether responses say how long they took.
     expose_timing: bool,
+    /// When each reason of a 401 was logged last.
+    reported: RefCell<BTreeMap<&'static str, Millis>>,
 }
+
+/// Time between two lines about the same reason of a 401.
+const REASON_INTERVAL: Millis = Millis(60_000);
 
 impl Telemetry {
     #[must_use]
     pub fn new(log_sample: f64, expose_timing: bool) -> Self {
-        Self { counters: Counters::default(), log_sample, expose_timing }
+        Self { counters: Counters::default(), log_sample, expose_timing, reported: RefCell::default() }
     }
 
     /// Counts a response to a request that began at `began`, and logs it if it failed or is in the sample.
@@ -53,6 +60,18 @@ impl Telemetry {
                 "trace": trace,
             });
             if failed { platform.log_error(&line) } else { platform.log(&line) }
+        }
+    }
+
+    /// Counts a user who is not accepted. The first of each reason in a minute leaves a line: the visitor gets the same
+    /// response for every reason, so the operator must get it here.
+    pub fn record_unauthenticated<P: Platform>(&self, reason: &'static str, platform: &P) {
+        self.counters.count(MetricKey::Unauthenticated { reason }, Millis(0));
+        let now = platform.now();
+        let mut reported = self.reported.borrow_mut();
+        if reported.get(reason).is_none_or(|at| now - *at >= REASON_INTERVAL) {
+            reported.insert(reason, now);
+            platform.log(&json!({ "event": "unauthenticated", "reason": reason }));
         }
     }
 

@@ -84,7 +84,7 @@ fn examples(value: &Value, found: &mut Vec<Value>) {
 /// The end-to-end test compares the members of each problem; here are the texts.
 #[test]
 fn the_problems_of_the_openapi_document_have_the_texts_of_the_gate() {
-    let no_user_id = Auth::InsecureHeader.credentials(None).unwrap_err();
+    let no_user_id = Auth::InsecureHeader.credentials(None).unwrap_err().problem();
     let problems = [
         Problem::SoldOut,
         Problem::Closed,

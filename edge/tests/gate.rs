@@ -136,10 +136,117 @@ async fn a_campaign_that_was_seen_does_not_become_unknown() {
     let network = ScriptedNetwork::default();
     let gate = gate(&network);
     let gone = json!({ "result": null });
-    assert_eq!(claim_with_reply(&network, &gate, 200, &gone).await.status, 404);
+    network.respond(200, &gone).respond(200, &json!({ "result": ["another"] }));
+    assert_eq!(claim(&gate).await.0.status, 404);
     assert_eq!(claim_with_reply(&network, &gate, 200, &admit_reply("late")).await.status, 410);
     let lost = claim_with_reply(&network, &gate, 200, &gone).await;
     assert_eq!((lost.status, header(&lost, "retry-after")), (503, Some("1")));
+}
+
+/// I8: a new isolate, and a Redis that has lost everything, or this campaign.
+#[tokio::test(start_paused = true)]
+async fn a_campaign_is_unknown_only_where_redis_knows_others() {
+    let gone = json!({ "result": null });
+    let no_view = json!({ "result": [[null, null, null, null, null, null], ["1", "1"], null] });
+    let no_claim = json!({ "result": [null, null, null, null] });
+    for (known, status) in [(json!([]), 503), (json!(["spring", "other"]), 503), (json!(["other"]), 404)] {
+        for (method, path, reply) in
+            [("POST", CLAIMS, &gone), ("GET", CAMPAIGN, &no_view), ("GET", "/v1/campaigns/spring/claims/me", &no_claim)]
+        {
+            let network = ScriptedNetwork::default();
+            let gate = gate(&network);
+            let platform = TestPlatform::new();
+            network.respond(200, reply).respond(200, &json!({ "result": known }));
+            let local = LocalSet::new();
+            local
+                .run_until(async {
+                    let first = send(&gate, &platform, method, path, &[("x-user-id", "u1")]).await;
+                    assert_eq!(first.status, status, "{method} {path}, known {known}");
+                    // The answer to a page that asks again comes from memory, and is the same.
+                    if method == "GET" && path == CAMPAIGN {
+                        assert_eq!(send(&gate, &platform, method, path, &[]).await.status, status);
+                        assert_eq!(network.call_count(), 2);
+                    }
+                })
+                .await;
+        }
+    }
+}
+
+/// However many ids a visitor makes up.
+#[tokio::test(start_paused = true)]
+async fn the_known_campaigns_are_asked_for_once_a_second() {
+    let network = ScriptedNetwork::default();
+    network.takes_ms.set(5);
+    let gate = gate(&network);
+    let platform = TestPlatform::new();
+    let no_view = json!({ "result": [[null, null, null, null, null, null], ["1", "1"], null] });
+    for _ in 0..20 {
+        network.respond(200, &no_view);
+    }
+    network.respond(200, &json!({ "result": ["other"] }));
+    let local = LocalSet::new();
+    for n in 0..20 {
+        let (gate, platform) = (Rc::clone(&gate), platform.clone());
+        local.spawn_local(async move {
+            assert_eq!(send(&gate, &platform, "GET", &format!("/v1/campaigns/no-{n}"), &[]).await.status, 404);
+        });
+    }
+    local.await;
+    assert_eq!(network.call_count(), 21);
+}
+
+/// A plain read may be answered by a replica that does not know the claim yet.
+#[tokio::test(start_paused = true)]
+async fn a_claim_and_a_campaign_are_read_by_scripts() {
+    let network = ScriptedNetwork::default();
+    let gate = gate(&network);
+    let platform = TestPlatform::new();
+    network.respond(200, &json!({ "result": ["open", "900", null, "3:900:a"] }));
+    network.respond(200, &json!({ "result": [["open", "100", "7", "5", "0", null], ["12", "345678"], null] }));
+    let local = LocalSet::new();
+    local
+        .run_until(async {
+            let own = send(&gate, &platform, "GET", &format!("{CLAIMS}/me"), &[("x-user-id", "u1")]).await;
+            assert_eq!((own.status, body(&own)["slot"].as_u64()), (200, Some(3)));
+            assert_eq!(send(&gate, &platform, "GET", CAMPAIGN, &[]).await.status, 200);
+        })
+        .await;
+    assert!(network.calls.borrow().iter().all(|(_, call)| call[0] == "EVALSHA"));
+}
+
+/// I5, I8: Redis fails over to a replica without the last admission, and gives its slot to another user. Until the lost
+/// claim is back, nobody is denied: not by Redis, and not from memory.
+#[tokio::test(start_paused = true)]
+async fn no_denial_is_certain_after_redis_went_back_in_time() {
+    let network = ScriptedNetwork::default();
+    let gate = gate_with(&network, &[("ADMIT_ACK", "redis")]);
+    let platform = TestPlatform::new();
+    let local = LocalSet::new();
+    let own = format!("{CLAIMS}/me");
+    local
+        .run_until(async {
+            for (user, reply) in [("c", "+3:900:a"), ("d", "+3:950:a")] {
+                network.respond(200, &admit_reply(reply));
+                network.respond(200, &json!({ "offsets": [{ "error_code": 50003, "error": "retriable" }] }));
+                assert_eq!(claim_of(&gate, &platform, user).await.status, 202);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            let went_back = || platform.faults.borrow().iter().filter(|(_, label)| label == "went_back").count();
+            assert_eq!(went_back(), 1);
+            for (answer, holders) in [("full", "3:950"), ("late", "")] {
+                network.respond(200, &json!({ "result": ["0", "950", holders, answer] }));
+                assert_eq!(claim_of(&gate, &platform, "c").await.status, 503, "{answer}");
+            }
+            network.respond(200, &json!({ "result": ["open", "950", null, null] }));
+            assert_eq!(send(&gate, &platform, "GET", &own, &[("x-user-id", "c")]).await.status, 503);
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            network.respond(200, &json!({ "result": ["0", "900", "3:950", "full"] }));
+            network.respond(200, &json!({ "result": ["a", "b", "d"] }));
+            assert_eq!(claim_of(&gate, &platform, "e").await.status, 410, "it ends by itself");
+            assert_eq!(went_back(), 1);
+        })
+        .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -260,7 +367,8 @@ async fn reading_a_campaign_costs_one_call_a_second() {
     let network = ScriptedNetwork::default();
     network.takes_ms.set(20);
     let gate = gate(&network);
-    let meta = |count: u32| json!([{ "result": ["open", "100", count.to_string(), "5", "0", null] }, { "result": ["12", "345678"] }]);
+    let meta =
+        |count: u32| json!({ "result": [["open", "100", count.to_string(), "5", "0", null], ["12", "345678"], null] });
     network.respond(200, &meta(7)).respond(200, &meta(9));
     let platform = TestPlatform::new();
     let local = LocalSet::new();

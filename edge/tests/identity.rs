@@ -81,6 +81,7 @@ async fn all_invalid_tokens_get_the_same_response() {
     let good = token("u1");
     let bad = [
         String::new(),
+        with("sub", json!("x".repeat(129))),
         "Bearer".to_owned(),
         "Basic dTpw".to_owned(),
         hs256(&"forged".repeat(6), &hs256_header, &claims_of("u1")),
@@ -88,6 +89,7 @@ async fn all_invalid_tokens_get_the_same_response() {
         hs256(SECRET, &json!({ "alg": "RS256" }), &claims_of("u1")),
         format!("Bearer {}.", unsigned(&json!({ "alg": "none" }), &claims_of("u1"))),
         with("exp", json!(NOW_S - 1)),
+        with("exp", json!("never")),
         with("nbf", json!(NOW_S + 1)),
         with("aud", json!("another")),
         with("sub", json!("\u{7}")),
@@ -105,6 +107,47 @@ async fn all_invalid_tokens_get_the_same_response() {
     }
     assert_eq!(send(&gate, &platform, "POST", CLAIMS, &[("x-user-id", "u1")]).await, first, "the header of local work");
     assert!(network.calls.borrow().is_empty());
+    // The operator gets what the visitor does not: each reason once in a minute.
+    let expected = [
+        "bad_signature",
+        "claims_malformed",
+        "expired",
+        "header_malformed",
+        "no_sub",
+        "no_token",
+        "not_bearer",
+        "not_yet_valid",
+        "other_algorithm",
+        "other_audience",
+        "sub_no_user_id",
+        "token_malformed",
+        "token_too_long",
+    ];
+    let mut reasons = platform.reasons.borrow().clone();
+    reasons.sort();
+    assert_eq!(reasons, expected);
+}
+
+/// RFC 7517 sets no limit; a token need not name its key.
+#[tokio::test(start_paused = true)]
+async fn every_key_of_a_large_set_is_tried_for_a_token_without_a_key_id() {
+    let marks: Vec<String> = (0..20).map(|n| format!("key{n:02}")).collect();
+    let keys: Vec<(&str, &str)> = marks.iter().map(|mark| (mark.as_str(), mark.as_str())).collect();
+    for (count, mark, outcome, reason) in [
+        (6, "key05", Outcome::Paused, None),
+        (16, "key15", Outcome::Paused, None),
+        (20, "key19", Outcome::Unauthenticated, Some("too_many_keys")),
+        (6, "other", Outcome::Unauthenticated, Some("bad_signature")),
+    ] {
+        let network = ScriptedNetwork::default();
+        let gate = gate_with(&network, &JWKS);
+        let platform = TestPlatform::new();
+        network.respond(200, &key_set(&keys[..count])).respond(200, &admit_reply("paused"));
+        let local = LocalSet::new();
+        let response = local.run_until(claim_with(&gate, &platform, &public(None, mark))).await;
+        assert_eq!(response.outcome, outcome, "{count} {mark}");
+        assert_eq!(platform.reasons.borrow().first().map(String::as_str), reason);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -54,6 +54,19 @@ async fn a_rate_limit_is_reported_and_a_limit_that_fails_refuses_nobody() {
         assert_eq!(*platform.limited.borrow(), [(Limiter::Address, "192.0.2.1".to_owned())]);
         assert!(network.calls.borrow().is_empty());
     }
+    // A household or a server has a whole /64 of IPv6 addresses.
+    for (address, key) in [
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("no address", "no address"),
+    ] {
+        let gate = gate(&ScriptedNetwork::default());
+        let platform = TestPlatform { within: Ok(false), ..TestPlatform::new() };
+        let headers = [("x-user-id", "u1"), ("cf-connecting-ip", address)];
+        assert_eq!(send(&gate, &platform, "POST", CLAIMS, &headers).await.status, 429);
+        assert_eq!(*platform.limited.borrow(), [(Limiter::Address, key.to_owned())]);
+    }
     let network = ScriptedNetwork::default();
     let gate = gate(&network);
     let (_, platform) = {

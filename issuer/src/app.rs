@@ -74,6 +74,11 @@ pub fn main() -> ExitCode {
 fn log_to_stderr() {
     // sqlx reports a dying connection at several levels; the loop reports it once, with the remedy.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=error"));
+    // Below this level the exporter prints the collector's whole address, which may hold a token.
+    let filter = match "opentelemetry-otlp=info".parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    };
     let terminal = std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if terminal {
@@ -122,7 +127,12 @@ async fn run(settings: RunSettings) -> Result<(), Exit> {
         Some(endpoint) => {
             let shown = redacted(endpoint);
             tracing::info!(endpoint = shown, "sending traces");
-            let unusable = |error| Exit::usage(format!("OTEL_EXPORTER_OTLP_ENDPOINT {shown}: {error}"));
+            // The library's text quotes the address, which may hold a token.
+            let unusable = |_| {
+                Exit::usage(format!(
+                    "OTEL_EXPORTER_OTLP_ENDPOINT {shown} cannot be used, or an OTEL_EXPORTER_OTLP_.. variable"
+                ))
+            };
             Traces::to(endpoint).map_err(unusable)?
         }
     };

@@ -1,13 +1,18 @@
 //! The health of the service: its state, whether its loop makes progress, whether the database answers.
 
-use crate::metrics::{Metrics, StateLabel};
-use std::sync::Arc;
+use crate::metrics::{Metrics, ReasonLabel, StateLabel};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// The loop beats at least once a second; after this time without a beat, it hangs.
 const ALIVE_WITHIN: Duration = Duration::from_secs(60);
+/// A write that takes longer is reported.
+const WRITE_WITHIN: Duration = Duration::from_secs(10);
+/// So is a Kafka that answers nothing, no heartbeat either, for longer.
+const KAFKA_WITHIN: Duration = Duration::from_secs(30);
 
 /// What the service is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +55,14 @@ pub struct Health {
     beat_ms: AtomicU64,
     database: AtomicBool,
     dead_letters: AtomicBool,
+    /// Why the batch in hand is held.
+    held: Mutex<Option<String>>,
+    /// When the write under way began.
+    writing_since: Mutex<Option<Instant>>,
+    /// How long Kafka has been silent, as of the last beat.
+    kafka_silent: Mutex<Duration>,
+    /// The stalls that are logged and not over.
+    logged: Mutex<BTreeSet<&'static str>>,
 }
 
 impl Health {
@@ -62,6 +75,10 @@ impl Health {
             beat_ms: AtomicU64::new(0),
             database: AtomicBool::new(true),
             dead_letters: AtomicBool::new(true),
+            held: Mutex::default(),
+            writing_since: Mutex::default(),
+            kafka_silent: Mutex::default(),
+            logged: Mutex::default(),
         };
         health.publish(State::Starting);
         health
@@ -97,6 +114,46 @@ impl Health {
         self.dead_letters.store(acknowledged, Ordering::Relaxed);
     }
 
+    /// The batch in hand is held, for this reason; `None`: no longer.
+    pub fn hold(&self, cause: Option<String>) {
+        self.metrics.held.set(i64::from(cause.is_some()));
+        *lock(&self.held) = cause;
+    }
+
+    /// A write begins, or has ended.
+    pub fn writing(&self, is_begun: bool) {
+        *lock(&self.writing_since) = is_begun.then(Instant::now);
+    }
+
+    /// Kafka has not answered for so long.
+    pub fn kafka_silent_for(&self, time: Duration) {
+        *lock(&self.kafka_silent) = time;
+    }
+
+    /// Each kind of stall, and in words where it lasts too long.
+    fn stalls(&self) -> [(&'static str, Option<String>); 2] {
+        let write = lock(&self.writing_since).map_or(Duration::ZERO, |since| since.elapsed());
+        let write = (write >= WRITE_WITHIN).then(|| {
+            format!("a write has been under way for {} s: the database is slow, or a lock is held", write.as_secs())
+        });
+        let silent = *lock(&self.kafka_silent);
+        let silent = (silent >= KAFKA_WITHIN).then(|| format!("Kafka has not answered for {} s", silent.as_secs()));
+        [("write", write), ("kafka", silent)]
+    }
+
+    /// Logs each stall once, and when it is over.
+    pub fn check(&self) {
+        let mut logged = lock(&self.logged);
+        for (kind, stall) in self.stalls() {
+            self.metrics.stalled.get_or_create(&ReasonLabel { reason: kind }).set(i64::from(stall.is_some()));
+            match stall {
+                Some(text) if logged.insert(kind) => tracing::warn!(stall = kind, "{text}"),
+                None if logged.remove(kind) => tracing::info!(stall = kind, "the stall is over"),
+                _ => {}
+            }
+        }
+    }
+
     /// Why the process should be restarted; `None` while it is alive.
     #[must_use]
     pub fn dead(&self) -> Option<String> {
@@ -121,6 +178,8 @@ impl Health {
         if !self.database.load(Ordering::Relaxed) {
             reasons.push("the database does not accept rows; see the log".to_owned());
         }
+        reasons.extend(lock(&self.held).iter().map(|cause| format!("the service holds: {cause}")));
+        reasons.extend(self.stalls().into_iter().filter_map(|(_, stall)| stall));
         reasons
     }
 
@@ -135,9 +194,40 @@ impl Health {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stall_is_visible_in_readiness_and_metrics() {
+        let metrics = Arc::new(Metrics::default());
+        let health = Health::new(Arc::clone(&metrics));
+        let is_shown = |line: &str| {
+            health.check();
+            metrics.encode().contains(line)
+        };
+        health.enter(State::Consuming);
+        health.writing(true);
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert!(health.unready().is_empty() && is_shown("stalled{reason=\"write\"} 0\n"));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(health.unready()[0].contains("under way for 10 s") && is_shown("stalled{reason=\"write\"} 1\n"));
+        health.writing(false);
+        assert!(health.unready().is_empty() && is_shown("stalled{reason=\"write\"} 0\n"));
+        health.kafka_silent_for(Duration::from_secs(30));
+        assert_eq!(health.unready(), ["Kafka has not answered for 30 s"]);
+        assert!(is_shown("stalled{reason=\"kafka\"} 1\n"));
+        health.kafka_silent_for(Duration::ZERO);
+        health.hold(Some("the cause".to_owned()));
+        assert_eq!(health.unready(), ["the service holds: the cause"]);
+        assert!(is_shown("dropgate_issuer_held 1\n"));
+        health.hold(None);
+        assert!(health.unready().is_empty() && is_shown("dropgate_issuer_held 0\n"));
+    }
 
     #[test]
     fn ready_only_with_a_database_and_dead_letters() {

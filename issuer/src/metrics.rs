@@ -59,6 +59,8 @@ pub struct Metrics {
     pub unconfirmed: Family<ReasonLabel, Counter>,
     pub redis_faults: Family<ReasonLabel, Counter>,
     pub state: Family<StateLabel, Gauge>,
+    pub held: Gauge,
+    pub stalled: Family<ReasonLabel, Gauge>,
 }
 
 impl Default for Metrics {
@@ -87,6 +89,8 @@ impl Default for Metrics {
             unconfirmed: Family::default(),
             redis_faults: Family::default(),
             state: Family::default(),
+            held: Gauge::default(),
+            stalled: Family::default(),
         };
         metrics.budget_rows_per_second.set(f64::INFINITY);
         metrics.budget_duty.set(1.0);
@@ -126,6 +130,8 @@ impl Metrics {
             self.unconfirmed.clone(),
         );
         r.register("redis_faults", "Failed calls to Redis", self.redis_faults.clone());
+        r.register("held", "1 while the service holds: too many dead letters in a row", self.held.clone());
+        r.register("stalled", "1 while a write or Kafka's silence lasts too long", self.stalled.clone());
         r.register("state", "1 for the state that the service is in", self.state.clone());
     }
 
@@ -160,6 +166,7 @@ mod tests {
         metrics.redis_faults.get_or_create(&ReasonLabel { reason: "timeout" }).inc();
         metrics.database_faults.get_or_create(&ReasonLabel { reason: "read_only" }).inc();
         metrics.state.get_or_create(&StateLabel { state: "consuming" }).set(1);
+        metrics.stalled.get_or_create(&ReasonLabel { reason: "write" }).set(0);
         let page = metrics.encode();
         let names: Vec<&str> =
             page.lines().filter(|l| !l.starts_with('#')).map(|l| l.split(['{', ' ']).next().unwrap()).collect();
@@ -185,6 +192,8 @@ mod tests {
             "confirmations_total",
             "confirmations_dropped_total",
             "redis_faults_total",
+            "held",
+            "stalled",
             "state",
         ] {
             assert!(names.contains(&format!("{PREFIX}_{name}").as_str()), "{name} is missing in\n{page}");

@@ -7,7 +7,7 @@ use dropgate_issuer::consume::ports::{
     Admission, ClaimOutcome, Confirmation, Confirmations, CouponStore, DeadLetters, Delivery, Partitions, RecordSource,
     RejectReason,
 };
-use dropgate_issuer::consume::service::{Limits, Service, ServiceError, Step};
+use dropgate_issuer::consume::service::{Limits, Service, Step};
 use dropgate_issuer::consume::traces::Traces;
 use dropgate_issuer::health::Health;
 use dropgate_issuer::metrics::Metrics;
@@ -35,6 +35,10 @@ struct World {
     stop_when_stuck: Option<watch::Sender<bool>>,
     /// What the source reports once, while it is paused.
     fatal: Option<Fault>,
+    campaign_exists: bool,
+    lags: Vec<(i32, Option<u64>)>,
+    /// Kafka is silent since then.
+    heard: Option<tokio::time::Instant>,
 }
 
 #[derive(Clone, Default)]
@@ -88,8 +92,12 @@ impl RecordSource for Ports {
         Ok(())
     }
 
-    fn lag(&self) -> Option<u64> {
-        None
+    fn lags(&self) -> Vec<(i32, Option<u64>)> {
+        self.0.borrow().lags.clone()
+    }
+
+    fn silent_for(&self) -> Duration {
+        self.0.borrow().heard.map_or(Duration::ZERO, |at| at.elapsed())
     }
 
     fn partitions(&self) -> Partitions {
@@ -116,6 +124,9 @@ impl CouponStore for Ports {
         }
         world.log.push(format!("persist {}", admissions.len()));
         let outcome = |admission: &&Admission| match admission.record.user.as_str() {
+            "unknown" if !world.campaign_exists => {
+                ClaimOutcome::Rejected(RejectReason { label: "unknown_campaign", text: String::new() })
+            }
             "late" => ClaimOutcome::Refused { slot: admission.record.slot },
             "again" => ClaimOutcome::Already { slot: Slot::new(77).unwrap() },
             "spoiled" => ClaimOutcome::Rejected(RejectReason { label: "data", text: String::new() }),
@@ -259,7 +270,7 @@ async fn a_source_that_fails_for_good_during_an_outage_ends_the_service() {
     ports.0.borrow_mut().fatal = Some(Fault::none(Source::Kafka, "fatal", false, "fenced"));
     let (mut service, _stop) = service(&ports, 1);
     let error = service.step().await.unwrap_err();
-    assert!(matches!(&error, ServiceError::Source(fault) if fault.label == "fatal"), "{error}");
+    assert_eq!(error.label, "fatal", "{error}");
 }
 
 #[tokio::test]
@@ -297,18 +308,64 @@ async fn i7_a_partition_that_was_taken_away_moves_no_offset() {
     assert_eq!(log(&ports)[..3], ["away", "persist 2", "store [(0, 2)]"]);
 }
 
-#[tokio::test]
-async fn many_dead_letters_in_a_row_end_the_service_and_move_nothing() {
+#[tokio::test(start_paused = true)]
+async fn many_dead_letters_in_a_row_hold_the_service_and_move_nothing() {
     let ports = Ports::default();
     ports.deliver(0, 0, &record("good", 9));
     for offset in 1..=5 {
         ports.deliver(0, offset, "garbage");
     }
+    let (mut service, stop) = service(&ports, 6);
+    let look = async {
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert!(ports.0.borrow().paused);
+        stop.send(true).unwrap();
+    };
+    let (step, ()) = tokio::join!(service.step(), look);
+    assert_eq!(step.unwrap(), Step::Stopped, "it ends only when a stop is requested");
+    let log = log(&ports);
+    assert!(log.len() > 8 && log.iter().all(|line| line == "persist 1"), "no letter, no offset: {log:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn i9_the_service_continues_by_itself_when_the_campaign_exists() {
+    let ports = Ports::default();
+    for offset in 0..6 {
+        ports.deliver(0, offset, &record("unknown", 1));
+    }
     let (mut service, _stop) = service(&ports, 6);
-    let error = service.step().await.unwrap_err();
-    assert!(matches!(error, ServiceError::DeadLetters { limit: 4, label: "malformed", partition: 0, offset: 4 }));
-    assert!(error.to_string().contains("--dead-letter-limit 0"), "{error}");
-    assert_eq!(log(&ports), ["persist 1"], "the row is written; no letter is sent, no offset stored");
+    let created = async {
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        assert!(service_is_held(&ports));
+        ports.0.borrow_mut().campaign_exists = true;
+    };
+    let (step, ()) = tokio::join!(service.step(), created);
+    assert_eq!(step.unwrap(), Step::Again);
+    assert_eq!((service.counts().issued, service.counts().dead_letters), (6, 0));
+    assert!(log(&ports).contains(&"store [(0, 6)]".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_are_held_and_revoked_are_dropped() {
+    let ports = Ports::default();
+    for offset in 0..6 {
+        ports.deliver(0, offset, &record("unknown", 1));
+    }
+    let (mut service, _stop) = service(&ports, 6);
+    let taken_away = async {
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        assert!(service_is_held(&ports));
+        ports.0.borrow_mut().revoked = vec![0];
+    };
+    let (step, ()) = tokio::join!(service.step(), taken_away);
+    assert_eq!(step.unwrap(), Step::Again);
+    assert_eq!(service.counts().records, 0);
+    assert!(log(&ports).iter().all(|line| line == "persist 6"), "no letter, no offset");
+}
+
+fn service_is_held(ports: &Ports) -> bool {
+    let world = ports.0.borrow();
+    world.paused && world.log.iter().all(|line| line == "persist 6")
 }
 
 #[tokio::test]

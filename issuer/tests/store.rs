@@ -6,7 +6,9 @@
 mod scratch;
 
 use dropgate_issuer::consume::ports::{ClaimOutcome, CouponStore};
+use dropgate_issuer::store::ports::{Session, Store};
 use dropgate_issuer::timestamp::{self, Clock};
+use dropgate_shared::campaign::CampaignState;
 use dropgate_shared::code::CodeSecret;
 use dropgate_shared::ids::{CampaignId, UserId};
 use scratch::{SECRET, admission, already, batch, issued, persist, refused, rejected, rows, scratch};
@@ -125,6 +127,30 @@ async fn a_raised_capacity_is_seen_at_once() {
         let allotments: Vec<u32> =
             sqlx::query_scalar("SELECT allotment FROM coupons ORDER BY slot").fetch_all(&db.pool).await.unwrap();
         assert_eq!(allotments, [2, 2, 4, 4]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_change_of_a_campaign_gets_the_next_version() {
+    scratch(async |db| {
+        db.campaign("c", 2).await;
+        let id = CampaignId::parse("c").unwrap();
+        let mut session = db.database().connect().await.unwrap();
+        assert_eq!(session.campaign(&id).await.unwrap().unwrap().version, 1);
+        let (open, paused) = (CampaignState::Open, CampaignState::Paused);
+        assert!(session.set_state(&id, &[open], paused).await.unwrap());
+        assert!(!session.set_state(&id, &[open], paused).await.unwrap(), "not open");
+        let now = session.campaign(&id).await.unwrap().unwrap();
+        assert_eq!((now.state, now.version), (paused, 2));
+        for (known, version) in [(0, 3), (7, 8), (5, 9)] {
+            session.next_version(&id, known).await.unwrap();
+            assert_eq!(session.campaign(&id).await.unwrap().unwrap().version, version);
+        }
+        session.begin().await.unwrap();
+        session.next_version(&id, 0).await.unwrap();
+        session.rollback().await.unwrap();
+        assert_eq!(session.campaigns().await.unwrap()[0].campaign.version, 9);
     })
     .await;
 }

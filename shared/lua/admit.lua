@@ -6,7 +6,8 @@
 --       "+entry" admitted now, "=entry" admitted before, "full", "early", "late", "paused".
 --       now_ms is 0 where the clock was not needed; held is "claims:last", how many claims there are and
 --       when the last was admitted; "" unless an answer is "full". All numbers are strings.
--- Repeating the call for a user changes nothing and returns the same entry (I2, I5).
+-- Repeating the call for a user returns the same entry (I2, I5). It changes nothing, but a lost outbox entry of a claim
+-- whose row is still to come is created again (I3).
 local meta = redis.call('HMGET', KEYS[1], 'state', 'capacity', 'count', 'opens_ms', 'closes_ms', 'last_ms')
 if not meta[1] then return false end
 local state, capacity, count = meta[1], tonumber(meta[2]), tonumber(meta[3])
@@ -25,11 +26,19 @@ local known = redis.call('HMGET', KEYS[2], unpack(users))
 local now = 0
 local barred, full = false, false
 local held = ''
-local answers, claims, due, fresh = {}, {}, {}, {}
+local answers, fresh = {}, {}
+local due, claims = { 'ZADD', KEYS[3] }, { 'HSET', KEYS[2] }
+local owed = { 'ZADD', KEYS[3], 'NX' }
+local admitted = 0
 for i, user in ipairs(users) do
   local entry = known[i] or fresh[user]
   if entry then
     answers[i] = '=' .. entry
+    local admitted_ms = known[i] and string.match(entry, ':(%d+):a$')
+    if admitted_ms then
+      owed[#owed + 1] = string.format('%d', admitted_ms + lease)
+      owed[#owed + 1] = user
+    end
   elseif count >= capacity then
     answers[i] = 'full'
     full = true
@@ -45,6 +54,7 @@ for i, user in ipairs(users) do
       answers[i] = barred
     else
       count = count + 1
+      admitted = admitted + 1
       entry = string.format('%d:%d:a', count, now)
       fresh[user] = entry
       answers[i] = '+' .. entry
@@ -58,16 +68,30 @@ end
 
 if full then
   -- Every slot handed out has its claim here, unless Redis has lost some: then nobody may hear "full".
-  local claimed = redis.call('HLEN', KEYS[2]) + #claims / 2
+  local claimed = redis.call('HLEN', KEYS[2]) + admitted
   if claimed < count then
     return redis.error_reply('DROPGATE claims are lost: publish the campaign again')
   end
-  held = string.format('%d:%s', claimed, #claims > 0 and string.format('%d', now) or meta[6] or '0')
+  held = string.format('%d:%s', claimed, admitted > 0 and string.format('%d', now) or meta[6] or '0')
 end
-if #claims > 0 then
-  redis.call('HSET', KEYS[2], unpack(claims))
-  redis.call('ZADD', KEYS[3], unpack(due))
-  redis.call('HSET', KEYS[1], 'count', string.format('%d', count), 'last_ms', string.format('%d', now))
+-- The answer to a repetition is right whether or not this succeeds, so an error (memory is full) is no reason to fail.
+if #owed > 3 then redis.pcall(unpack(owed)) end
+if admitted > 0 then
+  -- Redis undoes nothing of a script that fails. So the claim, from which all later answers come, is written last:
+  -- until then nobody has a slot. What was written before is undone. If that fails too, take_due.lua removes the
+  -- outbox entry, and a count that is too high admits too few users, never too many.
+  local counted =
+    { 'HSET', KEYS[1], 'count', string.format('%d', count), 'last_ms', string.format('%d', now) }
+  for step, write in ipairs({ due, counted, claims }) do
+    local reply = redis.pcall(unpack(write))
+    if type(reply) == 'table' then
+      if step > 2 then redis.pcall('HSET', KEYS[1], 'count', meta[3], 'last_ms', meta[6] or '0') end
+      if step > 1 then
+        for user in pairs(fresh) do redis.pcall('ZREM', KEYS[3], user) end
+      end
+      return reply
+    end
+  end
 end
 local reply = { meta[4], string.format('%d', now), held }
 for i = 1, #answers do reply[3 + i] = answers[i] end

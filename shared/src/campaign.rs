@@ -69,7 +69,7 @@ pub struct CampaignSettings {
 }
 
 impl CampaignSettings {
-    /// The first four arguments of `publish.lua` and `update.lua`.
+    /// The first four arguments of `publish.lua` and `update.lua`; the fifth is the version.
     #[must_use]
     pub fn script_args(&self) -> [String; 4] {
         let Self { state, capacity, opens_ms, closes_ms } = self;
@@ -87,6 +87,9 @@ pub struct CampaignMeta {
     /// Time of the last admission by Redis's clock, ms since the epoch; 0: none since the campaign was published.
     /// With the number of claims it identifies the set of holders.
     pub last_ms: u64,
+    /// Grows with every change of the settings in MySQL; 0: written before campaigns had versions. The scripts reject
+    /// settings of an older version.
+    pub version: u64,
 }
 
 /// The reply is no meta of a campaign.
@@ -96,7 +99,7 @@ pub struct CampaignMetaError;
 
 impl CampaignMeta {
     /// The fields of the hash, in the order that [`CampaignMeta::read`] expects them from HMGET.
-    pub const FIELDS: [&str; 6] = ["state", "capacity", "count", "opens_ms", "closes_ms", "last_ms"];
+    pub const FIELDS: [&str; 7] = ["state", "capacity", "count", "opens_ms", "closes_ms", "last_ms", "version"];
 
     /// The command that reads the meta under `key`.
     #[must_use]
@@ -110,17 +113,19 @@ impl CampaignMeta {
     /// [`CampaignMetaError`] where a field is missing or malformed.
     pub fn read(reply: &Value) -> Result<Option<Self>, CampaignMetaError> {
         let fields = reply.as_array().ok_or(CampaignMetaError)?;
-        if fields.iter().all(Value::is_null) {
+        // What wrote other fields has published nothing.
+        if fields.len() >= 6 && fields.first().is_some_and(Value::is_null) {
             return Ok(None);
         }
         let field = |at: usize| fields.get(at).ok_or(CampaignMetaError);
         let number = |at: usize| number_of(field(at)?).ok_or(CampaignMetaError);
         let state = text_of(field(0)?).and_then(|state| state.parse().ok()).ok_or(CampaignMetaError)?;
-        let last = field(5)?;
+        let or_zero = |value: &Value| if value.is_null() { Some(0) } else { number_of(value) };
         Ok(Some(Self {
             settings: CampaignSettings { state, capacity: number(1)?, opens_ms: number(3)?, closes_ms: number(4)? },
             count: number(2)?,
-            last_ms: if last.is_null() { 0 } else { number_of(last).ok_or(CampaignMetaError)? },
+            last_ms: or_zero(field(5)?).ok_or(CampaignMetaError)?,
+            version: or_zero(fields.get(6).unwrap_or(&Value::Null)).ok_or(CampaignMetaError)?,
         }))
     }
 }

@@ -141,26 +141,43 @@ pub fn decode(response: &HttpResponse) -> Result<Value, Fault> {
             "the Redis REST service rejects the token: check UPSTASH_REDIS_REST_TOKEN",
         )),
         (400..=499, Some(body)) if body.get("error").is_some() => result_of(body),
-        (status, _) => Err(Fault::unknown(
-            Source::Redis,
-            if status == 200 { "garbled" } else { "status" },
-            format!("status {status} with a body that is not a Redis REST response"),
-        )),
+        (status, body) => match body.as_ref().and_then(|body| body.get("error")?.as_str()) {
+            // Some services wrap every error of Redis in a 500. A script that is not there certainly did not run.
+            Some(error) if status >= 400 && is_noscript(error) => {
+                Err(Fault::none(Source::Redis, NOSCRIPT, false, shortened(error)))
+            }
+            error => Err(Fault::unknown(
+                Source::Redis,
+                if status == 200 { "garbled" } else { "status" },
+                match error {
+                    Some(error) => format!("status {status}: {}", shortened(error)),
+                    None => format!("status {status} with a body that is not a Redis REST response"),
+                },
+            )),
+        },
     }
+}
+
+/// Redis begins the text with this word; some services put words of their own before it.
+fn is_noscript(error: &str) -> bool {
+    error.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == "NOSCRIPT")
+}
+
+/// No error of a service repeats an argument beyond its first words.
+fn shortened(error: &str) -> String {
+    error.chars().take(200).collect()
 }
 
 fn result_of(mut body: Value) -> Result<Value, Fault> {
     if let Some(error) = body.get("error").and_then(Value::as_str) {
         let label = match error.split(' ').next().unwrap_or_default() {
-            "NOSCRIPT" => NOSCRIPT,
+            _ if is_noscript(error) => NOSCRIPT,
             "DROPGATE" => "meta_damaged",
             "READONLY" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" => "not_serving",
             "WRONGPASS" | "NOAUTH" | "NOPERM" => "unauthorized",
             _ => "command",
         };
-        // No error of the service repeats an argument beyond its first words.
-        let detail = error.chars().take(200).collect::<String>();
-        return Err(Fault::none(Source::Redis, label, label == "not_serving", detail));
+        return Err(Fault::none(Source::Redis, label, label == "not_serving", shortened(error)));
     }
     match body.get_mut("result") {
         Some(result) => Ok(result.take()),

@@ -24,7 +24,7 @@ mod tests {
 
     #[test]
     fn locking_variant_is_the_same_script_behind_the_flag() {
-        for script in [&ADMIT, &CONFIRM, &LEASE, &PUBLISH, &RESTORE, &TAKE_DUE, &UPDATE] {
+        for script in ALL {
             assert_eq!(script.locking_text, format!("#!lua flags=allow-key-locking\n{}", script.text));
             assert_ne!(script.sha1, script.locking_sha1);
             assert_eq!(script.sha1.len(), 40);

@@ -71,6 +71,8 @@ fn redis_rest_responses_are_classified() {
                 };
                 assert_eq!(Some(fault.label), vector["fault"].as_str(), "{vector}");
                 assert_eq!(Some(effect), vector["effect"].as_str(), "{vector}");
+                let detail = vector["detail"].as_str().unwrap_or_default();
+                assert!(fault.detail.contains(detail), "{vector}: {}", fault.detail);
             }
         }
     }
@@ -85,6 +87,7 @@ fn campaign_meta_is_read_and_written_as_before() {
             json!({
                 "state": meta.settings.state, "capacity": meta.settings.capacity, "count": meta.count,
                 "opens_ms": meta.settings.opens_ms, "closes_ms": meta.settings.closes_ms, "last_ms": meta.last_ms,
+                "version": meta.version,
             })
         });
         assert_eq!(json!(read), vector["is"], "{vector}");
@@ -97,6 +100,6 @@ fn campaign_meta_is_read_and_written_as_before() {
     }
     assert_eq!(
         CampaignMeta::command("k"),
-        ["HMGET", "k", "state", "capacity", "count", "opens_ms", "closes_ms", "last_ms"]
+        ["HMGET", "k", "state", "capacity", "count", "opens_ms", "closes_ms", "last_ms", "version"]
     );
 }

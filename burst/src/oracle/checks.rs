@@ -14,7 +14,7 @@ pub(super) fn owed(evidence: &Evidence<'_>) -> Finding {
         return not_applicable(Check::Owed, NOT_READ);
     }
     let mut list = Violations::default();
-    let mut admitted = 0_usize;
+    let (mut admitted, mut refused) = (0_usize, 0_usize);
     for (user, history) in evidence.users() {
         let Some((_, last)) = history.promises().last() else {
             continue;
@@ -22,7 +22,7 @@ pub(super) fn owed(evidence: &Evidence<'_>) -> Finding {
         admitted += 1;
         match (history.row, history.refused) {
             (None, None) => list.add(evidence.name(user), format!("was promised slot {} and has no row", last.slot)),
-            (None, Some(_)) => {}
+            (None, Some(_)) => refused += 1,
             (Some(row), _) => {
                 let wrong = history.promises().find(|(_, promise)| {
                     (promise.slot != row.slot && !evidence.is_allowed_move(promise, row))
@@ -35,7 +35,12 @@ pub(super) fn owed(evidence: &Evidence<'_>) -> Finding {
             }
         }
     }
-    list.finding(Check::Owed, format!("{admitted} admitted users"))
+    let note = if refused > 0 { format!(", {refused} of them refused afterwards") } else { String::new() };
+    let mut finding = list.finding(Check::Owed, format!("{admitted} admitted users{note}"));
+    if finding.grade == Grade::Pass && refused > 0 {
+        finding.grade = Grade::Refused;
+    }
+    finding
 }
 
 pub(super) fn spurious(evidence: &Evidence<'_>) -> Finding {

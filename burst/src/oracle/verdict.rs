@@ -67,6 +67,8 @@ impl Check {
 pub enum Grade {
     Pass,
     Fail,
+    /// Some admitted users were refused afterwards, each with a reason in MySQL.
+    Refused,
     /// The check does not apply to this run.
     NotApplicable,
 }
@@ -107,6 +109,7 @@ pub struct Remarks {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Verdict {
+    /// Every promise was kept, to every user.
     pub pass: bool,
     pub findings: Vec<Finding>,
     pub remarks: Remarks,
@@ -115,6 +118,18 @@ pub struct Verdict {
 impl Verdict {
     #[must_use]
     pub fn word(&self) -> &'static str {
-        if self.pass { "PASS" } else { "FAIL" }
+        match self.status() {
+            0 => "PASS",
+            1 => "FAIL",
+            _ => "CAPACITY KEPT",
+        }
+    }
+
+    /// The process's exit status. A user who was admitted and then refused was promised a coupon: that is no success,
+    /// even if the capacity was kept and the refusal has a reason.
+    #[must_use]
+    pub fn status(&self) -> u8 {
+        let is_any = |grade| self.findings.iter().any(|finding| finding.grade == grade);
+        if is_any(Grade::Fail) { 1 } else { 4 * u8::from(is_any(Grade::Refused)) }
     }
 }

@@ -23,6 +23,7 @@ fn write_all(text: &mut String, report: &RunReport) -> std::fmt::Result {
         let mark = match finding.grade {
             Grade::Pass => "ok  ",
             Grade::Fail => "FAIL",
+            Grade::Refused => "NO  ",
             Grade::NotApplicable => "-   ",
         };
         writeln!(text, "  {mark}  {:<44} {}", finding.check.statement(), finding.note)?;

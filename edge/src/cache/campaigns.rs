@@ -1,11 +1,13 @@
 //! What an isolate knows about campaigns.
 
+use crate::cache::marks::Marks;
 use crate::cache::single_flight::SingleFlight;
 use crate::http::problem::{Problem, Rejection};
 use crate::http::response::Response;
-use crate::labels::{self, Outcome};
+use crate::labels::{self, Activity, Outcome};
 use crate::platform::Platform;
-use crate::upstream::admission::{CampaignView, campaign_view};
+use crate::telemetry::Telemetry;
+use crate::upstream::admission::{CampaignView, Growing, campaign_view, published_campaigns};
 use dropgate_shared::campaign::{CampaignSettings, CampaignState};
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::Http;
@@ -15,6 +17,7 @@ use dropgate_shared::time::Millis;
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::rc::Rc;
 
 /// How long a view is shown.
@@ -27,40 +30,77 @@ const POLL_MS: u32 = 5;
 /// None inside: Redis has no such campaign.
 type View = SingleFlight<Option<CampaignView>>;
 
-/// Owns the last view of each campaign that was asked for, and the set of those that this isolate has seen in Redis.
-/// One request a second asks Redis for all.
+/// The ids that Redis knows.
+type Known = Rc<BTreeSet<CampaignId>>;
+
+/// Owns the last view of each campaign that was asked for, the marks of those that this isolate has seen in Redis, and
+/// the ids that Redis knows. One request a second asks Redis for all.
 pub struct CampaignCache<H> {
     redis: RedisRest<H>,
     /// How long a request waits for a view.
     timeout: Millis,
     views: RefCell<BTreeMap<CampaignId, Rc<View>>>,
-    /// Only what Redis returned is added, so made-up ids do not fill it.
-    seen: RefCell<BTreeSet<CampaignId>>,
+    marks: Marks,
+    known: Rc<SingleFlight<Known>>,
+    telemetry: Rc<Telemetry>,
 }
 
 impl<H: Http + 'static> CampaignCache<H> {
     #[must_use]
-    pub fn new(redis: RedisRest<H>, redis_deadline: Millis) -> Self {
+    pub fn new(redis: RedisRest<H>, redis_deadline: Millis, telemetry: Rc<Telemetry>) -> Self {
         let timeout = redis_deadline + Millis(500);
-        Self { redis, timeout, views: RefCell::default(), seen: RefCell::default() }
+        let (views, marks, known) = (RefCell::default(), Marks::default(), Rc::default());
+        Self { redis, timeout, views, marks, known, telemetry }
     }
 
     #[must_use]
     pub fn has_seen(&self, campaign: &CampaignId) -> bool {
-        self.seen.borrow().contains(campaign)
+        self.marks.has_seen(campaign)
     }
 
-    pub fn saw(&self, campaign: &CampaignId) {
-        if !self.has_seen(campaign) {
-            self.seen.borrow_mut().insert(campaign.clone());
+    /// Redis has the campaign, with these values, in a reply to a question of time `asked`.
+    pub fn saw<P: Platform>(&self, campaign: &CampaignId, growing: Growing, asked: Millis, platform: &P) {
+        if let Some(before) = self.marks.observe(campaign, growing, asked, platform.now()) {
+            let detail = format!(
+                "campaign {campaign}: {before:?} was seen, and now {growing:?}: Redis has lost acknowledged writes; run \
+                 `issuer verify {campaign}`"
+            );
+            let fault = Fault::unknown(Source::Redis, labels::fault::WENT_BACK, detail);
+            self.telemetry.record_fault(Activity::Request, &fault, platform);
         }
     }
 
-    /// The problem of a campaign that Redis does not have. One that was seen does not cease to exist: Redis has lost it,
-    /// and until the operator publishes it again no response may say that it is unknown.
+    /// Whether denials of the campaign are withheld.
     #[must_use]
-    pub fn missing(&self, campaign: &CampaignId) -> Problem {
-        if self.has_seen(campaign) { Problem::Unavailable } else { Problem::UnknownCampaign }
+    pub fn is_distrusted(&self, campaign: &CampaignId, now: Millis) -> bool {
+        self.marks.is_distrusted(campaign, now)
+    }
+
+    /// The problem to report in place of a denial by Redis: while Redis may have lost the admission that the denial
+    /// contradicts, the outcome is unknown.
+    #[must_use]
+    pub fn denial(&self, campaign: &CampaignId, denial: Problem, now: Millis) -> Problem {
+        if self.is_distrusted(campaign, now) { Problem::Unavailable } else { denial }
+    }
+
+    /// The problem of a campaign that Redis does not have. It is unknown only if Redis knows campaigns and this is none
+    /// of them. A campaign does not cease to exist: one that was seen, or is in the set, or any while the set is missing
+    /// as a whole, is lost, and until the operator publishes it again no response may say that it is unknown.
+    ///
+    /// # Errors
+    /// [`Fault`] where Redis gives no answer.
+    pub async fn missing<P: Platform>(self: &Rc<Self>, campaign: &CampaignId, platform: &P) -> Result<Problem, Fault> {
+        if self.has_seen(campaign) {
+            return Ok(Problem::Unavailable);
+        }
+        let cache = Rc::clone(self);
+        let fetch = |platform: P| async move {
+            let asked = platform.now();
+            let result = published_campaigns(&cache.redis).await;
+            cache.known.complete(asked, platform.now(), result.map(|ids| Rc::new(ids.into_iter().collect())));
+        };
+        let (_, known) = self.wait(&self.known, fetch, platform).await?;
+        Ok(missing_among(&known, campaign))
     }
 
     /// The response without any call, if a fresh view is there.
@@ -68,8 +108,12 @@ impl<H: Http + 'static> CampaignCache<H> {
     /// # Errors
     /// [`Problem`] where Redis has no such campaign.
     pub fn cached(&self, campaign: &CampaignId, now: Millis) -> Option<Result<Response, Problem>> {
-        let fresh = self.views.borrow().get(campaign)?.fresh(now, FRESH)?;
-        Some(self.response(campaign, now, fresh))
+        let (asked, view) = self.views.borrow().get(campaign)?.fresh(now, FRESH)?;
+        match view {
+            Some(view) => Some(Ok(response(&view, now - asked))),
+            None if self.has_seen(campaign) => Some(Err(Problem::Unavailable)),
+            None => self.known.fresh(now, FRESH).map(|(_, known)| Err(missing_among(&known, campaign))),
+        }
     }
 
     /// The response, after a call where no view is fresh.
@@ -77,23 +121,37 @@ impl<H: Http + 'static> CampaignCache<H> {
     /// # Errors
     /// [`Rejection`] where Redis has no such campaign, or gives no answer.
     pub async fn get<P: Platform>(self: &Rc<Self>, campaign: &CampaignId, platform: &P) -> Result<Response, Rejection> {
+        let view = self.view(campaign, platform.now());
+        let fetch = |platform| Rc::clone(self).fetch(campaign.clone(), Rc::clone(&view), platform);
+        match self.wait(&view, fetch, platform).await? {
+            (asked, Some(view)) => Ok(response(&view, platform.now() - asked)),
+            (_, None) => Err(self.missing(campaign, platform).await?.into()),
+        }
+    }
+
+    /// The fresh value of `flight`, once this request or another has fetched it.
+    async fn wait<P: Platform, T: Clone, W: Future<Output = ()> + 'static>(
+        &self,
+        flight: &SingleFlight<T>,
+        fetch: impl FnOnce(P) -> W + Clone,
+        platform: &P,
+    ) -> Result<(Millis, T), Fault> {
         let began = platform.now();
-        let view = self.view(campaign, began);
         loop {
             let now = platform.now();
-            if let Some(fresh) = view.fresh(now, FRESH) {
-                return Ok(self.response(campaign, now, fresh)?);
+            if let Some(fresh) = flight.fresh(now, FRESH) {
+                return Ok(fresh);
             }
-            if let Some(fault) = view.fault_since(began) {
-                return Err(fault.into());
+            if let Some(fault) = flight.fault_since(began) {
+                return Err(fault);
             }
             if now >= began + self.timeout {
                 let detail = "no reply to another request in time";
-                return Err(Fault::none(Source::Redis, labels::fault::NO_RESULT, true, detail).into());
+                return Err(Fault::none(Source::Redis, labels::fault::NO_RESULT, true, detail));
             }
-            if view.try_lead(now, self.timeout) {
+            if flight.try_lead(now, self.timeout) {
                 // In the background: a client that disconnects must not strand the others.
-                platform.spawn(Rc::clone(self).fetch(campaign.clone(), Rc::clone(&view), platform.clone()));
+                platform.spawn(fetch.clone()(platform.clone()));
             }
             platform.sleep(POLL_MS).await;
         }
@@ -102,19 +160,11 @@ impl<H: Http + 'static> CampaignCache<H> {
     async fn fetch<P: Platform>(self: Rc<Self>, campaign: CampaignId, view: Rc<View>, platform: P) {
         let asked = platform.now();
         let result = campaign_view(&self.redis, &campaign).await;
-        if let Ok(Some(_)) = &result {
-            self.saw(&campaign);
+        if let Ok(Some(view)) = &result {
+            let growing = Growing { version: view.version, last_ms: Some(view.meta.last_ms), slots: None };
+            self.saw(&campaign, growing, asked, &platform);
         }
         view.complete(asked, platform.now(), result);
-    }
-
-    fn response(
-        &self,
-        campaign: &CampaignId,
-        now: Millis,
-        (asked, view): (Millis, Option<CampaignView>),
-    ) -> Result<Response, Problem> {
-        view.map(|view| response(&view, now - asked)).ok_or_else(|| self.missing(campaign))
     }
 
     fn view(&self, campaign: &CampaignId, now: Millis) -> Rc<View> {
@@ -127,6 +177,11 @@ impl<H: Http + 'static> CampaignCache<H> {
         }
         Rc::clone(views.entry(campaign.clone()).or_default())
     }
+}
+
+/// The problem of a campaign that Redis does not have, where these are all that it knows.
+fn missing_among(known: &BTreeSet<CampaignId>, campaign: &CampaignId) -> Problem {
+    if known.is_empty() || known.contains(campaign) { Problem::Unavailable } else { Problem::UnknownCampaign }
 }
 
 /// The response, `age` after Redis was asked.
@@ -177,8 +232,10 @@ mod tests {
                 settings: CampaignSettings { state, capacity: 3, opens_ms: 1_000, closes_ms: 2_000 },
                 count,
                 last_ms: 0,
+                version: 0,
             },
             now_ms: 900,
+            version: None,
         };
         let body =
             |view: &CampaignView, age_ms| serde_json::from_str::<Value>(&response(view, Millis(age_ms)).body).unwrap();
@@ -194,7 +251,7 @@ mod tests {
     #[test]
     fn made_up_ids_do_not_fill_the_cache() {
         let redis = RedisRest::new(NoNetwork, "http://redis", "token", 1_000, false);
-        let cache = CampaignCache::new(redis, Millis(1_000));
+        let cache = CampaignCache::new(redis, Millis(1_000), Rc::new(Telemetry::new(0.0, false)));
         for n in 0..5_000_u64 {
             let view = cache.view(&CampaignId::parse(&format!("made-up-{n}")).unwrap(), Millis(n));
             view.complete(Millis(n), Millis(n), Ok(None));

@@ -150,9 +150,12 @@ impl<H: Http + 'static> Admissions<H> {
         platform: &P,
     ) {
         if admission.decisions.first().is_some_and(|first| *first != Decision::UnknownCampaign) {
-            self.campaigns.saw(campaign);
+            self.campaigns.saw(campaign, admission.growing(), asked, platform);
         }
-        if let Some(version) = admission.holders {
+        if self.campaigns.is_distrusted(campaign, platform.now()) {
+            // A holder may be missing from the set.
+            self.sold_out.clear(campaign);
+        } else if let Some(version) = admission.holders {
             if self.sold_out.record_full(campaign, version, asked) {
                 platform.spawn(Rc::clone(self).fetch_holders(campaign.clone(), version, platform.clone()));
             }

@@ -1,10 +1,10 @@
 //! Who a user is: credentials, checks without I/O, and the public keys that need I/O.
 
 use crate::cache::single_flight::SingleFlight;
-use crate::http::problem::Rejection;
+use crate::http::problem::{Problem, Rejection};
 use crate::identity::jwks::{PublicKey, candidates, read_keys};
-use crate::identity::jwt::{Algorithm, UnverifiedSignature};
-use crate::identity::{Auth, BAD_TOKEN, Identity};
+use crate::identity::jwt::{Algorithm, TokenError, UnverifiedSignature};
+use crate::identity::{Auth, AuthError, Identity};
 use crate::labels::{self, Activity};
 use crate::platform::{Network, Platform};
 use crate::telemetry::Telemetry;
@@ -28,8 +28,8 @@ const COOLDOWN: Millis = Millis(10_000);
 const AFTER_FAULT: Millis = Millis(1_000);
 /// Time between two polls for keys that another request fetches, in ms.
 const POLL_MS: u32 = 10;
-/// Keys that are tried for one token at most.
-const TRIES: usize = 4;
+/// Keys that are tried for one token at most: a token without a key id may be of any key of its algorithm.
+const TRIES: usize = 16;
 
 type Keys = Rc<Vec<PublicKey>>;
 
@@ -56,22 +56,41 @@ impl<H: Network> Authenticator<H> {
     /// Verifies the signature, if that needs a public key. Returns the user, who is now certain.
     ///
     /// # Errors
-    /// [`BAD_TOKEN`], or a [`Fault`] where the keys are not available: then nobody is accepted and nobody refused.
+    /// A [`Problem`], or a [`Fault`] where the keys are not available: then nobody is accepted and nobody refused.
     pub async fn verify<P: Platform>(self: &Rc<Self>, identity: Identity, platform: &P) -> Result<UserId, Rejection> {
         let (user, signature) = match identity {
             Identity::Verified(user) => return Ok(user),
             Identity::Unverified(user, signature) => (user, signature),
         };
-        let Auth::KeySet { url, accepted, .. } = &self.auth else { return Err(BAD_TOKEN.into()) };
+        let reject = |error: TokenError| Rejection::from(self.reject(&error.into(), platform));
+        let Auth::KeySet { url, accepted, .. } = &self.auth else { return Err(reject(TokenError::Missing)) };
+        if !accepted.iter().any(|algorithm| algorithm.name() == signature.algorithm) {
+            // No key can help, so none is fetched.
+            return Err(reject(TokenError::OtherAlgorithm));
+        }
         let keys = self.keys_for(url, accepted, &signature, platform).await?;
-        for key in candidates(&keys, &signature, accepted).take(TRIES) {
+        let mut tried = candidates(&keys, &signature, accepted);
+        let mut none = true;
+        for key in tried.by_ref().take(TRIES) {
+            none = false;
             match self.network.verify(key, signature.message.as_bytes(), &signature.bytes).await {
                 Ok(true) => return Ok(user),
                 Ok(false) => {}
                 Err(fault) => self.telemetry.record_fault(Activity::Identity, &fault, platform),
             }
         }
-        Err(BAD_TOKEN.into())
+        let untried = tried.next().is_some();
+        Err(reject(match none {
+            true => TokenError::NoSuchKey,
+            false if untried => TokenError::TooManyKeys,
+            false => TokenError::BadSignature,
+        }))
+    }
+
+    /// The problem for the visitor. The reason goes to the operator only.
+    pub fn reject<P: Platform>(&self, error: &AuthError, platform: &P) -> Problem {
+        self.telemetry.record_unauthenticated(error.label(), platform);
+        error.problem()
     }
 
     /// The keys, once they have one that may have made `signature`, or a fetch has shown that there is none.

@@ -12,7 +12,7 @@ use crate::http::problem::{Problem, Rejection};
 use crate::http::request::{Request, URL_LIMIT_BYTES};
 use crate::http::response::Response;
 use crate::http::route::{Route, route};
-use crate::identity::Identity;
+use crate::identity::{AuthError, Identity};
 use crate::labels::{Activity, Outcome, RouteLabel};
 use crate::outbox::forwarder::Forwarder;
 use crate::outbox::sweeper::Sweeper;
@@ -29,6 +29,8 @@ use dropgate_shared::names::TOPIC;
 use dropgate_shared::redis_rest::RedisRest;
 use dropgate_shared::time::Millis;
 use serde_json::json;
+use std::borrow::Cow;
+use std::net::Ipv6Addr;
 use std::rc::Rc;
 
 /// A claim needs no body: everything is in its URL and headers.
@@ -102,9 +104,9 @@ impl<H: Network> Gate<H> {
             AdmitAck::Kafka => redis_deadline + Millis(2_000) + kafka_deadline,
         };
         let telemetry = Rc::new(Telemetry::new(settings.log_sample, settings.environment == Environment::Development));
-        let campaigns = Rc::new(CampaignCache::new(redis.clone(), redis_deadline));
+        let campaigns = Rc::new(CampaignCache::new(redis.clone(), redis_deadline, Rc::clone(&telemetry)));
         let queues = Rc::new(AdmissionQueues::new(redis_deadline));
-        let sweeper = Rc::new(Sweeper::new(redis.clone(), kafka.clone(), Rc::clone(&telemetry)));
+        let sweeper = Rc::new(Sweeper::new(redis.clone(), kafka.clone(), settings.sweep_calls, Rc::clone(&telemetry)));
         let forwarder = Rc::new(Forwarder::new(
             redis.clone(),
             kafka,
@@ -154,7 +156,7 @@ impl<H: Network> Gate<H> {
             route(request.method, request.path())
         };
         let (label, examined) = match found {
-            Ok(route) => (route.label(), self.examine(request, route, &common_headers, began)),
+            Ok(route) => (route.label(), self.examine(request, route, &common_headers, began, platform)),
             Err(problem) => (RouteLabel::Unknown, Err(problem.into())),
         };
         let mut response = match examined {
@@ -180,13 +182,16 @@ impl<H: Network> Gate<H> {
     }
 
     /// What needs I/O, or the response where nothing does.
-    fn examine(
+    fn examine<P: Platform>(
         &self,
         request: &Request<'_>,
         route: Route,
         common_headers: &CommonHeaders,
         now: Millis,
+        platform: &P,
     ) -> Result<(CampaignId, Operation), Rc<Response>> {
+        let auth = self.authenticator.auth();
+        let reject = |error: AuthError| self.authenticator.reject(&error, platform);
         match route {
             Route::Health => {
                 check_body_size(request)?;
@@ -202,20 +207,22 @@ impl<H: Network> Gate<H> {
             }
             Route::OwnClaim(campaign) => {
                 check_body_size(request)?;
-                let header = (request.header)(self.authenticator.auth().header());
-                let credentials = self.authenticator.auth().credentials(header.as_deref())?;
-                Ok((campaign, Operation::OwnClaim(self.authenticator.auth().check(credentials, now)?)))
+                let header = (request.header)(auth.header());
+                let credentials = auth.credentials(header.as_deref()).map_err(reject)?;
+                Ok((campaign, Operation::OwnClaim(auth.check(credentials, now).map_err(reject)?)))
             }
             Route::Claim(campaign) => {
-                let header = (request.header)(self.authenticator.auth().header());
-                let credentials = self.authenticator.auth().credentials(header.as_deref())?;
+                let header = (request.header)(auth.header());
+                let credentials = auth.credentials(header.as_deref()).map_err(reject)?;
                 // Before any signature is verified: of a user who certainly holds no claim it makes no difference.
-                if self.admissions.sold_out().is_sold_out_for(&campaign, &credentials.user, now) {
+                if self.admissions.sold_out().is_sold_out_for(&campaign, &credentials.user, now)
+                    && !self.campaigns.is_distrusted(&campaign, now)
+                {
                     return Err(Rc::clone(&self.sold_out_response));
                 }
                 check_body_size(request)?;
                 let user = credentials.user.clone();
-                let identity = self.authenticator.auth().check(credentials, now)?;
+                let identity = auth.check(credentials, now).map_err(reject)?;
                 self.admissions.sold_out().begin_refresh(&campaign, &user, now);
                 Ok((campaign, Operation::Claim(identity)))
             }
@@ -281,9 +288,13 @@ impl<H: Network> Gate<H> {
             Decision::NotOpen { opens_ms, now_ms } => Problem::NotOpen { opens_ms, now_ms },
             Decision::Closed => Problem::Closed,
             Decision::Paused => Problem::Paused,
-            Decision::UnknownCampaign => self.campaigns.missing(campaign),
+            Decision::UnknownCampaign => self.campaigns.missing(campaign, platform).await?,
         };
-        Err(problem.into())
+        Err(match problem {
+            Problem::SoldOut | Problem::Closed => self.campaigns.denial(campaign, problem, platform.now()),
+            problem => problem,
+        }
+        .into())
     }
 
     async fn own_claim<P: Platform>(
@@ -294,10 +305,15 @@ impl<H: Network> Gate<H> {
         platform: &P,
     ) -> Result<Response, Rejection> {
         let user = self.identify(identity, address, platform).await?;
-        match admission::stored_claim(&self.redis, campaign, &user).await? {
+        let asked = platform.now();
+        let (claim, growing) = admission::stored_claim(&self.redis, campaign, &user).await?;
+        if claim != StoredClaim::UnknownCampaign {
+            self.campaigns.saw(campaign, growing, asked, platform);
+        }
+        match claim {
             StoredClaim::Found(entry) => Ok(self.claim_response(200, Outcome::Claim, campaign, &user, &entry)),
-            StoredClaim::None => Err(Problem::NoClaim.into()),
-            StoredClaim::UnknownCampaign => Err(self.campaigns.missing(campaign).into()),
+            StoredClaim::None => Err(self.campaigns.denial(campaign, Problem::NoClaim, platform.now()).into()),
+            StoredClaim::UnknownCampaign => Err(self.campaigns.missing(campaign, platform).await?.into()),
         }
     }
 
@@ -309,7 +325,7 @@ impl<H: Network> Gate<H> {
         platform: &P,
     ) -> Result<UserId, Rejection> {
         if let Some(address) = address {
-            check_limit(Limiter::Address, address, platform).await?;
+            check_limit(Limiter::Address, &limited_network(address), platform).await?;
         }
         let user = self.authenticator.verify(identity, platform).await?;
         check_limit(Limiter::User, user.as_str(), platform).await?;
@@ -340,6 +356,17 @@ impl<H: Network> Gate<H> {
 fn check_body_size(request: &Request<'_>) -> Result<(), Problem> {
     let length = (request.header)("content-length").and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
     if length > BODY_LIMIT_BYTES { Err(Problem::TooLarge { limit_bytes: BODY_LIMIT_BYTES }) } else { Ok(()) }
+}
+
+/// The key of the rate limit for an address. A household or a server has a whole /64 of IPv6 addresses.
+fn limited_network(address: &str) -> Cow<'_, str> {
+    match address.parse::<Ipv6Addr>() {
+        Ok(v6) => match (v6.to_ipv4_mapped(), v6.segments()) {
+            (Some(v4), _) => v4.to_string().into(),
+            (None, [a, b, c, d, ..]) => format!("{}/64", Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0)).into(),
+        },
+        Err(_) => address.into(),
+    }
 }
 
 async fn check_limit<P: Platform>(limiter: Limiter, key: &str, platform: &P) -> Result<(), Rejection> {

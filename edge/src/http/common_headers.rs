@@ -61,7 +61,7 @@ impl CommonHeaders {
             .with("access-control-allow-methods", allowed)
             .with(
                 "access-control-allow-headers",
-                "authorization, content-type, traceparent, x-request-id, x-user-id, x-challenge",
+                "authorization, content-type, traceparent, tracestate, baggage, x-request-id, x-user-id, x-challenge",
             )
             .with("access-control-max-age", "86400")
     }
@@ -87,7 +87,12 @@ mod tests {
         let common = of(&headers, &origins);
         assert_eq!(common.origin.as_deref(), Some("https://shop.example"));
         assert!(common.headers().any(|header| header == ("access-control-allow-origin", "https://shop.example")));
-        assert!(common.options("POST").headers.iter().any(|(name, _)| *name == "access-control-allow-headers"));
+        let options = common.options("POST");
+        let allowed = options.headers.iter().find(|(name, _)| *name == "access-control-allow-headers").unwrap();
+        // All of W3C Trace Context and Baggage: a tracer that adds one that is missing breaks every claim of the page.
+        for name in ["authorization", "traceparent", "tracestate", "baggage"] {
+            assert!(allowed.1.split(", ").any(|one| one == name), "{name}");
+        }
         for origin in ["https://shop.example.evil", "https://SHOP.example", "null", "http://shop.example"] {
             let common = of(&[("origin", origin), ("x-request-id", "a b")], &origins);
             assert_eq!(common.headers().collect::<Vec<_>>(), [("vary", "origin")], "{origin}");

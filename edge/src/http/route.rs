@@ -42,22 +42,21 @@ pub fn route(method: &str, path: &str) -> Result<Route, Problem> {
     let campaign = |id: &str| CampaignId::parse(id).map_err(|e| Problem::BadRequest(e.to_string()));
     const READ: &str = "GET, HEAD, OPTIONS";
     const CLAIM: &str = "POST, OPTIONS";
-    let (route, allowed): (Route, &'static str) = match parts {
-        [Some("healthz"), None, ..] => (Route::Health, READ),
-        [Some("v1"), Some("campaigns"), Some(id), None, ..] => (Route::Campaign(campaign(id)?), READ),
-        [Some("v1"), Some("campaigns"), Some(id), Some("claims"), None, ..] => (Route::Claim(campaign(id)?), CLAIM),
+    let (route, allowed): (Result<Route, Problem>, &'static str) = match parts {
+        [Some("healthz"), None, ..] => (Ok(Route::Health), READ),
+        [Some("v1"), Some("campaigns"), Some(id), None, ..] => (campaign(id).map(Route::Campaign), READ),
+        [Some("v1"), Some("campaigns"), Some(id), Some("claims"), None, ..] => (campaign(id).map(Route::Claim), CLAIM),
         [Some("v1"), Some("campaigns"), Some(id), Some("claims"), Some("me"), None] => {
-            (Route::OwnClaim(campaign(id)?), READ)
+            (campaign(id).map(Route::OwnClaim), READ)
         }
         _ => return Err(Problem::NotFound),
     };
+    // Before the id is examined: a page that may not read the response to a preflight learns nothing from a 400.
     if method == "OPTIONS" {
-        Ok(Route::Options(allowed))
-    } else if allowed.split(", ").any(|one| one == method) {
-        Ok(route)
-    } else {
-        Err(Problem::MethodNotAllowed { allowed })
+        return Ok(Route::Options(allowed));
     }
+    let route = route?;
+    if allowed.split(", ").any(|one| one == method) { Ok(route) } else { Err(Problem::MethodNotAllowed { allowed }) }
 }
 
 #[cfg(test)]
@@ -71,7 +70,9 @@ mod tests {
         assert_eq!(route("GET", "/v1/campaigns/spring/claims/me"), Ok(Route::OwnClaim(id.clone())));
         assert_eq!(route("GET", "/v1/campaigns/spring"), Ok(Route::Campaign(id)));
         assert_eq!(route("HEAD", "/healthz"), Ok(Route::Health));
-        assert_eq!(route("OPTIONS", "/v1/campaigns/spring/claims"), Ok(Route::Options("POST, OPTIONS")));
+        for id in ["spring", "Spring!", ""] {
+            assert_eq!(route("OPTIONS", &format!("/v1/campaigns/{id}/claims")), Ok(Route::Options("POST, OPTIONS")));
+        }
     }
 
     #[test]

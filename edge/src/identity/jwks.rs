@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::future::Future;
 
 /// A set has a handful of keys; more are ignored.
-const KEYS_LIMIT: usize = 32;
+const KEYS_LIMIT: usize = 64;
 /// The shortest RSA modulus that is accepted: 2048 bits.
 const RSA_MIN_BYTES: usize = 256;
 

@@ -91,6 +91,55 @@ pub struct Validation {
     pub skew_s: u32,
 }
 
+/// Why a token is not accepted. For the operator: the visitor never learns it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenError {
+    Missing,
+    NotBearer,
+    TooLong,
+    Malformed,
+    /// `sub` is missing, or not one text.
+    NoSubject,
+    /// `sub` is no user id: 1 to 128 bytes, no control characters, no white space at its ends.
+    SubjectInvalid,
+    ClaimsMalformed,
+    Expired,
+    NotYetValid,
+    OtherIssuer,
+    OtherAudience,
+    HeaderMalformed,
+    OtherAlgorithm,
+    NoSuchKey,
+    /// More keys may have made the signature than are tried.
+    TooManyKeys,
+    BadSignature,
+}
+
+impl TokenError {
+    /// Stable label for logs and metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Missing => "no_token",
+            Self::NotBearer => "not_bearer",
+            Self::TooLong => "token_too_long",
+            Self::Malformed => "token_malformed",
+            Self::NoSubject => "no_sub",
+            Self::SubjectInvalid => "sub_no_user_id",
+            Self::ClaimsMalformed => "claims_malformed",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::OtherIssuer => "other_issuer",
+            Self::OtherAudience => "other_audience",
+            Self::HeaderMalformed => "header_malformed",
+            Self::OtherAlgorithm => "other_algorithm",
+            Self::NoSuchKey => "no_such_key",
+            Self::TooManyKeys => "too_many_keys",
+            Self::BadSignature => "bad_signature",
+        }
+    }
+}
+
 /// A token that is parsed and not verified.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Token<'a> {
@@ -136,63 +185,90 @@ pub struct UnverifiedSignature {
 }
 
 impl<'a> Token<'a> {
-    /// Parses the token in the value of `Authorization`. None: there is none, or it is malformed.
-    #[must_use]
-    pub fn from_authorization(authorization: &'a str) -> Option<Self> {
-        let (scheme, text) = authorization.split_once(' ')?;
-        if !scheme.eq_ignore_ascii_case("bearer") || text.len() > TOKEN_LIMIT_BYTES {
-            return None;
+    /// Parses the token in the value of `Authorization`.
+    ///
+    /// # Errors
+    /// [`TokenError`] if there is none, or it is malformed.
+    pub fn from_authorization(authorization: &'a str) -> Result<Self, TokenError> {
+        let (scheme, text) = authorization.split_once(' ').ok_or(TokenError::NotBearer)?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(TokenError::NotBearer);
         }
-        let (message, signature) = text.rsplit_once('.')?;
-        let (header, payload) = message.split_once('.')?;
-        Some(Self { message, header, signature, payload: BASE64URL_NOPAD.decode(payload.as_bytes()).ok()? })
+        // One or more spaces (RFC 9110, 11.4).
+        let text = text.trim_start_matches(' ');
+        if text.len() > TOKEN_LIMIT_BYTES {
+            return Err(TokenError::TooLong);
+        }
+        let parse = || {
+            let (message, signature) = text.rsplit_once('.')?;
+            let (header, payload) = message.split_once('.')?;
+            Some(Self { message, header, signature, payload: BASE64URL_NOPAD.decode(payload.as_bytes()).ok()? })
+        };
+        parse().ok_or(TokenError::Malformed)
     }
 
     /// The user in the token. Not to be trusted before the signature is verified.
-    #[must_use]
-    pub fn subject(&self) -> Option<UserId> {
-        let Subject { sub } = serde_json::from_slice(&self.payload).ok()?;
-        UserId::parse(&sub).ok()
+    ///
+    /// # Errors
+    /// [`TokenError`] if there is none.
+    pub fn subject(&self) -> Result<UserId, TokenError> {
+        let Subject { sub } = serde_json::from_slice(&self.payload).map_err(|_| TokenError::NoSubject)?;
+        UserId::parse(&sub).map_err(|_| TokenError::SubjectInvalid)
     }
 
-    /// Whether the token is for this gate and valid now.
-    #[must_use]
-    pub fn validate(&self, validation: &Validation, now: Millis) -> bool {
+    /// Checks that the token is for this gate and valid now.
+    ///
+    /// # Errors
+    /// [`TokenError`]
+    pub fn validate(&self, validation: &Validation, now: Millis) -> Result<(), TokenError> {
         #[expect(clippy::cast_precision_loss, reason = "ms since the epoch are far below 2^53")]
         let now_s = now.0 as f64 / 1000.0;
         let skew_s = f64::from(validation.skew_s);
-        let Ok(Claims { exp, nbf, iss, aud }) = serde_json::from_slice(&self.payload) else { return false };
+        let claims = serde_json::from_slice(&self.payload);
+        let Claims { exp, nbf, iss, aud } = claims.map_err(|_| TokenError::ClaimsMalformed)?;
         let is_ours = |audience: &String| match &aud {
             Some(Value::String(one)) => one == audience,
             Some(Value::Array(many)) => many.iter().any(|one| one.as_str() == Some(audience)),
             _ => false,
         };
-        now_s < exp + skew_s
-            && nbf.is_none_or(|nbf| now_s >= nbf - skew_s)
-            && validation.issuer.as_ref().is_none_or(|issuer| iss.as_ref() == Some(issuer))
-            && validation.audience.as_ref().is_none_or(is_ours)
+        let checks = [
+            (now_s < exp + skew_s, TokenError::Expired),
+            (nbf.is_none_or(|nbf| now_s >= nbf - skew_s), TokenError::NotYetValid),
+            (validation.issuer.as_ref().is_none_or(|issuer| iss.as_ref() == Some(issuer)), TokenError::OtherIssuer),
+            (validation.audience.as_ref().is_none_or(is_ours), TokenError::OtherAudience),
+        ];
+        checks.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, error)| Err(error))
     }
 
-    /// Whether one of `secrets` has signed it with HS256.
-    #[must_use]
-    pub fn is_signed_by(&self, secrets: &[HmacSecret]) -> bool {
-        self.signature().is_some_and(|signature| {
-            signature.algorithm == Algorithm::Hs256.name()
-                && secrets.iter().any(|secret| secret.has_signed(self.message, &signature.bytes))
-        })
+    /// Checks that one of `secrets` has signed it with HS256.
+    ///
+    /// # Errors
+    /// [`TokenError`]
+    pub fn verify(&self, secrets: &[HmacSecret]) -> Result<(), TokenError> {
+        let signature = self.signature()?;
+        if signature.algorithm != Algorithm::Hs256.name() {
+            return Err(TokenError::OtherAlgorithm);
+        }
+        let signed = secrets.iter().any(|secret| secret.has_signed(self.message, &signature.bytes));
+        if signed { Ok(()) } else { Err(TokenError::BadSignature) }
     }
 
-    /// The signature. None: the token is malformed, or requires extensions (`crit`), of which none is supported.
-    #[must_use]
-    pub fn signature(&self) -> Option<UnverifiedSignature> {
-        let header: Header = serde_json::from_slice(&BASE64URL_NOPAD.decode(self.header.as_bytes()).ok()?).ok()?;
-        header.crit.is_none().then_some(())?;
-        Some(UnverifiedSignature {
-            algorithm: header.alg,
-            key_id: header.kid,
-            message: self.message.to_owned(),
-            bytes: BASE64URL_NOPAD.decode(self.signature.as_bytes()).ok()?,
-        })
+    /// The signature.
+    ///
+    /// # Errors
+    /// [`TokenError::HeaderMalformed`], also for a token that requires extensions (`crit`): none is supported.
+    pub fn signature(&self) -> Result<UnverifiedSignature, TokenError> {
+        let read = || {
+            let header: Header = serde_json::from_slice(&BASE64URL_NOPAD.decode(self.header.as_bytes()).ok()?).ok()?;
+            header.crit.is_none().then_some(())?;
+            Some(UnverifiedSignature {
+                algorithm: header.alg,
+                key_id: header.kid,
+                message: self.message.to_owned(),
+                bytes: BASE64URL_NOPAD.decode(self.signature.as_bytes()).ok()?,
+            })
+        };
+        read().ok_or(TokenError::HeaderMalformed)
     }
 }
 
@@ -225,10 +301,10 @@ mod tests {
 
     fn accepted(authorization: &str) -> bool {
         let secrets = [SECRET, &"previous".repeat(4)].map(|secret| HmacSecret::parse(secret).unwrap());
-        Token::from_authorization(authorization).is_some_and(|token| {
-            token.validate(&validation(), Millis(NOW_S * 1000))
-                && token.is_signed_by(&secrets)
-                && token.subject().is_some()
+        Token::from_authorization(authorization).is_ok_and(|token| {
+            token.validate(&validation(), Millis(NOW_S * 1000)).is_ok()
+                && token.verify(&secrets).is_ok()
+                && token.subject().is_ok()
         })
     }
 
@@ -251,7 +327,9 @@ mod tests {
         let header = json!({ "alg": "HS256", "typ": "JWT" });
         assert!(accepted(&signed_by(SECRET, &header, &claims())));
         assert!(accepted(&signed_by(&"previous".repeat(4), &header, &claims())));
-        assert!(accepted(&signed_by(SECRET, &header, &claims()).replace("Bearer", "bearer")));
+        for scheme in ["bearer ", "Bearer  ", "BEARER    "] {
+            assert!(accepted(&signed_by(SECRET, &header, &claims()).replace("Bearer ", scheme)), "{scheme}");
+        }
         assert_eq!(
             Token::from_authorization(&signed_by(SECRET, &header, &claims())).unwrap().subject().unwrap().as_str(),
             "u1"
@@ -311,7 +389,7 @@ mod tests {
         let twice = r#"{"sub":"u1","sub":"u2","exp":9999999999,"iss":"shop","aud":"dropgate"}"#;
         let message = format!("{}.{}", part(&json!({ "alg": "HS256" })), BASE64URL_NOPAD.encode(twice.as_bytes()));
         assert!(
-            Token::from_authorization(&format!("Bearer {message}.AA")).unwrap().subject().is_none(),
+            Token::from_authorization(&format!("Bearer {message}.AA")).unwrap().subject().is_err(),
             "one token, two subjects"
         );
     }
@@ -332,9 +410,9 @@ mod tests {
             assert!(!accepted(&format!("{message}.{other}")), "{other}");
         }
         for other in ["e30=", "e30\n", "e31", "e3+0", "e3/0", "e", "e3 0"] {
-            assert!(Token::from_authorization(&format!("Bearer e30.{other}.AA")).is_none(), "{other}");
+            assert!(Token::from_authorization(&format!("Bearer e30.{other}.AA")).is_err(), "{other}");
         }
-        assert!(Token::from_authorization("Bearer e30.e30.AA").is_some());
+        assert!(Token::from_authorization("Bearer e30.e30.AA").is_ok());
     }
 
     #[test]

@@ -4,8 +4,8 @@ pub mod jwks;
 pub mod jwt;
 
 use crate::http::problem::Problem;
-use crate::identity::jwt::{Algorithm, HmacSecret, Token, UnverifiedSignature, Validation};
-use dropgate_shared::ids::UserId;
+use crate::identity::jwt::{Algorithm, HmacSecret, Token, TokenError, UnverifiedSignature, Validation};
+use dropgate_shared::ids::{IdError, UserId};
 use dropgate_shared::time::Millis;
 
 /// How users authenticate.
@@ -44,6 +44,42 @@ pub const BAD_TOKEN: Problem =
 const NO_USER_ID: Problem =
     Problem::Unauthenticated("The header X-User-Id is missing: send the user's id in it (development only).");
 
+/// Why a user is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuthError {
+    NoUserId,
+    InvalidUserId(IdError),
+    Token(TokenError),
+}
+
+impl AuthError {
+    /// What the visitor gets.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::NoUserId => NO_USER_ID,
+            Self::InvalidUserId(error) => Problem::BadRequest(format!("X-User-Id: {error}")),
+            Self::Token(_) => BAD_TOKEN,
+        }
+    }
+
+    /// What the operator gets: a stable label.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::NoUserId => "no_user_id",
+            Self::InvalidUserId(_) => "user_id_invalid",
+            Self::Token(error) => error.label(),
+        }
+    }
+}
+
+impl From<TokenError> for AuthError {
+    fn from(error: TokenError) -> Self {
+        Self::Token(error)
+    }
+}
+
 impl Auth {
     /// The header that has the credentials.
     #[must_use]
@@ -57,17 +93,17 @@ impl Auth {
     /// Reads the credentials out of the value of that header.
     ///
     /// # Errors
-    /// [`Problem::Unauthenticated`] if there are none, [`Problem::BadRequest`] if `X-User-Id` is not a user id.
-    pub fn credentials<'a>(&self, header: Option<&'a str>) -> Result<Credentials<'a>, Problem> {
+    /// [`AuthError`] if there are none, or they name no user id.
+    pub fn credentials<'a>(&self, header: Option<&'a str>) -> Result<Credentials<'a>, AuthError> {
         match self {
             Self::InsecureHeader => {
-                let text = header.ok_or(NO_USER_ID)?;
-                let user = UserId::parse(&utf8(text)).map_err(|e| Problem::BadRequest(format!("X-User-Id: {e}")))?;
+                let text = header.ok_or(AuthError::NoUserId)?;
+                let user = UserId::parse(&utf8(text)).map_err(AuthError::InvalidUserId)?;
                 Ok(Credentials { user, token: None })
             }
             Self::SharedSecret { .. } | Self::KeySet { .. } => {
-                let token = header.and_then(Token::from_authorization).ok_or(BAD_TOKEN)?;
-                Ok(Credentials { user: token.subject().ok_or(BAD_TOKEN)?, token: Some(token) })
+                let token = Token::from_authorization(header.ok_or(TokenError::Missing)?)?;
+                Ok(Credentials { user: token.subject()?, token: Some(token) })
             }
         }
     }
@@ -75,20 +111,22 @@ impl Auth {
     /// Checks all of the credentials that can be checked without I/O.
     ///
     /// # Errors
-    /// [`BAD_TOKEN`]
-    pub fn check(&self, credentials: Credentials<'_>, now: Millis) -> Result<Identity, Problem> {
+    /// [`AuthError::Token`]
+    pub fn check(&self, credentials: Credentials<'_>, now: Millis) -> Result<Identity, AuthError> {
         let Credentials { user, token } = credentials;
-        let identity = match (self, token) {
-            (Self::InsecureHeader, None) => Some(Identity::Verified(user)),
+        match (self, token) {
+            (Self::InsecureHeader, None) => Ok(Identity::Verified(user)),
             (Self::SharedSecret { secrets, validation }, Some(token)) => {
-                (token.validate(validation, now) && token.is_signed_by(secrets)).then_some(Identity::Verified(user))
+                token.validate(validation, now)?;
+                token.verify(secrets)?;
+                Ok(Identity::Verified(user))
             }
-            (Self::KeySet { validation, .. }, Some(token)) if token.validate(validation, now) => {
-                token.signature().map(|signature| Identity::Unverified(user, signature))
+            (Self::KeySet { validation, .. }, Some(token)) => {
+                token.validate(validation, now)?;
+                Ok(Identity::Unverified(user, token.signature()?))
             }
-            _ => None,
-        };
-        identity.ok_or(BAD_TOKEN)
+            _ => Err(TokenError::Missing.into()),
+        }
     }
 }
 
@@ -105,7 +143,7 @@ mod tests {
 
     fn with(value: Option<&str>) -> Result<Identity, Problem> {
         let auth = Auth::InsecureHeader;
-        auth.check(auth.credentials(value)?, Millis(0))
+        auth.credentials(value).and_then(|it| auth.check(it, Millis(0))).map_err(|error| error.problem())
     }
 
     fn verified(user: &str) -> Result<Identity, Problem> {
@@ -134,7 +172,7 @@ mod tests {
     fn a_header_is_no_token_and_a_token_no_header() {
         let auth = Auth::SharedSecret { secrets: vec![], validation: Validation::default() };
         let credentials = Auth::InsecureHeader.credentials(Some("u1")).unwrap();
-        assert_eq!(auth.check(credentials, Millis(0)), Err(BAD_TOKEN));
-        assert_eq!(auth.credentials(Some("u1")), Err(BAD_TOKEN));
+        assert_eq!(auth.check(credentials, Millis(0)).map_err(|error| error.problem()), Err(BAD_TOKEN));
+        assert_eq!(auth.credentials(Some("u1")).map_err(|error| error.problem()), Err(BAD_TOKEN));
     }
 }

@@ -2,7 +2,7 @@
 
 use dropgate_shared::time::Millis;
 
-/// The sweeper's times. `wrangler.toml` and docs/architecture.md repeat them; `tests/documents.rs` compares.
+/// The sweeper's times. `wrangler.toml` and docs/architecture.md repeat some of them; `tests/documents.rs` compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
     /// From the admission until the sweeper may take the entry: longer than a forward takes.
@@ -18,7 +18,9 @@ pub struct Schedule {
     pub batch: usize,
     /// Between two steps that an isolate makes beside its requests.
     pub beside_requests: Millis,
-    /// Between two runs of the cron, which takes all that is due.
+    /// Steps for one campaign in a row, before the next campaign gets its share.
+    pub share: u32,
+    /// Between two runs of the cron. A run begins no step later than this.
     pub cron: Millis,
 }
 
@@ -28,6 +30,7 @@ pub const SCHEDULE: Schedule = Schedule {
     acknowledged_lease: (Millis(15 * 60_000), Millis(4 * 60 * 60_000)),
     batch: 200,
     beside_requests: Millis(5_000),
+    share: 2,
     cron: Millis(60_000),
 };
 

@@ -4,12 +4,15 @@ use crate::identity::Auth;
 use crate::identity::jwt::{Algorithm, HmacSecret, Validation};
 use crate::settings::reader::{Environment, Reader};
 
+/// The audience that waives the check.
+const ANY: &str = "any";
+
 /// Reads `AUTH`, and for tokens `JWT_..`; none, with a problem, where they are missing or invalid.
 pub fn read(reader: &Reader<'_>) -> Option<Auth> {
     const WORDS: &str = "jwt-hs256, jwt-jwks, or insecure-header (development only)";
     let validation = || Validation {
         issuer: reader.find("JWT_ISSUER"),
-        audience: reader.find("JWT_AUDIENCE"),
+        audience: reader.find("JWT_AUDIENCE").filter(|audience| audience != ANY),
         skew_s: reader.number("JWT_SKEW_S", 30, (0, 300), "seconds"),
     };
     match reader.required("AUTH", WORDS).as_str() {
@@ -34,11 +37,16 @@ pub fn read(reader: &Reader<'_>) -> Option<Auth> {
         "jwt-jwks" => {
             let url = reader.required_url("JWT_JWKS_URL");
             let validation = validation();
-            if validation.issuer.is_none() && validation.audience.is_none() {
-                reader.problem(
-                    "JWT_ISSUER or JWT_AUDIENCE is missing; expected at least one, \
-                     since a key set may sign tokens for other services too",
-                );
+            // A key set signs tokens for other services too, and each of their users would be ours.
+            match reader.find("JWT_AUDIENCE") {
+                None => reader.problem(
+                    "JWT_AUDIENCE is missing; expected the audience of this gate's tokens, \
+                     or any to accept the issuer's tokens for every service",
+                ),
+                Some(audience) if audience == ANY && validation.issuer.is_none() => {
+                    reader.problem("JWT_ISSUER is missing; expected the tokens' issuer where JWT_AUDIENCE is any");
+                }
+                Some(_) => {}
             }
             Some(Auth::KeySet { url, accepted: algorithms(reader), validation })
         }

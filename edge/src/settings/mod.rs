@@ -43,6 +43,9 @@ pub struct Settings {
     pub kafka_deadline_ms: u32,
     /// `ADMIT_ACK`
     pub admit_ack: AdmitAck,
+    /// `SWEEP_CALLS`: calls that a run of the cron makes at most. The runtime grants an event 50 on its smallest plan; a
+    /// few are kept for scripts that Redis must be sent again.
+    pub sweep_calls: u32,
     /// `COUPON_CODE_SECRET`, the same as the issuer's.
     pub code_secret: CodeSecret,
     /// `AUTH`, and for tokens `JWT_..`
@@ -83,6 +86,7 @@ impl Settings {
             let kafka_deadline_ms = deadline_ms("KAFKA_DEADLINE_MS", 10_000);
             let acks = [("redis", AdmitAck::Redis), ("kafka", AdmitAck::Kafka)];
             let admit_ack = reader.word("ADMIT_ACK", AdmitAck::Redis, &acks);
+            let sweep_calls = reader.number("SWEEP_CALLS", 45, (10, 10_000), "calls");
             let turnstile = turnstile(&reader);
             let cors_origins = cors_origins(&reader);
             let log_sample = log_sample(&reader);
@@ -97,6 +101,7 @@ impl Settings {
                 kafka_authorization,
                 kafka_deadline_ms,
                 admit_ack,
+                sweep_calls,
                 code_secret: code_secret?,
                 auth: auth?,
                 turnstile,
@@ -303,7 +308,9 @@ mod tests {
                 "JWT_SECRET has 5 bytes; HS256 needs at least 32 bytes",
             ),
             (vec![("AUTH", "jwt-jwks")], "JWT_JWKS_URL is missing"),
-            (vec![("AUTH", "jwt-jwks"), ("JWT_JWKS_URL", "https://x/jwks")], "JWT_ISSUER or JWT_AUDIENCE"),
+            (vec![("AUTH", "jwt-jwks"), ("JWT_JWKS_URL", "https://x/jwks")], "JWT_AUDIENCE is missing"),
+            (vec![("AUTH", "jwt-jwks"), ("JWT_ISSUER", "https://x/")], "JWT_AUDIENCE is missing"),
+            (vec![("AUTH", "jwt-jwks"), ("JWT_AUDIENCE", "any")], "JWT_ISSUER is missing"),
             (vec![("AUTH", "jwt-jwks"), ("JWT_ALGORITHMS", "RS256, none")], "JWT_ALGORITHMS is not supported"),
             (vec![("AUTH", "jwt-jwks"), ("JWT_ALGORITHMS", "HS256")], "JWT_ALGORITHMS is not supported"),
             (vec![("AUTH", "none")], "AUTH is not supported; expected jwt-hs256"),
@@ -313,6 +320,9 @@ mod tests {
         }
         let jwks = [("AUTH", "jwt-jwks"), ("JWT_JWKS_URL", "https://x/jwks"), ("JWT_AUDIENCE", "dropgate")];
         assert!(matches!(read(&[&GOOD[..], &jwks].concat()).unwrap().auth, Auth::KeySet { .. }));
+        let any = [("JWT_AUDIENCE", "any"), ("JWT_ISSUER", "https://x/")];
+        let auth = read(&[&GOOD[..], &jwks, &any].concat()).unwrap().auth;
+        assert!(matches!(auth, Auth::KeySet { validation, .. } if validation.audience.is_none()));
     }
 
     #[test]

@@ -6,8 +6,8 @@ use dropgate_shared::claim::ClaimEntry;
 use dropgate_shared::fault::{Effect, Fault, Source};
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::{CampaignId, UserId};
-use dropgate_shared::names::CampaignKeys;
-use dropgate_shared::redis_rest::{RedisRest, time_ms};
+use dropgate_shared::names::{CAMPAIGNS_KEY, CampaignKeys};
+use dropgate_shared::redis_rest::{RedisRest, number_of, time_ms};
 use dropgate_shared::scripts;
 use dropgate_shared::time::Millis;
 use serde_json::Value;
@@ -46,6 +46,47 @@ pub struct Admission {
     pub decisions: Vec<Decision>,
     /// Present with every [`Decision::SoldOut`].
     pub holders: Option<HoldersVersion>,
+}
+
+/// What only grows of a campaign, as far as a reply shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Growing {
+    /// The version of the settings.
+    pub version: Option<u64>,
+    /// Time of the last admission by Redis's clock, ms since the epoch.
+    pub last_ms: Option<u64>,
+    /// The lowest and the highest slot that this call handed out.
+    pub slots: Option<(u64, u64)>,
+}
+
+impl Growing {
+    /// Whether a part is lower than before.
+    #[must_use]
+    pub fn is_behind(&self, before: &Self) -> bool {
+        let behind = |now: Option<u64>, before: Option<u64>| now.zip(before).is_some_and(|(now, before)| now < before);
+        // A slot is handed out once.
+        let again = self.slots.zip(before.slots).is_some_and(|((lowest, _), (_, highest))| lowest <= highest);
+        behind(self.version, before.version) || behind(self.last_ms, before.last_ms) || again
+    }
+}
+
+impl Admission {
+    /// What the reply shows of the growth of its campaign.
+    #[must_use]
+    pub fn growing(&self) -> Growing {
+        let admitted = || {
+            self.decisions.iter().filter_map(|decision| match decision {
+                Decision::Admitted(entry) => Some(entry),
+                _ => None,
+            })
+        };
+        let slots = || admitted().map(|entry| u64::from(entry.slot.get()));
+        Growing {
+            version: None,
+            last_ms: self.holders.map(|held| held.last_ms).or(admitted().map(|entry| entry.admitted_ms).max()),
+            slots: slots().min().zip(slots().max()),
+        }
+    }
 }
 
 /// Decides for `users`, in their order, in one EVALSHA. Repeating the call is harmless (I5).
@@ -111,7 +152,8 @@ pub enum StoredClaim {
     UnknownCampaign,
 }
 
-/// Reads a user's claim, and whether the campaign is there at all.
+/// Reads a user's claim, and whether the campaign is there at all. Like all reads here it is a script, which runs at
+/// the leader: a plain read may be answered by a replica that does not know the claim yet.
 ///
 /// # Errors
 /// [`Fault`].
@@ -119,14 +161,18 @@ pub async fn stored_claim<H: Http>(
     redis: &RedisRest<H>,
     campaign: &CampaignId,
     user: &UserId,
-) -> Result<StoredClaim, Fault> {
+) -> Result<(StoredClaim, Growing), Fault> {
     let CampaignKeys { meta, claims, .. } = CampaignKeys::of(campaign);
-    let [entry, state] = both(redis, [["HGET", &claims, user.as_str()], ["HGET", &meta, "state"]].map(owned)).await?;
-    match (entry.as_str(), state.is_null()) {
-        (Some(entry), _) => entry.parse().map(StoredClaim::Found).map_err(|_| garbled("a claim entry is malformed")),
-        (None, true) => Ok(StoredClaim::UnknownCampaign),
-        (None, false) => Ok(StoredClaim::None),
-    }
+    let reply = redis.eval(&scripts::CLAIM, &[&meta, &claims], &[user.as_str()]).await?;
+    let Some([state, last_ms, version, entry]) = reply.as_array().map(Vec::as_slice) else {
+        return Err(garbled("the reply of claim.lua is malformed"));
+    };
+    let claim = match (entry.as_str(), state.is_null()) {
+        (Some(entry), _) => StoredClaim::Found(entry.parse().map_err(|_| garbled("a claim entry is malformed"))?),
+        (None, true) => StoredClaim::UnknownCampaign,
+        (None, false) => StoredClaim::None,
+    };
+    Ok((claim, Growing { version: number_of(version), last_ms: number_of(last_ms), slots: None }))
 }
 
 /// The users who hold a claim of `campaign`, as an array in no order.
@@ -134,7 +180,17 @@ pub async fn stored_claim<H: Http>(
 /// # Errors
 /// [`Fault`].
 pub async fn holders<H: Http>(redis: &RedisRest<H>, campaign: &CampaignId) -> Result<Value, Fault> {
-    redis.command(&["HKEYS", &CampaignKeys::of(campaign).claims]).await
+    redis.eval(&scripts::READ, &[&CampaignKeys::of(campaign).claims], &["HKEYS"]).await
+}
+
+/// The campaigns that Redis knows, in no order. None at all: Redis is new, or has lost everything.
+///
+/// # Errors
+/// [`Fault`].
+pub async fn published_campaigns<H: Http>(redis: &RedisRest<H>) -> Result<Vec<CampaignId>, Fault> {
+    let reply = redis.eval(&scripts::READ, &[CAMPAIGNS_KEY], &["SMEMBERS"]).await?;
+    let ids = reply.as_array().ok_or_else(|| garbled("the set of campaigns is malformed"))?;
+    Ok(ids.iter().filter_map(|id| CampaignId::parse(id.as_str()?).ok()).collect())
 }
 
 /// A campaign as Redis holds it at one moment.
@@ -143,9 +199,10 @@ pub struct CampaignView {
     pub meta: CampaignMeta,
     /// Redis's clock, ms since the epoch.
     pub now_ms: u64,
+    pub version: Option<u64>,
 }
 
-/// The campaign and Redis's clock, in one request; none where Redis has no such campaign.
+/// The campaign and Redis's clock; none where Redis has no such campaign.
 ///
 /// # Errors
 /// [`Fault`].
@@ -153,26 +210,17 @@ pub async fn campaign_view<H: Http>(
     redis: &RedisRest<H>,
     campaign: &CampaignId,
 ) -> Result<Option<CampaignView>, Fault> {
-    let meta = CampaignMeta::command(&CampaignKeys::of(campaign).meta);
-    let [meta, time] = both(redis, [meta, owned(["TIME"])]).await?;
-    read_view(&meta, &time)
+    let meta = CampaignKeys::of(campaign).meta;
+    read_view(&redis.eval(&scripts::CAMPAIGN, &[&meta], &CampaignMeta::FIELDS).await?)
 }
 
-fn read_view(meta: &Value, time: &Value) -> Result<Option<CampaignView>, Fault> {
+fn read_view(reply: &Value) -> Result<Option<CampaignView>, Fault> {
+    let Some([meta, time, version]) = reply.as_array().map(Vec::as_slice) else {
+        return Err(garbled("the reply of campaign.lua is malformed"));
+    };
     let meta = CampaignMeta::read(meta).map_err(|e| garbled(e.to_string()))?;
     let now_ms = time_ms(time).ok_or_else(|| garbled("the reply to TIME is malformed"))?;
-    Ok(meta.map(|meta| CampaignView { meta, now_ms }))
-}
-
-fn owned<const N: usize>(command: [&str; N]) -> Vec<String> {
-    command.map(str::to_owned).to_vec()
-}
-
-/// The results of two commands in one request.
-async fn both<H: Http>(redis: &RedisRest<H>, commands: [Vec<String>; 2]) -> Result<[Value; 2], Fault> {
-    let mut results = redis.pipeline(&commands).await?.into_iter();
-    let mut next = || results.next().unwrap_or_else(|| Err(garbled("a result is missing")));
-    Ok([next()?, next()?])
+    Ok(meta.map(|meta| CampaignView { meta, now_ms, version: number_of(version) }))
 }
 
 fn garbled(detail: impl Into<String>) -> Fault {
@@ -223,12 +271,13 @@ mod tests {
 
     #[test]
     fn reads_the_campaign() {
-        let view = |meta: Value, time: Value| read_view(&meta, &time);
+        let view = |meta: Value, time: Value| read_view(&json!([meta, time, null]));
         let good = view(json!(["open", "100", "7", "5", "0", null]), json!(["12", "345678"])).unwrap().unwrap();
         assert_eq!((good.meta.settings.capacity, good.meta.count, good.now_ms), (100, 7, 12_345));
         assert_eq!(view(json!([null, null, null, null, null, null]), json!(["1", "1"])), Ok(None));
         let damaged = view(json!(["open", null, null, null, null, null]), json!(["1", "1"])).unwrap_err();
         assert_eq!(damaged.label, GARBLED);
         assert!(view(json!(["open", "100", "7", "5", "0", null]), json!(["x"])).is_err());
+        assert!(read_view(&json!("OK")).is_err());
     }
 }

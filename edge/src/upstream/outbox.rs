@@ -6,8 +6,8 @@ use dropgate_shared::claim::ClaimEntry;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::{CampaignId, UserId};
-use dropgate_shared::names::{CAMPAIGNS_KEY, CampaignKeys};
-use dropgate_shared::redis_rest::RedisRest;
+use dropgate_shared::names::CampaignKeys;
+use dropgate_shared::redis_rest::{RedisRest, number_of, time_ms};
 use dropgate_shared::scripts;
 use dropgate_shared::time::Millis;
 use serde_json::Value;
@@ -55,14 +55,47 @@ pub async fn take_due<H: Http>(
     Due::read(&reply).ok_or_else(|| garbled("the reply of take_due.lua is malformed"))
 }
 
-/// The campaigns that have ever been published, in Redis's order.
+/// What waits in the outbox of a campaign.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    pub campaign: CampaignId,
+    /// Entries, due or not.
+    pub entries: u64,
+    /// When the first of them is due, by Redis's clock.
+    pub due: Millis,
+}
+
+/// Campaigns in one request.
+pub const PAGE: usize = 500;
+
+/// Redis's clock, and those of `campaigns` in whose outbox something waits. Plain reads: a replica that is behind delays
+/// an entry until the next time.
 ///
 /// # Errors
 /// [`Fault`].
-pub async fn published_campaigns<H: Http>(redis: &RedisRest<H>) -> Result<Vec<CampaignId>, Fault> {
-    let reply = redis.command(&["SMEMBERS", CAMPAIGNS_KEY]).await?;
-    let ids = reply.as_array().ok_or_else(|| garbled("the set of campaigns is malformed"))?;
-    Ok(ids.iter().filter_map(|id| CampaignId::parse(id.as_str()?).ok()).collect())
+pub async fn waiting<H: Http>(redis: &RedisRest<H>, campaigns: &[CampaignId]) -> Result<(Millis, Vec<Waiting>), Fault> {
+    let mut now = Millis(0);
+    let mut found = Vec::new();
+    for page in campaigns.chunks(PAGE) {
+        let mut commands = vec![vec!["TIME".to_owned()]];
+        for campaign in page {
+            let outbox = CampaignKeys::of(campaign).outbox;
+            commands.push(["ZCARD", &outbox].map(str::to_owned).to_vec());
+            commands.push(["ZRANGE", &outbox, "0", "0", "WITHSCORES"].map(str::to_owned).to_vec());
+        }
+        let mut results = redis.pipeline(&commands).await?.into_iter();
+        let mut next = || results.next().unwrap_or_else(|| Err(garbled("a result is missing")));
+        now = Millis(time_ms(&next()?).ok_or_else(|| garbled("the reply to TIME is malformed"))?);
+        for campaign in page {
+            // A key of another type does not stop the others.
+            if let (Ok(entries), Ok(first)) = (next(), next())
+                && let (Some(entries), Some(due)) = (number_of(&entries), first.get(1).and_then(number_of))
+            {
+                found.push(Waiting { campaign: campaign.clone(), entries, due: Millis(due) });
+            }
+        }
+    }
+    Ok((now, found))
 }
 
 fn garbled(detail: &str) -> Fault {

@@ -9,7 +9,7 @@ use dropgate_shared::http::{Http, HttpRequest, HttpResponse, SendFault};
 use js_sys::Uint8Array;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
-use web_sys::{AbortSignal, Headers, RequestInit, Response};
+use web_sys::{AbortSignal, Headers, RequestInit, RequestRedirect, Response};
 
 #[wasm_bindgen]
 extern "C" {
@@ -66,6 +66,8 @@ async fn send(
         init.set_method("POST");
         init.set_body(&JsValue::from_str(body));
     }
+    // A redirect would carry tokens and user ids to another host. It is an unexpected status, and so a fault.
+    init.set_redirect(RequestRedirect::Manual);
     // The signal covers reading the body too.
     init.set_signal(Some(&AbortSignal::timeout_with_u32(deadline_ms)));
     let response: Response = JsFuture::from(global_fetch(url, &init)).await?.dyn_into()?;

@@ -44,11 +44,21 @@ pub struct TestPlatform {
     /// The keys that were checked against a limit, and the result of each check.
     pub limited: Rc<RefCell<Vec<(Limiter, String)>>>,
     pub within: Result<bool, Fault>,
+    pub random: Rc<Cell<f64>>,
+    /// The reasons of 401 in the log.
+    pub reasons: Rc<RefCell<Vec<String>>>,
 }
 
 impl TestPlatform {
     pub fn new() -> Self {
-        Self { started: Instant::now(), faults: Rc::default(), limited: Rc::default(), within: Ok(true) }
+        Self {
+            started: Instant::now(),
+            faults: Rc::default(),
+            limited: Rc::default(),
+            within: Ok(true),
+            random: Rc::new(Cell::new(0.5)),
+            reasons: Rc::default(),
+        }
     }
 }
 
@@ -66,7 +76,7 @@ impl Platform for TestPlatform {
     }
 
     fn random(&self) -> f64 {
-        0.5
+        self.random.get()
     }
 
     async fn within(&self, limiter: Limiter, key: &str) -> Result<bool, Fault> {
@@ -74,7 +84,11 @@ impl Platform for TestPlatform {
         self.within.clone()
     }
 
-    fn log(&self, _line: &Value) {}
+    fn log(&self, line: &Value) {
+        if line["event"] == "unauthenticated" {
+            self.reasons.borrow_mut().push(line["reason"].as_str().unwrap().to_owned());
+        }
+    }
 
     fn log_error(&self, line: &Value) {
         if line["event"] == "fault" {

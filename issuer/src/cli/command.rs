@@ -4,10 +4,12 @@ use super::dlq::DlqCommand;
 use super::file;
 use super::help::{CHECK_CONFIG, RECONCILE, VERDICTS};
 use super::run::{CheckConfigArgs, RunArgs};
+use super::secret_file::{with_contents, with_file_arguments};
 use super::verbs::{CampaignCommand, CompletionsArgs, ExportArgs, MigrateArgs, ProbeArgs, ReconcileArgs, VerifyArgs};
 use clap::builder::Resettable;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::path::PathBuf;
 
 /// Turns admitted claims into coupons, and manages campaigns.
@@ -22,20 +24,25 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// Reads the command line, the environment and the configuration file. An empty variable counts as
-    /// absent: `NAME=` is how many a compose file and shell says "the default". Ends the process where
+    /// Reads the command line, the environment, the configuration file and the files of secrets. An empty variable
+    /// counts as absent: `NAME=` is how many a compose file and shell says "the default". Ends the process where
     /// they are wrong.
     #[must_use]
     pub fn read() -> Self {
-        let is_empty = |name: &OsStr| std::env::var(name).is_ok_and(|value| value.trim().is_empty());
-        let mut command = Self::command();
-        if let Some(path) = file::named(std::env::args_os(), std::env::var_os(file::VARIABLE)) {
-            command = file::with_file(command, &path).unwrap_or_else(|problem| {
+        fn or_exit<T>(result: Result<T, impl Display>) -> T {
+            result.unwrap_or_else(|problem| {
                 eprintln!("issuer: {problem}");
                 std::process::exit(2)
-            });
+            })
         }
-        let matches = without_empty_variables(command, &is_empty).get_matches();
+        let is_empty = |name: &OsStr| std::env::var(name).is_ok_and(|value| value.trim().is_empty());
+        let mut command = with_file_arguments(Self::command());
+        if let Some(path) = file::named(std::env::args_os(), std::env::var_os(file::VARIABLE)) {
+            command = or_exit(file::with_file(command, &path));
+        }
+        command = without_empty_variables(command, &is_empty);
+        let matches = command.clone().get_matches();
+        let matches = or_exit(with_contents(command, &matches)).get_matches();
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 }
@@ -81,7 +88,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        Cli::command().debug_assert();
+        with_file_arguments(Cli::command()).debug_assert();
     }
 
     #[test]

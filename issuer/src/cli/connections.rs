@@ -1,7 +1,7 @@
 //! Arguments that name servers.
 
 use crate::config::problems::{Problems, given};
-use crate::config::values::{http_address, one_of, token};
+use crate::config::values::{brokers, one_of, plain_http_address, token};
 use crate::kafka::settings::{KafkaSettings, check_option};
 use crate::redis::client::RedisSettings;
 use crate::store::mysql::settings::DatabaseSettings;
@@ -59,7 +59,7 @@ pub struct KafkaClientArgs {
 #[derive(Args)]
 pub struct RedisArgs {
     /// Address of the Redis REST service
-    #[arg(long, env = "UPSTASH_REDIS_REST_URL", value_name = "URL")]
+    #[arg(long, env = "UPSTASH_REDIS_REST_URL", hide_env_values = true, value_name = "URL")]
     pub upstash_redis_rest_url: Option<String>,
     /// Its token
     #[arg(long, env = "UPSTASH_REDIS_REST_TOKEN", hide_env_values = true, value_name = "TOKEN")]
@@ -109,8 +109,10 @@ impl DatabaseArgs {
 
 impl RedisArgs {
     pub fn read(&self, problems: &mut Problems) -> Option<RedisSettings> {
-        let expected = "the https:// address of the Redis REST service";
-        let url = problems.need("UPSTASH_REDIS_REST_URL", expected, self.upstash_redis_rest_url.as_ref(), http_address);
+        let expected = "the https:// address of the Redis REST service, without user and query (its token is \
+                        UPSTASH_REDIS_REST_TOKEN)";
+        let value = self.upstash_redis_rest_url.as_ref();
+        let url = problems.need("UPSTASH_REDIS_REST_URL", expected, value, plain_http_address);
         let value = self.upstash_redis_rest_token.as_ref();
         let token = problems.need("UPSTASH_REDIS_REST_TOKEN", "the token of that service", value, token);
         Some(RedisSettings { url: url?, token: token?, key_locking: self.upstash_key_locking })
@@ -124,7 +126,7 @@ impl RedisArgs {
 impl KafkaArgs {
     pub fn read(&self, problems: &mut Problems) -> Option<KafkaSettings> {
         let value = self.kafka_bootstrap.as_ref();
-        let bootstrap = problems.need("KAFKA_BOOTSTRAP", "HOST:PORT,HOST:PORT", value, |text| Ok(text.to_owned()));
+        let bootstrap = problems.need("KAFKA_BOOTSTRAP", "HOST:PORT,HOST:PORT", value, brokers);
         let options = self.client.options(problems);
         let instance_id = given(self.client.kafka_instance_id.as_ref()).map(str::to_owned);
         Some(KafkaSettings { bootstrap: bootstrap?, group: self.kafka_group.clone(), instance_id, options: options? })
@@ -197,7 +199,7 @@ impl KafkaClientArgs {
                 _ if option.is_empty() => {}
                 Some((key, value)) if !key.is_empty() => match check_option(key) {
                     Ok(()) => options.push((key.to_owned(), value.to_owned())),
-                    Err(fixed) => problems.add(format!("KAFKA_OPTIONS {fixed}")),
+                    Err(problem) => problems.add(format!("KAFKA_OPTIONS {problem}")),
                 },
                 _ => problems.add("KAFKA_OPTIONS has a part without '='; expected KEY=VALUE,KEY=VALUE"),
             }

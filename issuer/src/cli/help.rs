@@ -16,6 +16,8 @@ Exit status, by the verdict:
   2  invalid arguments or settings, or no such campaign
   3  unknown    MySQL, Redis or Kafka did not respond, or does not have the campaign
   4  under way  nothing is broken, and claims are still on their way or wait for you
+  5  capacity kept
+                nothing is open and every coupon is right, and some users were admitted and then refused
 
 Example:
   issuer verify spring --json | jq .verdict";

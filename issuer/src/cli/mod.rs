@@ -6,4 +6,5 @@ pub mod dlq;
 pub mod file;
 pub mod help;
 pub mod run;
+pub mod secret_file;
 pub mod verbs;

@@ -32,7 +32,7 @@ pub struct RunArgs {
     /// slowed down: 500/s, 100/min, 1000/h, auto (as fast as they do not notice), unlimited
     #[arg(long, env = "WRITE_BUDGET", default_value = "auto", value_name = "BUDGET")]
     write_budget: String,
-    /// Stop after this many records in a row that can never become rows; 0: never
+    /// Hold at this many records in a row that can never become rows, and try again; 0: never
     #[arg(long, env = "DEAD_LETTER_LIMIT", default_value_t = 100, value_name = "N")]
     dead_letter_limit: u32,
     /// Where /livez, /readyz, /metrics and /version are served, or `off`; port 0: any free one, which is
@@ -40,7 +40,7 @@ pub struct RunArgs {
     #[arg(long, env = "HTTP_LISTEN", default_value = "127.0.0.1:9464", value_name = "ADDRESS:PORT")]
     http_listen: String,
     /// Send OpenTelemetry traces to this collector (OTLP over HTTP); the other OTEL_ variables apply too
-    #[arg(long = "otlp-endpoint", env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    #[arg(long = "otlp-endpoint", env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true, value_name = "URL")]
     otel_exporter_otlp_endpoint: Option<String>,
     /// Create the topics that do not exist
     #[arg(long, env = "CREATE_TOPICS", value_parser = FalseyValueParser::new())]
@@ -172,7 +172,7 @@ mod tests {
         args.http_listen = "off".to_owned();
         args.otel_exporter_otlp_endpoint = Some(String::new());
         let settings = args.settings().map_err(|problems| problems.to_string()).unwrap();
-        assert_eq!(settings.database.shown, "mysql://u:***@h/db");
+        assert_eq!(settings.database.shown, "mysql://h/db");
         assert_eq!(settings.create_topics.unwrap().partitions, 3);
         assert_eq!((settings.write_budget.to_string(), settings.http_listen), ("100/min".to_owned(), None));
 

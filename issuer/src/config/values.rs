@@ -4,6 +4,7 @@ use crate::consume::budget::BudgetError;
 use crate::store::mysql::settings::DatabaseUrlError;
 use dropgate_shared::code::CodeSecret;
 use std::net::SocketAddr;
+use url::Url;
 
 /// A problem with the value of a setting. Follows its name, and never repeats a value that may be a secret.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +15,10 @@ pub enum SettingError {
     Database(#[from] DatabaseUrlError),
     #[error("is not an http address")]
     NotHttp,
+    #[error("holds more than an address")]
+    NotOnlyAddress,
+    #[error("is not HOST:PORT")]
+    NotBrokers,
     #[error("contains a character that no token has")]
     TokenCharacter,
     #[error("has only {0} bytes")]
@@ -28,8 +33,20 @@ pub enum SettingError {
 
 /// An address of a service that speaks HTTP.
 pub fn http_address(url: &str) -> Result<String, SettingError> {
-    let fits = url.starts_with("https://") || url.starts_with("http://");
+    let fits = Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "https" | "http") && url.has_host());
     if fits { Ok(url.to_owned()) } else { Err(SettingError::NotHttp) }
+}
+
+/// The same, without anything that may be a secret: such an address may be printed.
+pub fn plain_http_address(url: &str) -> Result<String, SettingError> {
+    let url = http_address(url)?;
+    if url.contains(['@', '?', '#']) { Err(SettingError::NotOnlyAddress) } else { Ok(url) }
+}
+
+/// Addresses of Kafka brokers. They are printed: what may be a user, a password or a query is rejected.
+pub fn brokers(text: &str) -> Result<String, SettingError> {
+    let fits = text.chars().all(|char| char.is_ascii_alphanumeric() || ".-_:[]/, ".contains(char));
+    if fits { Ok(text.to_owned()) } else { Err(SettingError::NotBrokers) }
 }
 
 /// A token, as it goes into an HTTP header.

@@ -200,6 +200,12 @@ impl<R: RecordSource> Inbox<R> {
         }
     }
 
+    /// Drops the records whose partitions were revoked in the meantime.
+    pub fn retain_ours(&mut self, batch: &mut Vec<Received>) {
+        self.forget_revoked();
+        batch.retain(|Received { delivery, .. }| self.offsets.has(delivery.partition, delivery.offset));
+    }
+
     /// These records are rows, or acknowledged dead letters: moves the offsets (I7).
     ///
     /// # Errors
@@ -267,6 +273,8 @@ impl<R: RecordSource> Inbox<R> {
     }
 
     fn show_state(&self) {
+        self.health.kafka_silent_for(self.source.silent_for());
+        self.health.check();
         let owned = self.source.partitions().owned;
         self.health.enter(match (*self.stop.borrow(), owned) {
             (true, _) => State::Draining,

@@ -45,6 +45,14 @@ impl Offsets {
         }
     }
 
+    /// Whether the record was received, and its partition not revoked or read anew since.
+    #[must_use]
+    pub fn has(&self, partition: i32, offset: i64) -> bool {
+        let find =
+            |partition: &Partition| partition.in_hand.binary_search_by_key(&offset, |(offset, _)| *offset).is_ok();
+        self.partitions.get(&partition).is_some_and(find)
+    }
+
     /// The partition was revoked.
     pub fn forget(&mut self, partition: i32) {
         self.partitions.remove(&partition);

@@ -4,6 +4,7 @@ use dropgate_shared::claim::ClaimEntry;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::ids::{CampaignId, Slot, UserId};
 use dropgate_shared::record::AdmissionRecord;
+use std::time::Duration;
 use time::PrimitiveDateTime;
 
 /// An admitted claim whose every field fits into a row.
@@ -50,8 +51,11 @@ pub trait RecordSource {
     /// [`Fault`]; the records will come again, which changes nothing (I6).
     fn store(&self, next: &[(i32, i64)]) -> Result<(), Fault>;
 
-    /// Records that wait in the broker, where that is known.
-    fn lag(&self) -> Option<u64>;
+    /// Each partition that is ours, with the number of its records that are not settled where that is known.
+    fn lags(&self) -> Vec<(i32, Option<u64>)>;
+
+    /// How long no broker has answered anything.
+    fn silent_for(&self) -> Duration;
 
     /// How many partitions are ours, of how many that the topic has.
     fn partitions(&self) -> Partitions;

@@ -1,14 +1,15 @@
 //! The loop: take a batch, settle every record of it, and only then move the offsets (I7).
 
 use super::budget::{Budget, WriteBudget};
-use super::inbox::{Inbox, Next};
+use super::inbox::{GivenUp, Inbox, Next};
 use super::ports::{Confirmations, CouponStore, DeadLetters, RecordSource};
-pub use super::settle::{Counts, ServiceError};
-use super::settle::{Settler, Unsettled};
+pub use super::settle::Counts;
+use super::settle::Settler;
 use super::traces::Traces;
 use crate::backoff::Jitter;
 use crate::health::Health;
 use crate::metrics::Metrics;
+use dropgate_shared::fault::Fault;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -26,7 +27,7 @@ pub struct Limits {
     pub linger: Duration,
     /// How fast rows are written.
     pub budget: WriteBudget,
-    /// After this many dead letters in a row the service ends; 0: never.
+    /// With this many dead letters in a row the service holds; 0: never.
     pub dead_letter_limit: u32,
 }
 
@@ -94,8 +95,8 @@ impl<R: RecordSource, S: CouponStore, D: DeadLetters, C: Confirmations> Service<
     /// Waits for a batch and settles it.
     ///
     /// # Errors
-    /// [`ServiceError`]; what was settled before is stored.
-    pub async fn step(&mut self) -> Result<Step, ServiceError> {
+    /// [`Fault`]: the source will never deliver again. What was settled before is stored.
+    pub async fn step(&mut self) -> Result<Step, Fault> {
         self.update_share();
         let begun = Instant::now();
         let (size, not_before) = (self.budget.batch(begun), self.budget.next_at());
@@ -118,10 +119,7 @@ impl<R: RecordSource, S: CouponStore, D: DeadLetters, C: Confirmations> Service<
                 self.settler.settle(&mut self.inbox, &mut self.budget, batch).await
             } {
                 Ok(()) => {}
-                Err(Unsettled::GivenUp) => {
-                    return self.inbox.fatal().map_or(Ok(Step::Stopped), |fault| Err(fault.into()));
-                }
-                Err(Unsettled::Failed(error)) => return Err(error),
+                Err(GivenUp) => return self.inbox.fatal().map_or(Ok(Step::Stopped), Err),
             }
         }
         self.log_progress();
@@ -151,7 +149,7 @@ impl<R: RecordSource, S: CouponStore, D: DeadLetters, C: Confirmations> Service<
                 already = counts.already - before.already,
                 refused = counts.refused - before.refused,
                 dead_letters = counts.dead_letters - before.dead_letters,
-                lag = self.inbox.source().lag(),
+                lag = self.inbox.source().lags().iter().filter_map(|(_, lag)| *lag).sum::<u64>(),
                 "progress of the last {} s",
                 now.saturating_duration_since(at).as_secs()
             );

@@ -6,6 +6,7 @@
 //! | rows cannot be written | wait 25 ms to 5 s, poll the source, paused | the same batch again (I6) |
 //! | dead letters are not acknowledged | the same | those that were not acknowledged again |
 //! | offsets cannot be stored | nothing | the records come again (I6) |
+//! | too many records in a row can never become rows | hold: paused, polled, unready | the same batch again every 30 s |
 //! | the confirmation queue is full | nothing | the outbox sends the claims again |
 //! | a stop is requested | the write under way gets 15 s | no offset moves: another member takes the batch |
 
@@ -42,22 +43,8 @@ pub struct Counts {
     pub dead_letters: u64,
 }
 
-/// Why the service cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum ServiceError {
-    /// The source will never deliver again.
-    #[error(transparent)]
-    Source(#[from] Fault),
-    /// Too many records in a row can never become rows.
-    #[error(
-        "{limit} records in a row can never become rows, the last one for \"{label}\" (partition {partition}, \
-         offset {offset}). The cause is not a bad record but a wrong topic, database or version: correct it and start \
-         again. Nothing is lost: fewer than {limit} of them are in the dead-letter topic, from where \
-         `issuer dlq replay` sends them again, and the others are still in their own topic. To send all of them to the \
-         dead-letter topic, start with --dead-letter-limit 0"
-    )]
-    DeadLetters { limit: u32, label: &'static str, partition: i32, offset: i64 },
-}
+/// How often a batch is tried again that is held for its many dead letters.
+const HOLD_RETRY: Duration = Duration::from_secs(30);
 
 /// Settles batches. It owns the ports behind the inbox. Whatever it waits for, it waits for at the inbox, so that the
 /// source is polled.
@@ -72,18 +59,6 @@ pub(super) struct Settler<S, D, C> {
     pub(super) traces: Traces,
     pub(super) jitter: Jitter,
     pub(super) counts: Counts,
-}
-
-/// Why a batch is not settled.
-pub(super) enum Unsettled {
-    GivenUp,
-    Failed(ServiceError),
-}
-
-impl From<GivenUp> for Unsettled {
-    fn from(_: GivenUp) -> Self {
-        Self::GivenUp
-    }
 }
 
 /// A record of the batch in hand whose admission, if it holds one, is committed.
@@ -102,17 +77,27 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
         &mut self,
         inbox: &mut Inbox<R>,
         budget: &mut Budget,
-        batch: Vec<Received>,
-    ) -> Result<(), Unsettled> {
+        mut batch: Vec<Received>,
+    ) -> Result<(), GivenUp> {
         self.metrics.batch_records.observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
         let mut trace = self.traces.batch(batch.len());
-        let admissions: Vec<&Admission> = batch.iter().filter_map(|received| received.decoded.as_ref().ok()).collect();
-        let mut outcomes = Vec::new();
-        if !admissions.is_empty() {
-            trace.write_begins();
-            outcomes = self.persist(inbox, budget, &admissions).await?;
-            trace.write_ended();
-        }
+        let outcomes = loop {
+            let admissions: Vec<&Admission> =
+                batch.iter().filter_map(|received| received.decoded.as_ref().ok()).collect();
+            let mut outcomes = Vec::new();
+            if !admissions.is_empty() {
+                trace.write_begins();
+                outcomes = self.persist(inbox, budget, &admissions).await?;
+                trace.write_ended();
+            }
+            let Some(cause) = self.count_in_a_row(&batch, &outcomes) else { break outcomes };
+            tracing::warn!("holding, nothing is lost: {cause}");
+            self.health.hold(Some(cause));
+            inbox.wait(HOLD_RETRY).await?;
+            // Another member settles, or holds, what is not ours any more.
+            inbox.retain_ours(&mut batch);
+        };
+        self.health.hold(None);
         let mut confirmations = Vec::with_capacity(outcomes.len());
         let mut records = Vec::with_capacity(batch.len());
         let mut outcomes = outcomes.into_iter();
@@ -120,7 +105,7 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
             let rejected = match decoded {
                 Ok(admission) => {
                     // `persist` returns an outcome for each admission. Without one no offset may move.
-                    let outcome = outcomes.next().ok_or(Unsettled::GivenUp)?;
+                    let outcome = outcomes.next().ok_or(GivenUp)?;
                     self.note(admission, outcome, &delivery, &mut trace, &mut confirmations)
                 }
                 // What it says of a user is not to be trusted, so Redis is not changed: the outbox still
@@ -129,7 +114,6 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
             };
             records.push(InHand { delivery, rejected });
         }
-        self.count_in_a_row(&records).map_err(Unsettled::Failed)?;
         self.publish_dead_letters(inbox, &records).await?;
 
         self.counts.records += records.len() as u64;
@@ -199,7 +183,10 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
         let mut counted_to = Instant::now();
         loop {
             let begun = Instant::now();
-            let answer = inbox.run_while_polling(self.store.persist(admissions)).await?;
+            self.health.writing(true);
+            let answer = inbox.run_while_polling(self.store.persist(admissions)).await;
+            self.health.writing(false);
+            let answer = answer?;
             let now = Instant::now();
             let fault = match answer {
                 Ok(outcomes) if outcomes.len() == admissions.len() => {
@@ -259,29 +246,42 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
         self.metrics.budget_duty.set(budget.duty().unwrap_or(1.0));
     }
 
-    /// One bad record is a bad record; a long row of them is a wrong topic, database or version, and
-    /// nothing that the dead-letter topic should be filled with.
-    fn count_in_a_row(&mut self, records: &[InHand]) -> Result<(), ServiceError> {
-        for InHand { delivery, rejected } in records {
-            let Some(reason) = rejected else {
-                self.dead_letters_in_a_row = 0;
-                continue;
+    /// One bad record is a bad record; a long row of them is a wrong topic, database or version, and nothing that the
+    /// dead-letter topic should be filled with. Returns why the batch must be held, if it must; nothing is counted then.
+    fn count_in_a_row(&mut self, batch: &[Received], outcomes: &[ClaimOutcome]) -> Option<String> {
+        let (limit, mut in_a_row) = (self.dead_letter_limit, self.dead_letters_in_a_row);
+        let mut outcomes = outcomes.iter();
+        for Received { delivery, decoded } in batch {
+            let reason = match decoded {
+                Err(reason) => reason,
+                Ok(_) => match outcomes.next() {
+                    Some(ClaimOutcome::Rejected(reason)) => reason,
+                    _ => {
+                        in_a_row = 0;
+                        continue;
+                    }
+                },
             };
             // An operator tries whether the cause is gone: no news about the topic.
             if delivery.replayed {
                 continue;
             }
-            self.dead_letters_in_a_row = self.dead_letters_in_a_row.saturating_add(1);
-            if self.dead_letter_limit > 0 && self.dead_letters_in_a_row >= self.dead_letter_limit {
-                return Err(ServiceError::DeadLetters {
-                    limit: self.dead_letter_limit,
-                    label: reason.label,
-                    partition: delivery.partition,
-                    offset: delivery.offset,
-                });
+            in_a_row = in_a_row.saturating_add(1);
+            if limit > 0 && in_a_row >= limit {
+                let Delivery { partition, offset, .. } = delivery;
+                return Some(format!(
+                    "{limit} records in a row can never become rows, the last one for \"{}\" (partition {partition}, \
+                     offset {offset}). The cause is not a bad record but a wrong topic, database, campaign or version: \
+                     correct it, and the service continues by itself within {} s. Fewer than {limit} of them are in \
+                     the dead-letter topic, from where `issuer dlq replay` sends them again. To send all of them to \
+                     the dead-letter topic, start again with --dead-letter-limit 0",
+                    reason.label,
+                    HOLD_RETRY.as_secs()
+                ));
             }
         }
-        Ok(())
+        self.dead_letters_in_a_row = in_a_row;
+        None
     }
 
     async fn publish_dead_letters<R: RecordSource>(

@@ -5,11 +5,13 @@
 //!
 //! Rebalance: cooperative, so a change in the group stops only the partitions that move. Before one is
 //! given up, what is stored is committed, so that the next owner repeats little. librdkafka refuses to
-//! store an offset for a partition that is no longer assigned, and clears stored ones when it is.
+//! store an offset for a partition that is no longer assigned, and clears stored ones when it is. What follows from a
+//! rebalance is decided in [`super::assignment`].
 //!
 //! Liveness: rebalances and `max.poll.interval.ms` are served only while the stream is polled. The
 //! loop polls whatever it waits for (see [`crate::consume::inbox`]), at most a second apart.
 
+use super::assignment::{Assignment, Offsets, Partitions as Ids, Step};
 use super::client;
 use super::ports::header;
 use super::settings::KafkaSettings;
@@ -22,17 +24,16 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance, StreamConsumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{Headers, Message};
-use rdkafka::statistics::Statistics;
+use rdkafka::statistics::{self, Statistics};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long leaving the group may take before the process continues without it.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(10);
-const LAG_UNKNOWN: u64 = u64::MAX;
 
 /// A member of the issuers' group.
 pub struct KafkaSource {
@@ -43,10 +44,11 @@ pub struct KafkaSource {
 /// What librdkafka reports to a member.
 struct Member {
     topic: String,
-    revoked: Mutex<Vec<i32>>,
-    owned: Mutex<BTreeSet<i32>>,
-    all: AtomicUsize,
-    lag: AtomicU64,
+    assignment: Mutex<Assignment>,
+    /// How many responses have come from the brokers, and since when no more.
+    received: Mutex<(i64, Instant)>,
+    /// What the statistics ask for; the callback has no client.
+    due: Mutex<Option<Step>>,
     metrics: Arc<Metrics>,
 }
 
@@ -64,10 +66,9 @@ impl KafkaSource {
     ) -> Result<Self, Fault> {
         let member = Member {
             topic: topic.to_owned(),
-            revoked: Mutex::default(),
-            owned: Mutex::default(),
-            all: AtomicUsize::new(partitions),
-            lag: AtomicU64::new(LAG_UNKNOWN),
+            assignment: Mutex::new(Assignment::new(partitions)),
+            received: Mutex::new((0, Instant::now())),
+            due: Mutex::default(),
             metrics,
         };
         let mut config = settings.client_with(&[
@@ -114,19 +115,34 @@ impl KafkaSource {
         }
     }
 
-    fn on_assignment(&self, call: impl Fn(&StreamConsumer<Member>, &TopicPartitionList) -> KafkaResult<()>) {
-        let done = self
-            .consumer
-            .assignment()
-            .and_then(|partitions| if partitions.count() == 0 { Ok(()) } else { call(&self.consumer, &partitions) });
+    fn set_paused(&self, paused: bool) {
+        self.consumer.context().assignment().set_paused(paused);
+        let done = self.consumer.assignment().and_then(|partitions| match (partitions.count(), paused) {
+            (0, _) => Ok(()),
+            (_, true) => self.consumer.pause(&partitions),
+            (_, false) => self.consumer.resume(&partitions),
+        });
         if let Err(error) = done {
             tracing::warn!(%error, "pausing or resuming failed");
+        }
+    }
+
+    /// Commits the offsets that librdkafka does not commit by itself, where the statistics have found any.
+    fn commit_back(&self) {
+        let due = lock(&self.consumer.context().due).take();
+        let Some(Step::CommitBack(offsets)) = due else { return };
+        tracing::debug!(?offsets, "committing again what is settled");
+        let done = list(&self.topic, offsets.iter().map(|(partition, offset)| (*partition, *offset)))
+            .and_then(|offsets| self.consumer.commit(&offsets, CommitMode::Async));
+        if let Err(error) = done {
+            tracing::warn!(%error, "the offsets were not committed; trying again");
         }
     }
 }
 
 impl RecordSource for KafkaSource {
     async fn recv(&self) -> Result<Delivery, Fault> {
+        self.commit_back();
         match self.consumer.recv().await {
             Ok(message) => Ok(Delivery {
                 partition: message.partition(),
@@ -141,39 +157,37 @@ impl RecordSource for KafkaSource {
     }
 
     fn revoked(&self) -> Vec<i32> {
-        std::mem::take(&mut *self.consumer.context().revoked.lock().unwrap_or_else(PoisonError::into_inner))
+        self.consumer.context().assignment().take_revoked()
     }
 
     fn pause(&self) {
-        self.on_assignment(|consumer, partitions| consumer.pause(partitions));
+        self.set_paused(true);
     }
 
     fn resume(&self) {
-        self.on_assignment(|consumer, partitions| consumer.resume(partitions));
+        self.set_paused(false);
     }
 
     fn store(&self, next: &[(i32, i64)]) -> Result<(), Fault> {
-        let mut offsets = TopicPartitionList::with_capacity(next.len());
-        for (partition, offset) in next {
-            offsets
-                .add_partition_offset(&self.topic, *partition, Offset::Offset(*offset))
-                .map_err(|error| client::fault(labels::STORE_OFFSET, true, &error))?;
-        }
-        match self.consumer.store_offsets(&offsets) {
+        let stored = list(&self.topic, next.iter().copied()).and_then(|offsets| self.consumer.store_offsets(&offsets));
+        match stored {
             // All of them belong to other members by now, who will find the rows.
             Ok(()) | Err(KafkaError::StoreOffset(RDKafkaErrorCode::State)) => Ok(()),
             Err(error) => Err(client::fault(labels::STORE_OFFSET, true, &error)),
         }
     }
 
-    fn lag(&self) -> Option<u64> {
-        let lag = self.consumer.context().lag.load(Ordering::Relaxed);
-        (lag != LAG_UNKNOWN).then_some(lag)
+    fn lags(&self) -> Vec<(i32, Option<u64>)> {
+        self.consumer.context().assignment().lags()
+    }
+
+    fn silent_for(&self) -> Duration {
+        lock(&self.consumer.context().received).1.elapsed()
     }
 
     fn partitions(&self) -> Partitions {
-        let member = self.consumer.context();
-        Partitions { owned: member.owned().len(), all: member.all.load(Ordering::Relaxed) }
+        let assignment = self.consumer.context().assignment();
+        Partitions { owned: assignment.owned().len(), all: assignment.all() }
     }
 }
 
@@ -187,33 +201,62 @@ impl ClientContext for Member {
     }
 
     fn stats(&self, statistics: Statistics) {
+        let mut received = lock(&self.received);
+        // Heartbeats are answered every second, so a number that stands still means that no broker answers.
+        if received.0 != statistics.rx {
+            *received = (statistics.rx, Instant::now());
+        }
+        drop(received);
         let Some(topic) = statistics.topics.get(&self.topic) else {
             return;
         };
         // Partition -1 is librdkafka's own. A topic may be given more partitions at any time.
-        self.all.fetch_max(topic.partitions.keys().filter(|id| **id >= 0).count(), Ordering::Relaxed);
-        let owned = self.owned();
-        let mut sum = 0;
-        for (id, partition) in &topic.partitions {
-            // -1 where it is unknown: nothing was fetched yet. What counts is what is not settled.
-            let lag = partition.consumer_lag_stored;
-            match u64::try_from(lag) {
-                Ok(lag) if owned.contains(id) => {
-                    sum += lag;
-                    let gauge = self.metrics.lag.get_or_create_owned(&PartitionLabel { partition: *id });
+        let partitions: BTreeMap<i32, Offsets> =
+            topic.partitions.iter().filter(|(id, _)| **id >= 0).map(|(id, found)| (*id, offsets(found))).collect();
+        let mut assignment = self.assignment();
+        let step = assignment.statistics(partitions.len(), &partitions);
+        for (partition, lag) in assignment.lags() {
+            // A partition of which nothing is known shows no lag rather than an old one.
+            let label = PartitionLabel { partition };
+            match lag {
+                Some(lag) => {
+                    let gauge = self.metrics.lag.get_or_create_owned(&label);
                     gauge.set(i64::try_from(lag).unwrap_or(i64::MAX));
                 }
-                _ => {}
+                None => drop(self.metrics.lag.remove(&label)),
             }
         }
-        self.lag.store(sum, Ordering::Relaxed);
+        *lock(&self.due) = step;
     }
 }
 
 impl Member {
-    fn owned(&self) -> MutexGuard<'_, BTreeSet<i32>> {
-        self.owned.lock().unwrap_or_else(PoisonError::into_inner)
+    fn assignment(&self) -> MutexGuard<'_, Assignment> {
+        lock(&self.assignment)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// librdkafka writes negative numbers for what it does not know.
+fn offsets(found: &statistics::Partition) -> Offsets {
+    let known = |offset: i64| (offset >= 0).then_some(offset);
+    Offsets {
+        begin: known(found.lo_offset),
+        end: known(found.hi_offset),
+        committed: known(found.committed_offset),
+        stored: known(found.stored_offset),
+    }
+}
+
+fn list(topic: &str, offsets: impl IntoIterator<Item = (i32, i64)>) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in offsets {
+        list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+    }
+    Ok(list)
 }
 
 impl ConsumerContext for Member {
@@ -221,25 +264,30 @@ impl ConsumerContext for Member {
         match rebalance {
             // A rebalance among the others, seen from here.
             Rebalance::Assign(partitions) | Rebalance::Revoke(partitions) if partitions.count() == 0 => {}
-            Rebalance::Assign(partitions) => {
-                let partitions = ids(partitions);
+            Rebalance::Assign(list) => {
+                let partitions = ids(list);
                 tracing::info!(?partitions, "partitions assigned");
-                self.owned().extend(partitions);
+                let done = match self.assignment().assigned(&partitions) {
+                    Some(Step::Pause(_)) => consumer.pause(list),
+                    Some(Step::Resume(_)) => consumer.resume(list),
+                    _ => Ok(()),
+                };
+                if let Err(error) = done {
+                    tracing::warn!(%error, "pausing or resuming what is assigned failed");
+                }
             }
-            Rebalance::Revoke(partitions) => {
-                let partitions = ids(partitions);
-                // Partitions that were lost belong to other members already: a commit would be rejected.
+            Rebalance::Revoke(list) => {
+                let partitions = ids(list);
                 let lost = consumer.assignment_lost();
                 tracing::info!(?partitions, lost, "partitions revoked");
-                if !lost {
+                let step = self.assignment().revoking(&partitions, lost);
+                if step == Some(Step::Commit) {
                     commit(consumer);
                 }
-                let mut owned = self.owned();
-                for partition in &partitions {
-                    owned.remove(partition);
-                    self.metrics.lag.remove(&PartitionLabel { partition: *partition });
+                self.assignment().revoked(&partitions);
+                for partition in partitions {
+                    self.metrics.lag.remove(&PartitionLabel { partition });
                 }
-                self.revoked.lock().unwrap_or_else(PoisonError::into_inner).extend(partitions);
             }
             Rebalance::Error(error) => tracing::warn!(%error, "rebalance failed"),
         }
@@ -255,7 +303,7 @@ impl ConsumerContext for Member {
     }
 }
 
-fn ids(partitions: &TopicPartitionList) -> Vec<i32> {
+fn ids(partitions: &TopicPartitionList) -> Ids {
     partitions.elements().iter().map(|element| element.partition()).collect()
 }
 

@@ -1,5 +1,6 @@
 //! Kafka: the group's member, the topics and the dead letters.
 
+pub mod assignment;
 pub mod client;
 pub mod consumer;
 pub mod dead_letter_reader;

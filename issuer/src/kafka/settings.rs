@@ -49,16 +49,25 @@ const FIXED: [(&str, &str); 15] = [
     ("group.instance.id", "use KAFKA_INSTANCE_ID"),
 ];
 
-/// A setting of librdkafka that is not the operator's.
+/// A setting of librdkafka that the operator may not set.
 #[derive(Debug, thiserror::Error)]
-#[error("sets {key}, which is fixed: {why}")]
-pub struct FixedOption {
-    key: String,
-    why: &'static str,
+pub enum OptionError {
+    #[error("sets {key}, which is fixed: {why}")]
+    Fixed { key: String, why: &'static str },
+    /// Not repeated: it may be what follows a comma in a password.
+    #[error("has a name that librdkafka does not have; expected KEY=VALUE,KEY=VALUE")]
+    NoSuchName,
 }
 
+/// Names without a dot, which all others have.
+const UNDOTTED: [&str; 4] = ["acks", "debug", "partitioner", "retries"];
+
 /// Whether the operator may set `key`.
-pub fn check_option(key: &str) -> Result<(), FixedOption> {
+pub fn check_option(key: &str) -> Result<(), OptionError> {
+    let is_name = |byte: u8| byte.is_ascii_lowercase() || byte == b'.' || byte == b'_';
+    if !key.bytes().all(is_name) || !(key.contains('.') || UNDOTTED.contains(&key)) {
+        return Err(OptionError::NoSuchName);
+    }
     // Its other names in librdkafka.
     let name = match key {
         "metadata.broker.list" => "bootstrap.servers",
@@ -67,7 +76,7 @@ pub fn check_option(key: &str) -> Result<(), FixedOption> {
         other => other,
     };
     match FIXED.iter().find(|(fixed, _)| *fixed == name) {
-        Some((_, why)) => Err(FixedOption { key: key.to_owned(), why }),
+        Some((_, why)) => Err(OptionError::Fixed { key: key.to_owned(), why }),
         None => Ok(()),
     }
 }

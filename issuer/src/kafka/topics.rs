@@ -116,8 +116,9 @@ pub async fn lag(settings: &KafkaSettings, topic: &'static str) -> Result<u64, F
         for element in committed.elements() {
             let (low, high) = consumer.fetch_watermarks(topic, element.partition(), DEADLINE)?;
             let next = match element.offset() {
-                // Records below `low` are gone: nobody can be behind on them.
-                Offset::Offset(next) => next.max(low),
+                // Records below `low` are gone: nobody can be behind on them. An offset beyond `high` belongs to an
+                // earlier topic of the same name: nothing of this one is consumed.
+                Offset::Offset(next) if next <= high => next.max(low),
                 _ => low,
             };
             lag += u64::try_from(high - next).unwrap_or(0);

@@ -149,16 +149,7 @@ async fn check_redis(settings: &RedisSettings, checks: &mut Checks) {
 }
 
 async fn check_scripts(redis: &Redis, key_locking: bool, checks: &mut Checks) {
-    let all = [
-        &scripts::ADMIT,
-        &scripts::CONFIRM,
-        &scripts::LEASE,
-        &scripts::PUBLISH,
-        &scripts::RESTORE,
-        &scripts::TAKE_DUE,
-        &scripts::UPDATE,
-    ];
-    for script in all {
+    for script in scripts::ALL {
         if let Err(fault) = load(redis, script, key_locking).await {
             let hint = if key_locking { "; UPSTASH_KEY_LOCKING is for hosted Upstash only" } else { "" };
             return checks.failed("Redis scripts", format_args!("{}.lua: {fault}{hint}", script.name));
@@ -167,7 +158,7 @@ async fn check_scripts(redis: &Redis, key_locking: bool, checks: &mut Checks) {
     // A campaign that does not exist: nothing is written.
     let keys = ["dg:{check-config}:meta", "dg:{check-config}:claims", "dg:{check-config}:outbox"];
     match redis.eval(&scripts::ADMIT, &keys, &["1", "check-config"]).await {
-        Ok(_) => checks.passed("Redis scripts", format_args!("{} load, and one runs", all.len())),
+        Ok(_) => checks.passed("Redis scripts", format_args!("{} load, and one runs", scripts::ALL.len())),
         Err(fault) => checks.failed("Redis scripts", format_args!("admit.lua does not run: {fault}")),
     }
 }

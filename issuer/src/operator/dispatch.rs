@@ -18,6 +18,7 @@ use super::{check_config, migrate, probe};
 use crate::cli::command::{Cli, Command};
 use crate::cli::connections::ServerArgs;
 use crate::cli::dlq::DlqCommand;
+use crate::cli::secret_file::with_file_arguments;
 use crate::cli::verbs::{CampaignCommand, CreateArgs, ReconcileArgs, VerifyArgs};
 use crate::kafka::dead_letter_reader::KafkaDeadLetterReader;
 use crate::kafka::dead_letters::KafkaReplayer;
@@ -60,7 +61,7 @@ pub async fn dispatch(command: Command) -> Result<(), Exit> {
         Command::Probe(args) => probe::probe(&args).await,
         Command::Completions(args) => {
             let mut script = Vec::new();
-            clap_complete::generate(args.shell, &mut Cli::command(), "issuer", &mut script);
+            clap_complete::generate(args.shell, &mut with_file_arguments(Cli::command()), "issuer", &mut script);
             say!("{}", String::from_utf8_lossy(&script).trim_end());
             Ok(())
         }

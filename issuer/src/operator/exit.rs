@@ -60,7 +60,7 @@ impl From<CampaignError> for Exit {
     fn from(error: CampaignError) -> Self {
         let status = match &error {
             CampaignError::Fault(fault) => return fault.clone().into(),
-            CampaignError::GateNotUpdated { .. } => 3,
+            CampaignError::GateNotUpdated { .. } | CampaignError::Contention(_) => 3,
             CampaignError::Unknown(_) => 2,
             CampaignError::Exists { .. } | CampaignError::Closed(_) | CampaignError::Lower { .. } => 1,
         };

@@ -117,6 +117,6 @@ async fn confirm_all<H: Http>(
 /// [`Fault`]; repeating it changes nothing.
 pub async fn confirm<H: Http>(redis: &RedisRest<H>, campaign: &CampaignId, pairs: &[String]) -> Result<u64, Fault> {
     let keys = CampaignKeys::of(campaign);
-    let ended = redis.eval(&scripts::CONFIRM, &[&keys.claims, &keys.outbox], pairs).await?;
+    let ended = redis.eval(&scripts::CONFIRM, &[&keys.meta, &keys.claims, &keys.outbox], pairs).await?;
     Ok(ended.as_u64().unwrap_or(0))
 }

@@ -8,8 +8,9 @@ use dropgate_shared::claim::ClaimEntry;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::CampaignId;
-use dropgate_shared::names::CampaignKeys;
+use dropgate_shared::names::{CAMPAIGNS_KEY, CampaignKeys};
 use dropgate_shared::redis_rest::{RedisRest, number_of, text_of, time_ms};
+use dropgate_shared::scripts;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -54,10 +55,12 @@ impl<'a, H: Http> View<'a, H> {
         Self { redis, keys: CampaignKeys::of(id) }
     }
 
-    async fn query<S: AsRef<str>>(&self, command: &[S]) -> Result<Value, Fault> {
+    /// Runs a reading command on `key`, as a script: what an auditor is told must not come from a replica that is
+    /// behind.
+    async fn query<S: AsRef<str>>(&self, key: &str, command: &[S]) -> Result<Value, Fault> {
         let mut tried = 1;
         loop {
-            match self.redis.command(command).await {
+            match self.redis.eval(&scripts::READ, &[key], command).await {
                 Err(fault) if fault.retry && tried < TRIES => {
                     tried += 1;
                     tokio::time::sleep(BETWEEN_TRIES).await;
@@ -69,27 +72,33 @@ impl<'a, H: Http> View<'a, H> {
 
     /// The meta; `None` if the campaign is not published, or its meta is damaged.
     pub async fn meta(&self) -> Result<Option<CampaignMeta>, Fault> {
-        let reply = self.query(&CampaignMeta::command(&self.keys.meta)).await?;
+        let command: Vec<&str> = ["HMGET"].into_iter().chain(CampaignMeta::FIELDS).collect();
+        let reply = self.query(&self.keys.meta, &command).await?;
         Ok(CampaignMeta::read(&reply).unwrap_or_default())
     }
 
+    /// Whether the campaign is among those that the cron visits.
+    pub async fn is_listed(&self, id: &CampaignId) -> Result<bool, Fault> {
+        Ok(number(&self.query(CAMPAIGNS_KEY, &["SISMEMBER", id.as_str()]).await?)? == 1)
+    }
+
     pub async fn claims(&self) -> Result<u64, Fault> {
-        number(&self.query(&["HLEN", &self.keys.claims]).await?)
+        number(&self.query(&self.keys.claims, &["HLEN"]).await?)
     }
 
     /// How many outbox entries there are.
     pub async fn waiting(&self) -> Result<u64, Fault> {
-        number(&self.query(&["ZCARD", &self.keys.outbox]).await?)
+        number(&self.query(&self.keys.outbox, &["ZCARD"]).await?)
     }
 
     /// A page of claims: user and entry. A user may come twice.
     pub async fn claims_page(&self, cursor: &str) -> Result<Page, Fault> {
-        page(&self.query(&["HSCAN", &self.keys.claims, cursor, "COUNT", &PAGE.to_string()]).await?)
+        page(&self.query(&self.keys.claims, &["HSCAN", cursor, "COUNT", &PAGE.to_string()]).await?)
     }
 
     /// A page of the outbox: user and due time.
     pub async fn outbox_page(&self, cursor: &str) -> Result<Page, Fault> {
-        page(&self.query(&["ZSCAN", &self.keys.outbox, cursor, "COUNT", &PAGE.to_string()]).await?)
+        page(&self.query(&self.keys.outbox, &["ZSCAN", cursor, "COUNT", &PAGE.to_string()]).await?)
     }
 
     /// The entries of `users`, in their order, as they are stored.
@@ -107,23 +116,29 @@ impl<'a, H: Http> View<'a, H> {
         if users.is_empty() {
             return Ok(Vec::new());
         }
-        let command: Vec<&str> = [verb, key].into_iter().chain(users.iter().map(AsRef::as_ref)).collect();
-        let reply = self.query(&command).await?;
+        let command: Vec<&str> = [verb].into_iter().chain(users.iter().map(AsRef::as_ref)).collect();
+        let reply = self.query(key, &command).await?;
         let values = reply.as_array().filter(|values| values.len() == users.len()).ok_or_else(garbled)?;
         Ok(values.iter().map(text_of).collect())
     }
 
     pub async fn outbox(&self) -> Result<Outbox, Fault> {
-        let time = self.query(&["TIME"]).await?;
+        let time = self.redis.command(&["TIME"]).await?;
         let now_ms = time_ms(&time).ok_or_else(garbled)?;
         let waiting = self.waiting().await?;
-        let due = number(&self.query(&["ZCOUNT", &self.keys.outbox, "-inf", &now_ms.to_string()]).await?)?;
+        let due = number(&self.query(&self.keys.outbox, &["ZCOUNT", "-inf", &now_ms.to_string()]).await?)?;
         let mut outbox = Outbox { waiting, due, now_ms, ..Outbox::default() };
         let mut from = 0;
         while from < SHOWN {
-            let range = ["ZRANGE", &self.keys.outbox, &from.to_string(), &(from + PAGE - 1).to_string()];
-            let users: Vec<String> =
-                self.query(&range).await?.as_array().into_iter().flatten().filter_map(text_of).collect();
+            let range = ["ZRANGE", &from.to_string(), &(from + PAGE - 1).to_string()];
+            let users: Vec<String> = self
+                .query(&self.keys.outbox, &range)
+                .await?
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(text_of)
+                .collect();
             for entry in self.entries(&users).await?.into_iter().flatten() {
                 let Ok(entry) = entry.parse::<ClaimEntry>() else { continue };
                 outbox.read += 1;

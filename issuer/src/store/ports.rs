@@ -120,7 +120,11 @@ pub trait Session {
         granted_at: PrimitiveDateTime,
     ) -> StoreResult<()>;
 
-    /// Sets a campaign's state if it is one of `from`. False if it is in another state, or unknown.
+    /// Sets a campaign's version to the next, or to the one after `known` if that is greater.
+    async fn next_version(&mut self, id: &CampaignId, known: u32) -> StoreResult<()>;
+
+    /// Sets a campaign's state, and the next version, if it is one of `from`. False if it is in another state, or
+    /// unknown.
     async fn set_state(&mut self, id: &CampaignId, from: &[CampaignState], to: CampaignState) -> StoreResult<bool>;
 
     /// Looks a campaign up. One without any allotment counts as none.

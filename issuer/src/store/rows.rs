@@ -16,9 +16,21 @@ pub struct Campaign {
     pub opens_at: PrimitiveDateTime,
     /// Claims are admitted before this time; `None`: until the campaign is sold out.
     pub closes_at: Option<PrimitiveDateTime>,
+    /// Grows with every change of the campaign.
+    pub version: u32,
 }
 
 impl Campaign {
+    /// The version of a campaign that was not changed yet.
+    pub const FIRST_VERSION: u32 = 1;
+
+    /// The arguments of `publish.lua` and `update.lua`.
+    #[must_use]
+    pub fn script_args(&self) -> [String; 5] {
+        let [state, capacity, opens_ms, closes_ms] = self.settings().script_args();
+        [state, capacity, opens_ms, closes_ms, self.version.to_string()]
+    }
+
     /// What Redis should hold of it.
     #[must_use]
     pub fn settings(&self) -> CampaignSettings {

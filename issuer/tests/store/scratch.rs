@@ -42,7 +42,10 @@ where
     let options = server.database(&name);
     let pool = MySqlPoolOptions::new().max_connections(4).connect_lazy_with(options.clone());
     let scratch = Scratch { options, pool: pool.clone() };
-    assert_eq!(scratch.database().migrate().await.unwrap(), ["0001 coupons", "0002 dead letter replays"]);
+    assert_eq!(
+        scratch.database().migrate().await.unwrap(),
+        ["0001 coupons", "0002 dead letter replays", "0003 campaign versions"]
+    );
     let result = tokio::spawn(test(scratch)).await;
     pool.close().await;
     admin.execute(AssertSqlSafe(format!("DROP DATABASE {name}"))).await.unwrap();

@@ -61,6 +61,11 @@ impl Log {
         }
     }
 
+    /// How many units were written at `at_ms` or later.
+    pub fn since(&self, at_ms: u64) -> usize {
+        self.units.iter().rev().take_while(|unit| unit.at_ms >= at_ms).count()
+    }
+
     /// Takes the last `count` units back; returns how many there were.
     pub fn lose_suffix(&mut self, store: &mut Store, count: usize) -> usize {
         let mut lost = 0;

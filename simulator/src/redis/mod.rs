@@ -123,6 +123,12 @@ impl Server {
         lost
     }
 
+    /// How many units were written in the last `ms` by the server's clock: what a replica that lags may not have.
+    #[must_use]
+    pub fn units_within(&self, ms: u64) -> usize {
+        self.log.since(self.clock.now_ms().saturating_sub(ms))
+    }
+
     /// From now on, reading commands outside of scripts are answered by these replicas in turn. They start with
     /// what the leader has, and follow it each with its own lag; `Lag::Writes(0)` is one that never lags, such
     /// as the leader itself. Two reads in a row may so go back in time. With none, the leader answers.

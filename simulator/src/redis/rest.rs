@@ -1,5 +1,5 @@
 //! The Upstash REST API in front of the model: `POST /` and `POST /pipeline`, the two forms that the gate and the
-//! issuer use, worded as the hosted service and the local gateway word it.
+//! issuer use, worded as the hosted service and the REST proxy word it.
 //!
 //! Not modelled: the path form, `/multi-exec`, base64, `_token`. The sync token is not echoed by the project's
 //! client, so it is not modelled either.

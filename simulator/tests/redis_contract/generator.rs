@@ -12,6 +12,7 @@ const USERS: [&str; 14] = ["u1", "u2", "u3", "u4", "u5", "u6", "u7", "u8", "é",
 const RAW_KEYS: [&str; 6] = ["k1", "k2", "dg:{a}:meta", "dg:{a}:claims", "dg:{a}:outbox", "dg:campaigns"];
 const FIELDS: [&str; 7] = ["f1", "f2", "u1", "u2", "count", "capacity", ""];
 const VALUES: [&str; 7] = ["v", "", "12", "-3", "3:1800000000000:a", "9223372036854775807", "é\r\n"];
+const VERSIONS: [&str; 4] = ["1", "2", "2", "3"];
 const INTEGERS: [&str; 9] = ["0", "1", "-1", "2", "-2", "100", "x", "1.5", "9223372036854775807"];
 const SCORES: [&str; 11] = ["0", "1", "-1", "2.5", "-0.25", "1800000000000", "inf", "-inf", "nan", "x", ""];
 const BOUNDS: [&str; 10] = ["-inf", "+inf", "0", "(0", "1", "(2.5", "1800000000000", "x", "", "("];
@@ -87,7 +88,7 @@ impl Generator {
                     let entry = format!("{}:{}:{}", self.0.range(1..=9), START_MS, self.one(&["i", "r", "d", "a"]));
                     args.extend([self.one(&USERS), entry]);
                 }
-                (&CONFIRM, vec![claims, outbox], args)
+                (&CONFIRM, vec![meta, claims, outbox], args)
             }
             9 => {
                 let mut args = Vec::new();
@@ -98,7 +99,7 @@ impl Generator {
             }
             10 => {
                 let mut args = settings(self);
-                args.push(self.one(&["0", "1", "2"]));
+                args.push(self.one(&VERSIONS));
                 (&PUBLISH, vec![meta, claims], args)
             }
             11 => (&RESTORE, vec![claims, outbox], if self.0.chance(0.1) { vec![] } else { self.many(&USERS, 5) }),
@@ -106,7 +107,11 @@ impl Generator {
                 let args = [self.one(&["1", "2", "100"]), self.one(&["5000", "x"]), "900000".to_owned()];
                 (&TAKE_DUE, vec![claims, outbox], args.to_vec())
             }
-            _ => (&UPDATE, vec![meta], settings(self)),
+            _ => {
+                let mut args = settings(self);
+                args.push(self.one(&VERSIONS));
+                (&UPDATE, vec![meta], args)
+            }
         }
     }
 
@@ -139,7 +144,7 @@ impl Generator {
         for campaign in CAMPAIGNS {
             let keys = [format!("dg:{{{campaign}}}:meta"), format!("dg:{{{campaign}}}:claims")];
             let capacity = self.one(&["3", "9", "40"]);
-            pair.script(&PUBLISH, &keys, &["open", &capacity, "1", "0", "0"].map(str::to_owned), false);
+            pair.script(&PUBLISH, &keys, &["open", &capacity, "1", "0", "9"].map(str::to_owned), false);
         }
     }
 }

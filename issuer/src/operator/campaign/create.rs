@@ -21,7 +21,8 @@ pub async fn create(
     opens_at: Option<PrimitiveDateTime>,
     closes_at: Option<PrimitiveDateTime>,
 ) -> Result<String, CampaignError> {
-    let wanted = Campaign { state: CampaignState::Open, capacity, opens_at: opens_at.unwrap_or(now), closes_at };
+    let (version, starts_at) = (Campaign::FIRST_VERSION, opens_at.unwrap_or(now));
+    let wanted = Campaign { state: CampaignState::Open, capacity, opens_at: starts_at, closes_at, version };
     match insert(&mut store.connect().await?, now, id, &wanted).await {
         Ok(()) => {
             return Ok(format!(
@@ -38,7 +39,7 @@ pub async fn create(
         None => existing.opens_at <= now,
         Some(opens_at) => existing.opens_at == opens_at,
     };
-    let rest_alike = Campaign { opens_at: existing.opens_at, ..wanted.clone() } == existing;
+    let rest_alike = Campaign { opens_at: existing.opens_at, version: existing.version, ..wanted.clone() } == existing;
     if begins_alike && rest_alike {
         return Ok(format!("campaign {id} exists already, with exactly these settings"));
     }

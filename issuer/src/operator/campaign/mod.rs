@@ -4,5 +4,6 @@ pub mod create;
 pub mod error;
 pub mod list;
 pub mod publish;
+mod settings;
 pub mod show;
 pub mod state;

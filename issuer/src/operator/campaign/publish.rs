@@ -2,6 +2,7 @@
 
 use super::create::described;
 use super::error::CampaignError;
+use super::settings::write_settings;
 use crate::kafka::ports::Backlog;
 use crate::operator::servers::Servers;
 use crate::redis::confirm::{PAIRS, confirm};
@@ -25,8 +26,11 @@ pub async fn publish<S: Store, H: Http, B: Backlog>(
 ) -> Result<String, CampaignError> {
     let redis = &servers.redis;
     let mut session = servers.store.connect().await?;
-    let campaign = session.campaign(id).await?.ok_or_else(|| CampaignError::Unknown(id.clone()))?;
-    // Looked at first: what is under way now has no row yet, and is not among the holders below.
+    session.campaign(id).await?.ok_or_else(|| CampaignError::Unknown(id.clone()))?;
+    // Before the meta: if Redis loses its last writes, it rather knows a campaign that is lost than none. And the cron
+    // visits these: a campaign that is published is among them, wherever this ends.
+    add_to_known(servers, id).await?;
+    // Looked at before the rows: what is under way now has no row yet, and is not among the holders below.
     let lag = match &servers.kafka {
         None => "not looked at (KAFKA_BOOTSTRAP is not set)".to_owned(),
         Some(backlog) => match backlog.lag().await {
@@ -53,12 +57,9 @@ pub async fn publish<S: Store, H: Http, B: Backlog>(
         confirm(redis, id, &pairs(page)).await?;
     }
 
-    let keys = CampaignKeys::of(id);
-    let [state, capacity, opens_ms, closes_ms] = campaign.settings().script_args();
-    let args = [state, capacity, opens_ms, closes_ms, refused.to_string()];
-    let reply = redis.eval(&scripts::PUBLISH, &[&keys.meta, &keys.claims], &args).await?;
-    redis.command(&["SADD", CAMPAIGNS_KEY, id.as_str()]).await?;
-    let waiting = redis.command(&["ZCARD", &keys.outbox]).await?;
+    // What was read before the holders may be outdated by now.
+    let (campaign, reply) = write_settings(servers, &mut session, id, &scripts::PUBLISH).await?;
+    let waiting = redis.command(&["ZCARD", &CampaignKeys::of(id).outbox]).await?;
 
     let shown = |value: Option<&Value>, absent: &str| value.and_then(text_of).unwrap_or_else(|| absent.to_owned());
     let (count, before) = (shown(reply.get(0), "?"), shown(reply.get(1), "not published"));
@@ -69,6 +70,25 @@ pub async fn publish<S: Store, H: Http, B: Backlog>(
     let _ = writeln!(text, "  waiting in the outbox {}", shown(Some(&waiting), "?"));
     let _ = write!(text, "  consumer lag          {lag}");
     Ok(text)
+}
+
+/// Adds the campaign to those that the cron visits and that the gate knows.
+///
+/// # Errors
+/// [`CampaignError`]; it is always safe to repeat it.
+pub async fn add_to_known<S: Store, H: Http, B: Backlog>(
+    servers: &Servers<S, H, B>,
+    id: &CampaignId,
+) -> Result<(), CampaignError> {
+    let mut add = vec!["SADD".to_owned(), CAMPAIGNS_KEY.to_owned(), id.to_string()];
+    if servers.redis.eval(&scripts::READ, &[CAMPAIGNS_KEY], &["SCARD"]).await? == 0 {
+        // Redis has lost everything, or is new. While the set is missing the gate reports no campaign as unknown; it
+        // must not begin to while the others are still to be published.
+        let campaigns = servers.store.connect().await?.campaigns().await?;
+        add.extend(campaigns.into_iter().map(|summary| summary.id));
+    }
+    servers.redis.command(&add).await?;
+    Ok(())
 }
 
 fn pairs(holders: impl IntoIterator<Item = Holder>) -> Vec<String> {

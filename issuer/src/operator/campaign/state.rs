@@ -2,15 +2,15 @@
 
 use super::error::CampaignError;
 use super::publish::publish;
+use super::settings::{campaign, write_settings};
 use crate::kafka::ports::Backlog;
 use crate::operator::servers::Servers;
 use crate::store::ports::{Session, Store, StoreResult};
-use crate::store::rows::Campaign;
 use crate::timestamp::Clock;
 use dropgate_shared::campaign::CampaignState;
+use dropgate_shared::fault::Source;
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::CampaignId;
-use dropgate_shared::names::CampaignKeys;
 use dropgate_shared::scripts;
 
 /// A change of a campaign's state.
@@ -76,7 +76,7 @@ pub async fn set<S: Store, H: Http, B: Backlog>(
     } else {
         format!("campaign {id} is {} now, it was {}", now.state, before.state)
     };
-    Ok(format!("{changed}\n{}", update_gate(servers, id, &now).await?))
+    Ok(format!("{changed}\n{}", update_gate(servers, &mut session, id).await?))
 }
 
 /// Grants a greater capacity. Returns what to print.
@@ -95,8 +95,7 @@ pub async fn raise<S: Store, H: Http, B: Backlog>(
         Raised::Lower { in_force } => return Err(CampaignError::Lower { id: id.clone(), capacity, in_force }),
         Raised::Unknown => return Err(CampaignError::Unknown(id.clone())),
     };
-    let now = campaign(&mut session, id).await?;
-    Ok(format!("{raised}\n{}", update_gate(servers, id, &now).await?))
+    Ok(format!("{raised}\n{}", update_gate(servers, &mut session, id).await?))
 }
 
 async fn grant(session: &mut impl Session, clock: &Clock, id: &CampaignId, capacity: u32) -> StoreResult<Raised> {
@@ -109,6 +108,7 @@ async fn grant(session: &mut impl Session, clock: &Clock, id: &CampaignId, capac
         Some(in_force) if in_force == capacity => Raised::Before,
         Some(before) => {
             session.insert_allotment(id, capacity, clock.now()).await?;
+            session.next_version(id, 0).await?;
             Raised::Now { before }
         }
     };
@@ -116,21 +116,20 @@ async fn grant(session: &mut impl Session, clock: &Clock, id: &CampaignId, capac
     Ok(raised)
 }
 
-async fn campaign(session: &mut impl Session, id: &CampaignId) -> Result<Campaign, CampaignError> {
-    session.campaign(id).await?.ok_or_else(|| CampaignError::Unknown(id.clone()))
-}
-
 /// Redis follows what MySQL has decided. Without an answer of Redis the gate goes on as before: MySQL has
 /// the change, and the operator learns that the gate may not.
 async fn update_gate<S: Store, H: Http, B: Backlog>(
     servers: &Servers<S, H, B>,
+    session: &mut S::Session,
     id: &CampaignId,
-    campaign: &Campaign,
 ) -> Result<String, CampaignError> {
-    let keys = CampaignKeys::of(id);
-    match servers.redis.eval(&scripts::UPDATE, &[&keys.meta], &campaign.settings().script_args()).await {
-        Ok(reply) if reply.as_u64() == Some(0) => publish(servers, id).await,
-        Ok(_) => Ok("the gate is up to date".to_owned()),
-        Err(fault) => Err(CampaignError::GateNotUpdated { id: id.clone(), fault }),
+    let not_updated = |fault| CampaignError::GateNotUpdated { id: id.clone(), fault };
+    let reply = match write_settings(servers, session, id, &scripts::UPDATE).await {
+        Err(CampaignError::Fault(fault)) if fault.source == Source::Redis => return Err(not_updated(fault)),
+        other => other?.1,
+    };
+    if reply.as_u64() == Some(0) {
+        return publish(servers, id).await;
     }
+    Ok("the gate is up to date".to_owned())
 }

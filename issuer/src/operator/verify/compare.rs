@@ -23,7 +23,7 @@ use dropgate_shared::code::CodeSecret;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::{CampaignId, UserId};
-use dropgate_shared::names::CampaignKeys;
+use dropgate_shared::names::{CAMPAIGNS_KEY, CampaignKeys};
 use dropgate_shared::redis_rest::RedisRest;
 use dropgate_shared::scripts;
 use indicatif::ProgressBar;
@@ -137,7 +137,10 @@ impl<'a, S: Session, H: Http> Comparison<'a, S, H> {
             if let Some(campaign) = &campaign {
                 compare_settings(meta, campaign, report);
             }
-            self.compare_count(meta, report).await?;
+            if !self.view.is_listed(self.id).await? {
+                report.found(FindingKind::GateDiffers, CAMPAIGNS_KEY);
+            }
+            self.compare_count(meta, counts.refusals.saturating_sub(counts.both), report).await?;
             self.claims_pass(&mut Action::Report(report)).await?;
             if report.waiting != Some(0) {
                 self.outbox_pass(report).await?;
@@ -158,14 +161,13 @@ impl<'a, S: Session, H: Http> Comparison<'a, S, H> {
         }
     }
 
-    /// Count and claims grow together, so the claims lie between two looks at the count. Refused claims may
-    /// or may not be counted: a rebuilt Redis leaves them out, since they hold no slot.
-    async fn compare_count(&mut self, before: &CampaignMeta, report: &mut VerifyReport) -> Result<(), Fault> {
-        let claims = self.view.claims().await?;
+    /// The count is the number of claims that are not refused. Both change together, so the claims lie between two
+    /// looks at the count; a refusal is in MySQL before its claim is refused in Redis.
+    async fn compare_count(&self, before: &CampaignMeta, refused: u64, report: &mut VerifyReport) -> Result<(), Fault> {
+        let held = self.view.claims().await?.saturating_sub(refused);
         let after = self.view.meta().await?.map_or(before.count, |meta| meta.count);
-        let refused = self.session.tally(self.id).await?.refused;
-        report.counted(FindingKind::CountOff, before.count.saturating_sub(claims));
-        report.counted(FindingKind::Uncounted, claims.saturating_sub(refused).saturating_sub(after));
+        report.counted(FindingKind::CountOff, before.count.min(after).saturating_sub(held));
+        report.counted(FindingKind::Uncounted, held.saturating_sub(before.count.max(after)));
         Ok(())
     }
 

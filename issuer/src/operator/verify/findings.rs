@@ -21,7 +21,6 @@ pub enum FindingKind {
     #[serde(rename = "told_otherwise")]
     EntryDiffers,
     CountOff,
-    /// Redis was rebuilt while these claims were on their way.
     Uncounted,
     GateDiffers,
     Unconfirmed,
@@ -49,6 +48,9 @@ pub enum Verdict {
     /// Every promise holds, and nothing is open.
     #[serde(rename = "holds")]
     Holds,
+    /// Nothing is open, and some users were admitted and then refused.
+    #[serde(rename = "capacity kept")]
+    CapacityKept,
     /// Nothing is broken, and something is open.
     #[serde(rename = "under way")]
     UnderWay,
@@ -69,6 +71,7 @@ impl Verdict {
             Self::Violated => 1,
             Self::Unknown => 3,
             Self::UnderWay => 4,
+            Self::CapacityKept => 5,
         }
     }
 
@@ -76,6 +79,7 @@ impl Verdict {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Holds => "holds",
+            Self::CapacityKept => "capacity kept",
             Self::UnderWay => "under way",
             Self::Violated => "violated",
             Self::Unknown => "unknown",

@@ -4,6 +4,7 @@ use super::compare::{repair, verify};
 use super::report::VerifyReport;
 use crate::kafka::ports::Backlog;
 use crate::operator::campaign::error::CampaignError;
+use crate::operator::campaign::publish::add_to_known;
 use crate::operator::servers::Servers;
 use crate::store::ports::Store;
 use dropgate_shared::code::CodeSecret;
@@ -33,6 +34,10 @@ pub async fn reconcile<S: Store, H: Http, B: Backlog>(
         }
         print(format!("{}\n", repair(servers, id, &report).await?));
         report = verify(servers, id, secret).await?;
+    }
+    if apply {
+        // Redis may have lost this alone: then the cron does not visit the campaign.
+        add_to_known(servers, id).await?;
     }
     Ok(report)
 }

@@ -48,6 +48,7 @@ struct ReportJson<'a> {
     capacity: u32,
     coupons: u64,
     refusals: u64,
+    refused_after_admission: u64,
     claims: Option<u64>,
     outbox: Option<u64>,
     lag: Option<u64>,
@@ -98,18 +99,21 @@ impl VerifyReport {
     fn weight(&self, kind: FindingKind) -> Weight {
         match kind {
             FindingKind::SlotResolved => Weight::Note,
-            FindingKind::GateDiffers
-            | FindingKind::Uncounted
-            | FindingKind::Unconfirmed
-            | FindingKind::Owed
-            | FindingKind::DeadLettered => Weight::UnderWay,
+            FindingKind::GateDiffers | FindingKind::Unconfirmed | FindingKind::Owed | FindingKind::DeadLettered => {
+                Weight::UnderWay
+            }
             // A record that waits in Kafka may be the missing one; and while rows are written, their confirmation
             // is on its way to a Redis that may have been rebuilt.
-            FindingKind::Stranded | FindingKind::RowWithoutClaim => match self.lag {
-                Some(0) => Weight::Violated,
-                Some(_) => Weight::UnderWay,
-                None => Weight::Unknown,
-            },
+            FindingKind::CountOff | FindingKind::Uncounted if self.waiting.is_some_and(|waiting| waiting > 0) => {
+                Weight::UnderWay
+            }
+            FindingKind::Stranded | FindingKind::RowWithoutClaim | FindingKind::CountOff | FindingKind::Uncounted => {
+                match self.lag {
+                    Some(0) => Weight::Violated,
+                    Some(_) => Weight::UnderWay,
+                    None => Weight::Unknown,
+                }
+            }
             _ => Weight::Violated,
         }
     }
@@ -125,8 +129,15 @@ impl VerifyReport {
             Weight::Violated => Verdict::Violated,
             Weight::UnderWay => Verdict::UnderWay,
             Weight::Note if self.waiting.is_some_and(|waiting| waiting > 0) => Verdict::UnderWay,
+            Weight::Note if self.refused_after_admission() > 0 => Verdict::CapacityKept,
             Weight::Note => Verdict::Holds,
         }
+    }
+
+    /// Users who were admitted and have a refusal, and no coupon.
+    #[must_use]
+    pub fn refused_after_admission(&self) -> u64 {
+        self.refusals.saturating_sub(self.count(FindingKind::CouponAndRefusal))
     }
 
     /// Whether `repair` is called for.
@@ -212,7 +223,11 @@ impl fmt::Display for ShownReport<'_> {
         for reason in &self.report.unknown {
             writeln!(f, "unknown        {reason}")?;
         }
-        write!(f, "VERDICT: {}", self.report.verdict().as_str())
+        write!(f, "VERDICT: {}", self.report.verdict().as_str())?;
+        match self.report.refused_after_admission() {
+            0 => Ok(()),
+            refused => write!(f, ", {refused} refused after admission"),
+        }
     }
 }
 
@@ -240,6 +255,7 @@ impl ShownReport<'_> {
             capacity: report.capacity,
             coupons: report.coupons,
             refusals: report.refusals,
+            refused_after_admission: report.refused_after_admission(),
             claims: report.claims,
             outbox: report.waiting,
             lag: report.lag,
@@ -274,6 +290,9 @@ mod tests {
         assert_eq!(it.verdict(), Verdict::Holds);
         it.found(FindingKind::SlotResolved, "u");
         assert_eq!(it.verdict(), Verdict::Holds);
+        it.refusals = 3;
+        assert_eq!(it.verdict(), Verdict::CapacityKept);
+        assert!(it.shown(false).to_string().ends_with("VERDICT: capacity kept, 3 refused after admission"));
         it.found(FindingKind::Owed, "u");
         assert_eq!(it.verdict(), Verdict::UnderWay);
         it.found(FindingKind::SettledWithoutRow, "u");
@@ -295,6 +314,18 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_count_breaks_a_promise_once_all_is_quiet() {
+        for kind in [FindingKind::CountOff, FindingKind::Uncounted] {
+            let mut it = report(Some(0));
+            it.counted(kind, 1);
+            assert_eq!(it.verdict(), Verdict::Violated);
+            it.waiting = Some(1);
+            assert_eq!(it.verdict(), Verdict::UnderWay, "a refusal may not be confirmed yet");
+            assert!(it.needs(Repair::Publish));
+        }
+    }
+
+    #[test]
     fn users_are_masked_unless_they_are_asked_for() {
         let mut it = report(Some(0));
         it.found(FindingKind::Owed, "alice@example.org");
@@ -306,9 +337,14 @@ mod tests {
 
     #[test]
     fn statuses_are_those_of_the_help() {
-        for (verdict, status) in
-            [(Verdict::Holds, 0), (Verdict::Violated, 1), (Verdict::Unknown, 3), (Verdict::UnderWay, 4)]
-        {
+        let statuses = [
+            (Verdict::Holds, 0),
+            (Verdict::Violated, 1),
+            (Verdict::Unknown, 3),
+            (Verdict::UnderWay, 4),
+            (Verdict::CapacityKept, 5),
+        ];
+        for (verdict, status) in statuses {
             assert_eq!(verdict.status(), status);
             assert!(crate::cli::help::VERDICTS.contains(&format!("{status}  {}", verdict.as_str())));
         }

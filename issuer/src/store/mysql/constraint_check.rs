@@ -59,7 +59,8 @@ impl MySqlStore {
 async fn check_in(session: &mut impl Session, now: PrimitiveDateTime, random: u64) -> Result<(), Fault> {
     let invalid = |error: dropgate_shared::ids::IdError| failed(error.to_string());
     let id = CampaignId::parse(&format!("check-config-{random:016x}")).map_err(invalid)?;
-    let campaign = Campaign { state: CampaignState::Open, capacity: 1, opens_at: now, closes_at: None };
+    let version = Campaign::FIRST_VERSION;
+    let campaign = Campaign { state: CampaignState::Open, capacity: 1, opens_at: now, closes_at: None, version };
     session.insert_campaign(&id, &campaign, now).await?;
     session.insert_allotment(&id, campaign.capacity, now).await?;
     session.set_state(&id, &[CampaignState::Open], CampaignState::Paused).await?;

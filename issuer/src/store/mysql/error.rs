@@ -4,25 +4,31 @@ use crate::labels;
 use crate::store::ports::StoreError;
 use dropgate_shared::fault::{Effect, Fault, Source};
 use sqlx::mysql::MySqlDatabaseError;
+use std::fmt::Display;
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        let Some(database) = database_error(&error) else {
-            return Self::Away(fault_of(&error));
-        };
-        match (database.number(), database.code().unwrap_or_default()) {
-            // Duplicate entry; no such parent row; CHECK on MySQL.
-            (1062 | 1169 | 1586 | 1216 | 1452 | 3819, _) => Self::Constraint,
-            // CHECK on MariaDB. The number is another error on MySQL.
-            (4025, "23000") => Self::Constraint,
-            // Lock wait timeout; deadlock; a row changed under a snapshot (MariaDB); lock table full.
-            (1205 | 1213 | 1020 | 1206, _) => Self::Contention,
-            // Truncated, not representable, invalid in its character set, of another type than its column; and NULL.
-            (1048 | 1265 | 1300 | 1366 | 1406 | 3988, _) => Self::Data(database.message().to_owned()),
-            // SQLSTATE class 22: data exception.
-            (_, code) if code.starts_with("22") => Self::Data(database.message().to_owned()),
-            _ => Self::Away(fault_of(&error)),
-        }
+        database_error(&error)
+            .and_then(|error| classify(error.number(), error.code().unwrap_or_default(), error.message()))
+            .unwrap_or_else(|| Self::Away(fault_of(&error)))
+    }
+}
+
+/// What an error of the server means for the statement; `None` if it says that the database is away.
+#[must_use]
+pub fn classify(number: u16, state: &str, message: &str) -> Option<StoreError> {
+    match (number, state) {
+        // Duplicate entry; no such parent row; CHECK on MySQL.
+        (1062 | 1169 | 1586 | 1216 | 1452 | 3819, _) => Some(StoreError::Constraint),
+        // CHECK on MariaDB. The number is another error on MySQL.
+        (4025, "23000") => Some(StoreError::Constraint),
+        // Lock wait timeout; deadlock; a row changed under a snapshot (MariaDB); lock table full.
+        (1205 | 1213 | 1020 | 1206, _) => Some(StoreError::Contention),
+        // Truncated, not representable, invalid in its character set, of another type than its column; and NULL.
+        (1048 | 1265 | 1300 | 1366 | 1406 | 3988, _) => Some(StoreError::Data(message.to_owned())),
+        // SQLSTATE class 22: data exception.
+        (_, state) if state.starts_with("22") => Some(StoreError::Data(message.to_owned())),
+        _ => None,
     }
 }
 
@@ -36,7 +42,20 @@ pub(super) fn number_of(error: &sqlx::Error) -> Option<u16> {
 /// Its effect counts as unknown: a connection may die after the commit has arrived. Writing the same
 /// batch again finds that out (I6).
 pub(super) fn fault_of(error: &sqlx::Error) -> Fault {
-    let (label, remedy) = match number_of(error) {
+    match error {
+        sqlx::Error::PoolTimedOut => fault(None, &POOL_TIMED_OUT),
+        // The server's own words for a connection or a grant; they hold no value of a row.
+        other => fault(number_of(other), other),
+    }
+}
+
+/// What says that no connection of the pool became free or could be opened in time.
+pub const POOL_TIMED_OUT: &str = "no connection within 5 s";
+
+/// The fault of an error with this number; `None` for a failed connection.
+#[must_use]
+pub fn fault(number: Option<u16>, detail: &dyn Display) -> Fault {
+    let (label, remedy) = match number {
         None => (labels::UNREACHABLE, "check that MySQL is up and that DATABASE_URL names its host and port"),
         Some(1045 | 1044 | 1142 | 1143 | 1370 | 1698 | 3118) => {
             (labels::ACCESS_DENIED, "check user and password in DATABASE_URL, and the user's grants")
@@ -53,11 +72,7 @@ pub(super) fn fault_of(error: &sqlx::Error) -> Fault {
         }
         Some(_) => (labels::REFUSED, "see the number in MySQL's list of server errors"),
     };
-    let detail = match error {
-        sqlx::Error::PoolTimedOut => format!("no connection within 5 s ({remedy})"),
-        // The server's own words for a connection or a grant; they hold no value of a row.
-        other => format!("{other} ({remedy})"),
-    };
+    let detail = format!("{detail} ({remedy})");
     Fault { effect: Effect::Unknown, retry: true, source: Source::MySql, label, detail }
 }
 

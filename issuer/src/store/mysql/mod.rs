@@ -2,7 +2,7 @@
 
 pub mod constraint_check;
 pub mod database;
-mod error;
+pub mod error;
 pub mod schema;
 mod session;
 pub mod settings;

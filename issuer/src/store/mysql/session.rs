@@ -205,8 +205,17 @@ impl Session for MySqlSession {
         Ok(())
     }
 
+    async fn next_version(&mut self, id: &CampaignId, known: u32) -> StoreResult<()> {
+        sqlx::query("UPDATE campaigns SET version = GREATEST(version, ?) + 1 WHERE id = ?")
+            .bind(known)
+            .bind(id.as_str())
+            .execute(self.raw())
+            .await?;
+        Ok(())
+    }
+
     async fn set_state(&mut self, id: &CampaignId, from: &[CampaignState], to: CampaignState) -> StoreResult<bool> {
-        let mut sql = QueryBuilder::<MySql>::new("UPDATE campaigns SET state = ");
+        let mut sql = QueryBuilder::<MySql>::new("UPDATE campaigns SET version = version + 1, state = ");
         sql.push_bind(to.as_str()).push(" WHERE id = ").push_bind(id.as_str()).push(" AND state IN ");
         let from: Vec<&str> = from.iter().map(|state| state.as_str()).collect();
         list(&mut sql, &from);
@@ -215,33 +224,33 @@ impl Session for MySqlSession {
     }
 
     async fn campaign(&mut self, id: &CampaignId) -> StoreResult<Option<Campaign>> {
-        let row: Option<(String, PrimitiveDateTime, Option<PrimitiveDateTime>, u32)> = sqlx::query_as(
-            "SELECT c.state, c.opens_at, c.closes_at, a.capacity FROM campaigns c \
+        let row: Option<(String, PrimitiveDateTime, Option<PrimitiveDateTime>, u32, u32)> = sqlx::query_as(
+            "SELECT c.state, c.opens_at, c.closes_at, c.version, a.capacity FROM campaigns c \
              JOIN allotments a ON a.campaign_id = c.id WHERE c.id = ? ORDER BY a.capacity DESC LIMIT 1",
         )
         .bind(id.as_str())
         .fetch_optional(self.raw())
         .await?;
-        row.map(|(state, opens_at, closes_at, capacity)| {
-            Ok(Campaign { state: parse_state(&state)?, capacity, opens_at, closes_at })
+        row.map(|(state, opens_at, closes_at, version, capacity)| {
+            Ok(Campaign { state: parse_state(&state)?, capacity, opens_at, closes_at, version })
         })
         .transpose()
     }
 
     async fn campaigns(&mut self) -> StoreResult<Vec<CampaignSummary>> {
-        type Row = (String, String, u32, PrimitiveDateTime, Option<PrimitiveDateTime>, i64, i64);
+        type Row = (String, String, u32, PrimitiveDateTime, Option<PrimitiveDateTime>, u32, i64, i64);
         let rows: Vec<Row> = sqlx::query_as(
-            "SELECT c.id, c.state, MAX(a.capacity) AS capacity, c.opens_at, c.closes_at, \
+            "SELECT c.id, c.state, MAX(a.capacity) AS capacity, c.opens_at, c.closes_at, c.version, \
              (SELECT COUNT(*) FROM coupons WHERE campaign_id = c.id) AS issued, \
              (SELECT COUNT(*) FROM refusals WHERE campaign_id = c.id) AS refused \
              FROM campaigns c JOIN allotments a ON a.campaign_id = c.id \
-             GROUP BY c.id, c.state, c.opens_at, c.closes_at ORDER BY c.opens_at DESC, c.id",
+             GROUP BY c.id, c.state, c.opens_at, c.closes_at, c.version ORDER BY c.opens_at DESC, c.id",
         )
         .fetch_all(self.raw())
         .await?;
         rows.into_iter()
-            .map(|(id, state, capacity, opens_at, closes_at, issued, refused)| {
-                let campaign = Campaign { state: parse_state(&state)?, capacity, opens_at, closes_at };
+            .map(|(id, state, capacity, opens_at, closes_at, version, issued, refused)| {
+                let campaign = Campaign { state: parse_state(&state)?, capacity, opens_at, closes_at, version };
                 let rows = Tally { issued: issued.unsigned_abs(), refused: refused.unsigned_abs() };
                 Ok(CampaignSummary { id, campaign, rows })
             })

@@ -1,0 +1,101 @@
+//! What was answered to whom, and what became true: all that the oracle needs.
+
+use dropgate_shared::claim::ClaimEntry;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// An answer, as a person understands it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The user holds a claim.
+    Holds {
+        slot: u32,
+        /// `admitted`, `issued` or `refused`.
+        status: String,
+        code: Option<String>,
+    },
+    SoldOut,
+    Closed,
+    NotOpen,
+    Paused,
+    UnknownCampaign,
+    NoClaim,
+    /// 503, or no answer: nothing is known.
+    Unknown,
+    /// A campaign, to those who look.
+    Campaign,
+    /// Anything else: status and body.
+    Unexpected(String),
+}
+
+impl Answer {
+    /// Whether the answer says that the user holds nothing.
+    #[must_use]
+    pub fn denies(&self) -> bool {
+        matches!(
+            self,
+            Self::SoldOut | Self::Closed | Self::NotOpen | Self::Paused | Self::UnknownCampaign | Self::NoClaim
+        )
+    }
+}
+
+/// One answer with its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    pub asked_ms: u64,
+    pub at_ms: u64,
+    pub campaign: usize,
+    pub user: String,
+    pub answer: Answer,
+}
+
+/// An admission as the script made it, whoever was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    /// When the script ran, ms of the run.
+    pub at_ms: u64,
+    pub user: String,
+    pub entry: ClaimEntry,
+}
+
+/// Everything about one campaign when all is quiet, or when it should be.
+#[derive(Debug, Clone, Default)]
+pub struct CampaignFacts {
+    /// The newest allotment.
+    pub capacity: u32,
+    /// Opening time by Redis's clock, ms since the epoch.
+    pub opens_ms: u64,
+    /// Coupon rows: user, slot, admission time.
+    pub coupons: Vec<(String, u32, u64)>,
+    /// Refusal rows: user, admission time.
+    pub refusals: Vec<(String, u64)>,
+    pub admissions: Vec<Admitted>,
+    /// Users whose claim Redis has lost at some time, with that time, ms of the run.
+    pub lost: BTreeMap<String, u64>,
+    /// Users whose record has reached Kafka, and was not deleted with its topic before it was read.
+    pub in_kafka: BTreeSet<String>,
+    /// Users whose record is in the dead-letter topic.
+    pub dead_letters: BTreeSet<String>,
+    /// Users whose row a failover of MySQL has lost.
+    pub rows_lost: BTreeSet<String>,
+    /// `count` in Redis, and its claims; `None` where the campaign is not published.
+    pub redis: Option<(u64, BTreeMap<String, String>)>,
+    pub outbox: usize,
+}
+
+impl CampaignFacts {
+    /// Whether Redis has lost anything that the promises rest on.
+    #[must_use]
+    pub fn redis_lost_data(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    #[must_use]
+    pub fn row_of(&self, user: &str) -> Option<u32> {
+        self.coupons.iter().find(|(name, ..)| name == user).map(|(_, slot, _)| *slot)
+    }
+
+    #[must_use]
+    pub fn is_refused(&self, user: &str) -> bool {
+        self.refusals.iter().any(|(name, _)| name == user)
+    }
+}
