@@ -9,6 +9,12 @@ const { lang, say } = speak(wanted, window.dropgateWords);
 /** Dates and numbers in the format of the user's country. */
 const locale = wanted.find((tag) => tag.split("-")[0] === lang.split("-")[0]) ?? lang;
 const clock = new Clock();
+/** A press up to so much before the opening is repeated at the opening, this much spread. */
+const EARLY_MS = 2000;
+const EARLY_SPREAD_MS = 150;
+/** The clock looks again, so often at most, until its error is this small. */
+const CLOCK_LOOKS = 4;
+const CLOCK_ERROR_MS = 15;
 
 /** The state of the page. */
 const page = {
@@ -84,7 +90,7 @@ async function claim() {
     const settled = decide(answer);
     if (settled) break;
     render();
-    await pause(pause_ms(tries, answer.wait_ms), ...(navigator.onLine ? [] : ["online"]));
+    await pause(retry_ms(answer, tries), ...(navigator.onLine ? [] : ["online"]));
   }
   page.asking = false;
   render();
@@ -94,8 +100,15 @@ async function claim() {
   }
 }
 
+/** How long to wait after a response that is no decision. A press that was early is repeated at the opening, as near to it
+ *  as a crowd may: the user did not press late. */
+function retry_ms({ word, wait_ms }, tries) {
+  if (word !== "not-open") return pause_ms(tries, wait_ms);
+  return Math.max(0, page.campaign.opens_at - clock.now_ms()) + EARLY_SPREAD_MS * Math.random();
+}
+
 /** Updates the state with the response to a claim. Returns whether it is a decision. */
-function decide({ word, body, wait_ms, ...answer }) {
+function decide({ word, body, ...answer }) {
   switch (word) {
     case "claim":
       page.claim = body;
@@ -105,11 +118,10 @@ function decide({ word, body, wait_ms, ...answer }) {
       page.campaign = { ...page.campaign, state: word, remaining: 0 };
       return true;
     case "not-open":
-      // The clock was a little ahead: the user need not press again.
+      // If the clock was only a little ahead, the user need not press again.
       page.campaign = { ...page.campaign, state: "not-open", opens_at: body.opens_at };
-      clock.reset();
-      clock.sync(body.opens_at - wait_ms);
-      return wait_ms > 2000;
+      clock.sync(body, answer.sent_ms, answer.received_ms);
+      return body.opens_at - clock.now_ms() > EARLY_MS;
     case "unknown-campaign":
       page.unknown = true;
       return true;
@@ -159,11 +171,12 @@ async function visible() {
 
 /** Polls the campaign: rarely, each page at its own time, and never around the opening. */
 async function watch() {
-  for (let failures = 0; ; ) {
-    const { word, body, wait_ms } = await send("GET", path());
+  for (let failures = 0, looks = 0; ; ) {
+    const { word, body, wait_ms, sent_ms, received_ms } = await send("GET", path());
     if (word === "campaign") {
       failures = 0;
-      clock.sync(body.server_time);
+      looks++;
+      clock.sync(body, sent_ms, received_ms);
       page.campaign = body;
       page.unknown = false;
       if (!page.asking && page.note === say("unreachable_note")) page.note = "";
@@ -175,7 +188,7 @@ async function watch() {
     }
     render();
     if (page.claim || page.unknown) return;
-    await pause(failures ? pause_ms(failures, Math.max(wait_ms, 2000)) : until_next_poll_ms(), ...(failures ? ["online"] : []));
+    await pause(failures ? pause_ms(failures, Math.max(wait_ms, 2000)) : until_next_poll_ms(looks), ...(failures ? ["online"] : []));
     await visible();
     // While the user's own claim is under way, its response says more.
     while (page.asking) await pause(5000);
@@ -183,12 +196,13 @@ async function watch() {
   }
 }
 
-function until_next_poll_ms() {
+function until_next_poll_ms(looks) {
   const { state, opens_at } = page.campaign;
   const spread = (from_s, to_s) => 1000 * (from_s + Math.random() * (to_s - from_s));
   if (state === "open") return spread(5, 10);
   if (state !== "not-open") return spread(30, 60);
   const ahead_ms = opens_at - clock.now_ms();
+  if (looks < CLOCK_LOOKS && clock.error_ms > CLOCK_ERROR_MS && ahead_ms > 5000) return spread(0.5, 2);
   const next_ms = ahead_ms > 300_000 ? spread(60, 120) : spread(15, 30);
   return next_ms > ahead_ms - 10_000 ? Math.max(ahead_ms, 0) + spread(4, 12) : next_ms;
 }

@@ -8,7 +8,7 @@
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { WORDS, speak } from "../../edge/public/words.js";
-import { word_of, pause_ms } from "../../edge/public/gate.js";
+import { Clock, word_of, pause_ms } from "../../edge/public/gate.js";
 
 const { chromium } = createRequire(new URL("../../edge/package.json", import.meta.url))("playwright-core");
 const [gate, list, pictures] = process.argv.slice(2);
@@ -86,6 +86,34 @@ const tests = {
     assert.ok(Math.max(...pauses) - Math.min(...pauses) > 5000, "a crowd does not come back together");
   },
 
+  async "the clock is as exact as the best response, and never off by more than it says"() {
+    for (let round = 0; round < 200; round++) {
+      const clock = new Clock();
+      const ahead = 1e12 * Math.random();
+      let sent = performance.now() - 60_000;
+      let best = Infinity;
+      for (let n = 0; n < 6; n++) {
+        // The way there and back, how long ago Redis was asked, and how long it took.
+        const [there, back, age, redis] = [400, 400, 1000, 300].map((most) => most * Math.random() ** 2);
+        const received = sent + there + back;
+        const server_time = sent + there + ahead - redis * Math.random();
+        const told = age < 500 ? { server_time } : { server_time, server_time_latest: server_time + redis };
+        if (told.server_time_latest === undefined) told.server_time = sent + there + ahead;
+        clock.sync(told, sent, received);
+        best = Math.min(best, there + back + (told.server_time_latest ? redis : 0));
+        sent = received + 2000;
+      }
+      const off = Math.abs(clock.now_ms() - (performance.now() + ahead));
+      // 3 ms for the drift that it allows for.
+      assert.ok(clock.error_ms <= best / 2 + 3, `${clock.error_ms} of ${best}`);
+      assert.ok(off <= clock.error_ms + 3, `off by ${off}, and says ${clock.error_ms}`);
+    }
+    const slept = new Clock();
+    slept.sync({ server_time: 1_000_000 }, 0, 100);
+    slept.sync({ server_time: 9_000_000 }, 200, 300);
+    assert.ok(Math.abs(slept.now_ms() - performance.now() - 8_999_750) <= 1, "a device that slept takes the new time");
+  },
+
   async "counts down by the gate's clock, and opens without asking"() {
     const v = await visitor();
     // The visitor's own clock is an hour wrong.
@@ -99,6 +127,7 @@ const tests = {
     assert.equal(await v.page.getAttribute("main", "data-phase"), "waiting");
     assert.ok(!v.asked.some((line) => line.startsWith("POST")), "it asked before the opening");
     await photograph(v, "waiting");
+    await v.page.waitForFunction(() => document.getElementById("countdown").textContent <= "00:00:04");
     const looked = v.asked.filter((line) => line.endsWith(campaigns.soon)).length;
     await v.phase("open", 60_000);
     assert.ok(v.asked.filter((line) => line === `GET /v1/campaigns/${campaigns.soon}`).length <= looked, "it asked at the opening");
@@ -107,6 +136,62 @@ const tests = {
     await v.page.waitForSelector("#slot:not(:empty)");
     assert.equal(await v.says("slot"), "1");
     await v.leave();
+  },
+
+  async "a press at the opening is not early, over a slow network, and none is repeated late"() {
+    const loads = Number(process.env.LOADS ?? 8);
+    const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+    const late = [];
+    let early = 0;
+    for (let n = 0; n < loads; n += 20) {
+      const visitors = await Promise.all(Array.from({ length: Math.min(20, loads - n) }, () => visitor()));
+      const opens_at = Date.now() + 15_000;
+      await Promise.all(visitors.map(async (v, i) => {
+        // A phone: 150 ms there and back, up to 100 more; and the gate's first look at a far Redis is slow.
+        const way = () => wait(75 + 50 * Math.random() ** 2);
+        let looks = 0;
+        await v.page.route(/\/v1\//, async (route) => {
+          await way();
+          const arrived = Date.now();
+          const problem = (status, kind, more) => ({ status, json: { type: `urn:dropgate:problem:${kind}`, title: kind, status, ...more } });
+          let response = { json: { state: "open", capacity: 1, remaining: 1, opens_at, closes_at: null } };
+          if (route.request().method() === "POST") {
+            early += arrived < opens_at;
+            response = arrived < opens_at ? problem(403, "not-open", { opens_at, server_time: arrived }) : problem(410, "sold-out");
+          } else if (route.request().url().endsWith("/claims/me")) {
+            response = problem(404, "no-claim");
+          } else {
+            const redis = looks++ ? 0 : 300 + 300 * Math.random();
+            await wait(redis);
+            response.json.server_time = Date.now() - redis / 2;
+            response.json.server_time_latest = response.json.server_time + redis;
+            if (arrived < opens_at) response.json.state = "not-open";
+          }
+          await way();
+          await route.fulfill(response);
+        });
+        await v.page.addInitScript(() => {
+          const press = () => {
+            if (document.querySelector("main")?.dataset.phase !== "open") return;
+            watch.disconnect();
+            window.live_at = Date.now();
+            document.getElementById("claim").click();
+          };
+          const watch = new MutationObserver(press);
+          watch.observe(document, { subtree: true, childList: true, attributes: true, attributeFilter: ["data-phase"] });
+        });
+        await wait(i * 300);
+        await v.open("fair");
+        await v.phase("sold-out", 60_000);
+        late.push((await v.page.evaluate(() => window.live_at)) - opens_at);
+        await v.leave();
+      }));
+    }
+    late.sort((a, b) => a - b);
+    const at = (share) => late[Math.ceil(share * late.length) - 1];
+    console.log(`      ${loads} loads: live ${late[0]} to ${late.at(-1)} ms after the opening, p50 ${at(0.5)}, p99 ${at(0.99)} ms`);
+    assert.equal(late.length, loads);
+    assert.equal(early, 0, "presses that were early");
   },
 
   async "a press gives slot and code, a reload shows the same, and another visitor hears that all are taken"() {

@@ -28,7 +28,15 @@ const LIMIT: usize = 1_000;
 const POLL_MS: u32 = 5;
 
 /// None inside: Redis has no such campaign.
-type View = SingleFlight<Option<CampaignView>>;
+type View = SingleFlight<Option<Dated>>;
+
+/// A view, and when Redis made it by the isolate's clock: after `asked` and before `arrived`.
+#[derive(Debug, Clone)]
+struct Dated {
+    view: CampaignView,
+    asked: Millis,
+    arrived: Millis,
+}
 
 /// The ids that Redis knows.
 type Known = Rc<BTreeSet<CampaignId>>;
@@ -108,9 +116,9 @@ impl<H: Http + 'static> CampaignCache<H> {
     /// # Errors
     /// [`Problem`] where Redis has no such campaign.
     pub fn cached(&self, campaign: &CampaignId, now: Millis) -> Option<Result<Response, Problem>> {
-        let (asked, view) = self.views.borrow().get(campaign)?.fresh(now, FRESH)?;
+        let (_, view) = self.views.borrow().get(campaign)?.fresh(now, FRESH)?;
         match view {
-            Some(view) => Some(Ok(response(&view, now - asked))),
+            Some(view) => Some(Ok(response(&view, now))),
             None if self.has_seen(campaign) => Some(Err(Problem::Unavailable)),
             None => self.known.fresh(now, FRESH).map(|(_, known)| Err(missing_among(&known, campaign))),
         }
@@ -124,7 +132,7 @@ impl<H: Http + 'static> CampaignCache<H> {
         let view = self.view(campaign, platform.now());
         let fetch = |platform| Rc::clone(self).fetch(campaign.clone(), Rc::clone(&view), platform);
         match self.wait(&view, fetch, platform).await? {
-            (asked, Some(view)) => Ok(response(&view, platform.now() - asked)),
+            (_, Some(view)) => Ok(response(&view, platform.now())),
             (_, None) => Err(self.missing(campaign, platform).await?.into()),
         }
     }
@@ -164,7 +172,8 @@ impl<H: Http + 'static> CampaignCache<H> {
             let growing = Growing { version: view.version, last_ms: Some(view.meta.last_ms), slots: None };
             self.saw(&campaign, growing, asked, &platform);
         }
-        view.complete(asked, platform.now(), result);
+        let arrived = platform.now();
+        view.complete(asked, arrived, result.map(|view| view.map(|view| Dated { view, asked, arrived })));
     }
 
     fn view(&self, campaign: &CampaignId, now: Millis) -> Rc<View> {
@@ -184,10 +193,12 @@ fn missing_among(known: &BTreeSet<CampaignId>, campaign: &CampaignId) -> Problem
     if known.is_empty() || known.contains(campaign) { Problem::Unavailable } else { Problem::UnknownCampaign }
 }
 
-/// The response, `age` after Redis was asked.
-fn response(view: &CampaignView, age: Millis) -> Response {
+/// The response at `at`. Redis's clock was read between question and reply, so now it shows at least `now`: a page that
+/// counts down by that never opens early, however far Redis is. `server_time_latest` bounds the error.
+fn response(Dated { view, asked, arrived }: &Dated, at: Millis) -> Response {
     let CampaignSettings { state, capacity, opens_ms, closes_ms } = view.meta.settings;
-    let now = Millis(view.now_ms) + age;
+    let now = Millis(view.now_ms) + (at - *arrived);
+    let latest = Millis(view.now_ms) + (at - *asked);
     let remaining = capacity.saturating_sub(view.meta.count);
     let state = if state != CampaignState::Open {
         state.as_str()
@@ -207,6 +218,7 @@ fn response(view: &CampaignView, age: Millis) -> Response {
         "opens_at": opens_ms,
         "closes_at": if closes_ms > 0 { Value::from(closes_ms) } else { Value::Null },
         "server_time": now,
+        "server_time_latest": latest,
     });
     Response::json(200, Outcome::Campaign, &body).replace("cache-control", "public, max-age=1")
 }
@@ -237,13 +249,20 @@ mod tests {
             now_ms: 900,
             version: None,
         };
-        let body =
-            |view: &CampaignView, age_ms| serde_json::from_str::<Value>(&response(view, Millis(age_ms)).body).unwrap();
+        let body = |view: &CampaignView, age_ms| {
+            let dated = Dated { view: view.clone(), asked: Millis(0), arrived: Millis(300) };
+            serde_json::from_str::<Value>(&response(&dated, Millis(300 + age_ms)).body).unwrap()
+        };
         let open = view(CampaignState::Open, 1);
         for (age_ms, state) in [(0, "not-open"), (99, "not-open"), (100, "open"), (1_099, "open"), (1_100, "closed")] {
             assert_eq!(body(&open, age_ms)["state"], state, "after {age_ms} ms");
         }
-        assert_eq!((&body(&open, 50)["remaining"], &body(&open, 50)["server_time"]), (&json!(2), &json!(950)));
+        assert_eq!(&body(&open, 50)["remaining"], &json!(2));
+        // However long Redis took to reply: nothing counts as passed that may not have.
+        assert_eq!(
+            (&body(&open, 50)["server_time"], &body(&open, 50)["server_time_latest"]),
+            (&json!(950), &json!(1_250))
+        );
         assert_eq!(body(&view(CampaignState::Open, 3), 100)["state"], "sold-out");
         assert_eq!(body(&view(CampaignState::Paused, 1), 100)["state"], "paused");
     }
