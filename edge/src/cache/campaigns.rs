@@ -249,7 +249,7 @@ mod tests {
             now_ms: 900,
             version: None,
         };
-        let body = |view: &CampaignView, age_ms| {
+        let body = |view: &CampaignView, age_ms: u64| {
             let dated = Dated { view: view.clone(), asked: Millis(0), arrived: Millis(300) };
             serde_json::from_str::<Value>(&response(&dated, Millis(300 + age_ms)).body).unwrap()
         };

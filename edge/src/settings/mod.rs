@@ -6,6 +6,7 @@ mod reader;
 pub use crate::settings::reader::Environment;
 
 use crate::identity::Auth;
+use crate::outbox::schedule::SCHEDULE;
 use crate::settings::reader::Reader;
 use crate::upstream::kafka_rest::{Dialect, basic_authorization};
 use crate::upstream::turnstile::Turnstile;
@@ -86,7 +87,7 @@ impl Settings {
             let kafka_deadline_ms = deadline_ms("KAFKA_DEADLINE_MS", 10_000);
             let acks = [("redis", AdmitAck::Redis), ("kafka", AdmitAck::Kafka)];
             let admit_ack = reader.word("ADMIT_ACK", AdmitAck::Redis, &acks);
-            let sweep_calls = reader.number("SWEEP_CALLS", 45, (10, 10_000), "calls");
+            let sweep_calls = reader.number("SWEEP_CALLS", SCHEDULE.cron_calls, (10, 10_000), "calls");
             let turnstile = turnstile(&reader);
             let cors_origins = cors_origins(&reader);
             let log_sample = log_sample(&reader);
