@@ -167,11 +167,10 @@ async fn pause_outlives(world: &impl World) -> Vec<String> {
     b.call(Command::Leave).await;
     owns(&a, 2).await;
     log.push(format!("partition 0 flows: {}", flows(world, topic, &a, 0).await));
-    // Pause and resume while it is assigned clear the flag.
     a.call(Command::Pause).await;
     a.call(Command::Resume).await;
     sees(&a, 0, 4).await;
-    log.push(format!("after the next resume a sees {:?}", a.report().await.seen(0)));
+    log.push(format!("after another pause a sees {:?}", a.report().await.seen(0)));
     // Revoked while it flows, paused while another member owns it.
     let b = world.join(topic, None).await;
     owns(&a, 1).await;
@@ -181,9 +180,10 @@ async fn pause_outlives(world: &impl World) -> Vec<String> {
     owns(&a, 2).await;
     a.call(Command::Forget).await;
     world.produce(topic, 0, 1).await;
+    log.push(format!("what is assigned during a pause is paused: {:?}", a.report().await.seen(0)));
+    a.call(Command::Resume).await;
     sees(&a, 0, 5).await;
-    log.push("what is assigned after a pause flows".to_owned());
-    log.push(format!("and what was paused: {:?}", a.report().await.seen(1)));
+    log.push("and flows after it".to_owned());
     log
 }
 
@@ -304,20 +304,13 @@ async fn recreated(world: &impl World) -> Vec<String> {
     sees(&a, 0, 4).await;
     let report = a.report().await;
     log.push(format!("a sees {:?}, has given up {:?}", report.seen(0), report.revoked));
-    // Time enough for a commit, as another group shows.
+    // The group's offset goes back to what the new topic has.
     world.produce(topic, 0, 5).await;
-    sees(&a, 0, 9).await;
-    world.create_topic("recreated_clock", 1).await;
-    let clock = world.join("recreated_clock", None).await;
-    for count in 1..4 {
-        world.produce("recreated_clock", 0, 1).await;
-        until("a commit", async || world.committed("recreated_clock").await.get(&0) == Some(&count)).await;
-    }
-    clock.call(Command::Leave).await;
-    log.push(format!("committed {:?}, lag {}", world.committed(topic).await, world.lag(topic).await));
+    until("it is committed", async || world.committed(topic).await.get(&0) == Some(&10)).await;
+    log.push(format!("lag {}", world.lag(topic).await));
     world.produce(topic, 0, 11).await;
     until("it is committed", async || world.committed(topic).await.get(&0) == Some(&21)).await;
-    log.push("committed once it is longer than the old one".to_owned());
+    log.push("committed also once it is longer than the old one".to_owned());
     log
 }
 
@@ -421,7 +414,7 @@ async fn statistics(world: &impl World) -> Vec<String> {
     until("there are statistics", async || a.report().await.lag.is_some()).await;
     let log = format!("lag while nothing is stored: {:?}", a.report().await.lag);
     a.call(Command::Store(0, 1)).await;
-    until("what is stored counts", async || a.report().await.lag == Some(2)).await;
+    until("what is stored counts", async || a.report().await.lag == Some(5)).await;
     vec![log]
 }
 
