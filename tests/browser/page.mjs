@@ -287,6 +287,8 @@ const tests = {
     await v.page.fill("#start-id", campaigns.closed);
     await v.page.keyboard.press("Enter");
     await v.phase("closed");
+    await v.open(campaigns.closed.toUpperCase());
+    await v.phase("closed");
     await v.leave();
   },
 
@@ -308,6 +310,46 @@ const tests = {
     assert.equal(await v.page.evaluate(() => sessionStorage.getItem("dropgate:token")), null);
     assert.equal(await v.page.locator("#dev").isVisible(), false);
     await photograph(v, "sign-in-de");
+    await v.leave();
+  },
+
+  async "a token that ends before the opening, or is refused, is told long before it"() {
+    const opens_at = Date.now() + 3_600_000;
+    const token = (exp) => `a.${Buffer.from(JSON.stringify({ sub: "ümit", exp })).toString("base64url")}.c`;
+    const look = async (v, answer) => {
+      await v.page.addInitScript(() => { Math.random = () => 0; window.dropgateSignIn = "https://shop.example/in?back={return}"; });
+      const asked = [];
+      await v.page.route(/\/v1\//, (route) => {
+        asked.push(new URL(route.request().url()).pathname);
+        if (asked.at(-1).endsWith("/me")) return route.fulfill(answer);
+        return route.fulfill({ json: { state: "not-open", capacity: 5, remaining: 5, opens_at, closes_at: null, server_time: Date.now(), server_time_latest: Date.now() } });
+      });
+      return asked;
+    };
+    const refused = { status: 401, contentType: "application/problem+json", json: { type: "urn:dropgate:problem:unauthenticated", status: 401 } };
+    const none = { status: 404, contentType: "application/problem+json", json: { type: "urn:dropgate:problem:no-claim", status: 404 } };
+    for (const [exp, answer, told] of [
+      [(opens_at - 60_000) / 1000, none, /^Your sign-in ends at .*, before the opening\. Coupons are for signed-in visitors\.$/],
+      [(opens_at + 60_000) / 1000, refused, /^Coupons are for signed-in visitors\.$/],
+    ]) {
+      const v = await visitor();
+      const asked = await look(v, answer);
+      await v.open("later", `#token=${token(exp)}`);
+      await v.page.waitForSelector("#signin:not([hidden])");
+      assert.equal(await v.page.getAttribute("main", "data-phase"), "waiting");
+      assert.match(await v.says("note"), told);
+      assert.equal(await v.page.getAttribute("#signin", "href"), `https://shop.example/in?back=${encodeURIComponent(`${gate}/c/later`)}`);
+      await photograph(v, answer === none ? "token-ends" : "token-refused");
+      assert.ok(asked.filter((path) => path.endsWith("/me")).length <= 1, "one look");
+      await v.leave();
+    }
+    // A good one: it waits for the opening, having looked once, and promises only what is true.
+    const v = await visitor();
+    const asked = await look(v, { json: { slot: 3, code: "ABCD-EFGH-JKMN", status: "issued" } });
+    await v.open("later", `#token=${token((opens_at + 60_000) / 1000)}`);
+    await v.phase("issued");
+    assert.match(await v.says("note"), /^Copy your code now\./);
+    assert.equal(asked.filter((path) => path.endsWith("/me")).length, 1);
     await v.leave();
   },
 
