@@ -1,6 +1,7 @@
 //! `reconcile`: repairs what `verify` finds, and verifies again.
 
 use super::compare::{repair, verify};
+use super::findings::Verdict;
 use super::report::VerifyReport;
 use crate::kafka::ports::Backlog;
 use crate::operator::campaign::error::CampaignError;
@@ -35,7 +36,7 @@ pub async fn reconcile<S: Store, H: Http, B: Backlog>(
         print(format!("{}\n", repair(servers, id, &report).await?));
         report = verify(servers, id, secret).await?;
     }
-    if apply {
+    if apply && report.verdict() != Verdict::Unknown {
         // Redis may have lost this alone: then the cron does not visit the campaign.
         add_to_known(servers, id).await?;
     }
