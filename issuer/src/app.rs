@@ -105,6 +105,7 @@ async fn run(settings: RunSettings) -> Result<(), Exit> {
         kafka = settings.kafka.bootstrap,
         group = settings.kafka.group,
         redis = redacted(&settings.redis.url),
+        code_keys = settings.secrets.ids(),
         batch_records = settings.batch_records,
         write_budget = %settings.write_budget,
         "issuer starting"
@@ -161,7 +162,7 @@ async fn run(settings: RunSettings) -> Result<(), Exit> {
 
     let redis = client(&settings.redis)?;
     let dead_letters = KafkaDeadLetters::new(settings.kafka.clone(), TOPIC, DEAD_LETTER_TOPIC, clock.clone())?;
-    let store = CouponWriter::new(database.clone(), settings.secret, settings.batch_records, clock, jitter.clone());
+    let store = CouponWriter::new(database.clone(), settings.secrets, settings.batch_records, clock, jitter.clone());
     let (queue, confirm_all) = confirm::queue(redis, Arc::clone(&metrics));
     let confirming = tokio::spawn(confirm_all);
     let Some(partitions) = until_up(&mut stop, &jitter, || topics::count(&settings.kafka, TOPIC)).await? else {

@@ -96,6 +96,8 @@ impl<H: Http> RedisRest<H> {
 }
 
 const NOSCRIPT: &str = "noscript";
+/// The campaign's codes are derived from another secret than the caller's.
+pub const OTHER_CODE_KEY: &str = "other_code_key";
 
 /// A text in a reply; some services send numbers as numbers.
 #[must_use]
@@ -173,6 +175,7 @@ fn result_of(mut body: Value) -> Result<Value, Fault> {
         let label = match error.split(' ').next().unwrap_or_default() {
             _ if is_noscript(error) => NOSCRIPT,
             "DROPGATE" => "meta_damaged",
+            "DROPGATE_CODE_KEY" => OTHER_CODE_KEY,
             "READONLY" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" => "not_serving",
             "WRONGPASS" | "NOAUTH" | "NOPERM" => "unauthorized",
             _ => "command",

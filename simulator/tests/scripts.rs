@@ -31,7 +31,7 @@ impl Redis {
     }
 
     fn publish(&mut self, capacity: &str, version: &str) -> Reply {
-        self.run(&PUBLISH, &[META, CLAIMS], &["open", capacity, "1", "0", version])
+        self.run(&PUBLISH, &[META, CLAIMS], &["open", capacity, "1", "0", version, "KEY1", ""])
     }
 
     fn update(&mut self, state: &str, version: &str) -> Reply {
@@ -40,9 +40,9 @@ impl Redis {
 
     /// The answers, or none where the call failed.
     fn admit(&mut self, users: &[&str]) -> Option<Vec<String>> {
-        let args: Vec<&str> = ["5000"].iter().chain(users).copied().collect();
+        let args: Vec<&str> = ["5000", "KEY1"].iter().chain(users).copied().collect();
         match self.run(&ADMIT, &[META, CLAIMS, OUTBOX], &args) {
-            Reply::Array(items) => Some(items.iter().skip(3).map(text).collect()),
+            Reply::Array(items) => Some(items.iter().skip(4).map(text).collect()),
             Reply::Error(_) => None,
             other => panic!("{other:?}"),
         }
@@ -54,8 +54,8 @@ impl Redis {
     }
 
     fn take_due(&mut self) -> Vec<String> {
-        match self.run(&TAKE_DUE, &[CLAIMS, OUTBOX], &["10", "5000", "900000"]) {
-            Reply::Array(items) => items.iter().skip(2).map(text).collect(),
+        match self.run(&TAKE_DUE, &[CLAIMS, OUTBOX, META], &["10", "5000", "900000"]) {
+            Reply::Array(items) => items.iter().skip(3).map(text).collect(),
             other => panic!("{other:?}"),
         }
     }

@@ -233,6 +233,7 @@ mod tests {
                 count,
                 last_ms: 0,
                 version: 0,
+                code_key: None,
             },
             now_ms: 900,
             version: None,

@@ -9,7 +9,7 @@ use crate::identity::Auth;
 use crate::settings::reader::Reader;
 use crate::upstream::kafka_rest::{Dialect, basic_authorization};
 use crate::upstream::turnstile::Turnstile;
-use dropgate_shared::code::CodeSecret;
+use dropgate_shared::code::{CodeSecret, CodeSecrets};
 
 /// When a user is told that they are admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +46,8 @@ pub struct Settings {
     /// `SWEEP_CALLS`: calls that a run of the cron makes at most. The runtime grants an event 50 on its smallest plan; a
     /// few are kept for scripts that Redis must be sent again.
     pub sweep_calls: u32,
-    /// `COUPON_CODE_SECRET`, the same as the issuer's.
-    pub code_secret: CodeSecret,
+    /// `COUPON_CODE_SECRET`, the same as the issuer's, and `COUPON_CODE_SECRET_PREVIOUS`.
+    pub code_secrets: CodeSecrets,
     /// `AUTH`, and for tokens `JWT_..`
     pub auth: Auth,
     /// `TURNSTILE_SECRET`, `TURNSTILE_URL`
@@ -77,7 +77,7 @@ impl Settings {
             let redis_token = reader.required("UPSTASH_REDIS_REST_TOKEN", "the token of the Redis REST service");
             let kafka_url = reader.required_url("KAFKA_REST_URL");
             reject_example_secrets(&reader);
-            let code_secret = code_secret(&reader);
+            let code_secrets = code_secrets(&reader);
             let auth = auth::read(&reader);
             let redis_key_locking = reader.word("UPSTASH_KEY_LOCKING", false, &[("true", true), ("false", false)]);
             let redis_deadline_ms = deadline_ms("REDIS_DEADLINE_MS", 3_000);
@@ -102,7 +102,7 @@ impl Settings {
                 kafka_deadline_ms,
                 admit_ack,
                 sweep_calls,
-                code_secret: code_secret?,
+                code_secrets: code_secrets?,
                 auth: auth?,
                 turnstile,
                 cors_origins,
@@ -116,8 +116,9 @@ impl Settings {
 
 /// The values in `.dev.vars.example` are public.
 fn reject_example_secrets(reader: &Reader<'_>) {
-    const SECRETS: [&str; 7] = [
+    const SECRETS: [&str; 8] = [
         "COUPON_CODE_SECRET",
+        "COUPON_CODE_SECRET_PREVIOUS",
         "JWT_SECRET",
         "JWT_SECRET_PREVIOUS",
         "UPSTASH_REDIS_REST_TOKEN",
@@ -133,12 +134,16 @@ fn reject_example_secrets(reader: &Reader<'_>) {
     }
 }
 
-fn code_secret(reader: &Reader<'_>) -> Option<CodeSecret> {
+fn code_secrets(reader: &Reader<'_>) -> Option<CodeSecrets> {
+    let parse =
+        |name: &str, secret: &str| CodeSecret::parse(secret).map_err(|e| reader.problem(format!("{name}: {e}"))).ok();
     let secret = reader.required("COUPON_CODE_SECRET", "at least 16 bytes, the same as the issuer's");
+    let previous = reader.find("COUPON_CODE_SECRET_PREVIOUS");
+    let previous = previous.and_then(|secret| parse("COUPON_CODE_SECRET_PREVIOUS", &secret));
     if secret.is_empty() {
         return None;
     }
-    CodeSecret::parse(&secret).map_err(|e| reader.problem(format!("COUPON_CODE_SECRET: {e}"))).ok()
+    Some(CodeSecrets::new(parse("COUPON_CODE_SECRET", &secret)?, previous))
 }
 
 fn kafka_authorization(reader: &Reader<'_>) -> Option<String> {

@@ -1,12 +1,13 @@
 //! Arguments that name servers.
 
 use crate::config::problems::{Problems, given};
-use crate::config::values::{brokers, one_of, plain_http_address, token};
+use crate::config::values::{brokers, code_secret, one_of, plain_http_address, token};
 use crate::kafka::settings::{KafkaSettings, check_option};
 use crate::redis::client::RedisSettings;
 use crate::store::mysql::settings::DatabaseSettings;
 use clap::Args;
 use clap::builder::FalseyValueParser;
+use dropgate_shared::code::CodeSecrets;
 
 const PROTOCOLS: [&str; 4] = ["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
@@ -69,6 +70,17 @@ pub struct RedisArgs {
     pub upstash_key_locking: bool,
 }
 
+/// What coupon codes are derived from.
+#[derive(Args)]
+pub struct CodeSecretArgs {
+    /// Secret that coupon codes are derived from, the same as at the gate; 16 bytes or more
+    #[arg(long, env = "COUPON_CODE_SECRET", hide_env_values = true, value_name = "SECRET")]
+    pub coupon_code_secret: Option<String>,
+    /// The secret before it, while it is being replaced: of the campaigns that were published with it
+    #[arg(long, env = "COUPON_CODE_SECRET_PREVIOUS", hide_env_values = true, value_name = "SECRET")]
+    pub coupon_code_secret_previous: Option<String>,
+}
+
 /// Connections of a verb that reads all three servers.
 #[derive(Args)]
 pub struct ServerArgs {
@@ -78,6 +90,16 @@ pub struct ServerArgs {
     redis: RedisArgs,
     #[command(flatten)]
     kafka: KafkaArgs,
+    #[command(flatten)]
+    codes: CodeSecretArgs,
+}
+
+/// What the servers of a verb need.
+pub struct ServerSettings {
+    pub database: DatabaseSettings,
+    pub redis: RedisSettings,
+    pub kafka: Option<KafkaSettings>,
+    pub secrets: Option<CodeSecrets>,
 }
 
 /// Connections of a verb on dead letters.
@@ -104,6 +126,26 @@ impl DatabaseArgs {
 
     pub fn settings(&self) -> Result<DatabaseSettings, Problems> {
         checked(|problems| self.read(problems))
+    }
+}
+
+impl CodeSecretArgs {
+    pub fn read(&self, problems: &mut Problems) -> Option<CodeSecrets> {
+        let expected = "16 bytes or more, the same as at the gate";
+        let mut need = |name, value| problems.need(name, expected, value, code_secret);
+        let previous = self.coupon_code_secret_previous.as_ref();
+        let previous = given(previous).map(|_| need("COUPON_CODE_SECRET_PREVIOUS", previous));
+        let current = need("COUPON_CODE_SECRET", self.coupon_code_secret.as_ref());
+        Some(CodeSecrets::new(current?, previous.map_or(Some(None), |previous| previous.map(Some))?))
+    }
+
+    /// `None` inside: neither is set.
+    fn read_if_given(&self, problems: &mut Problems) -> Option<Option<CodeSecrets>> {
+        let all = [&self.coupon_code_secret, &self.coupon_code_secret_previous];
+        if all.into_iter().all(|secret| given(secret.as_ref()).is_none()) {
+            return Some(None);
+        }
+        self.read(problems).map(Some)
     }
 }
 
@@ -209,17 +251,18 @@ impl KafkaClientArgs {
 }
 
 impl ServerArgs {
-    /// MySQL, Redis, and Kafka where it is configured.
+    /// MySQL, Redis, and Kafka and the secret of the codes where they are configured.
     ///
     /// # Errors
     /// [`Problems`] of all of them.
-    pub fn settings(&self) -> Result<(DatabaseSettings, RedisSettings, Option<KafkaSettings>), Problems> {
+    pub fn settings(&self) -> Result<ServerSettings, Problems> {
         checked(|problems| {
             let database = self.database.read(problems);
             let redis = self.redis.read(problems);
             let has_kafka = given(self.kafka.kafka_bootstrap.as_ref()).is_some();
             let kafka = if has_kafka { self.kafka.read(problems) } else { None };
-            Some((database?, redis?, kafka))
+            let secrets = self.codes.read_if_given(problems);
+            Some(ServerSettings { database: database?, redis: redis?, kafka, secrets: secrets? })
         })
     }
 

@@ -176,8 +176,14 @@ mod tests {
         batch.write_begins();
         batch.write_ended();
         let (campaign, user, slot) = (CampaignId::parse("c"), UserId::parse("u"), Slot::new(7).unwrap());
-        let mut record =
-            AdmissionRecord { campaign: campaign.unwrap(), user: user.unwrap(), slot, admitted_at: 5, trace: None };
+        let mut record = AdmissionRecord {
+            campaign: campaign.unwrap(),
+            user: user.unwrap(),
+            slot,
+            admitted_at: 5,
+            trace: None,
+            code_key: None,
+        };
         for (offset, trace) in records.iter().enumerate() {
             let offset = i64::try_from(offset).unwrap();
             let delivery = Delivery { partition: 3, offset, key: None, payload: Vec::new(), replayed: false };

@@ -4,17 +4,22 @@ use super::exit::Exit;
 use super::output::{json, say, table};
 use crate::backoff::Jitter;
 use crate::cli::run::CheckConfigArgs;
+use crate::config::problems::Problems;
 use crate::config::redact::redacted;
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::topics;
 use crate::labels;
 use crate::redis::client::{Redis, RedisSettings, client};
+use crate::redis::view::View;
 use crate::store::mysql::database::MySqlStore;
 use crate::store::mysql::schema::MigrationState;
 use crate::store::mysql::settings::DatabaseSettings;
 use crate::timestamp::Clock;
+use dropgate_shared::code::CodeSecrets;
 use dropgate_shared::fault::{Fault, Source};
-use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
+use dropgate_shared::ids::CampaignId;
+use dropgate_shared::names::{CAMPAIGNS_KEY, DEAD_LETTER_TOPIC, TOPIC};
+use dropgate_shared::redis_rest::text_of;
 use dropgate_shared::scripts::{self, Script};
 use serde::Serialize;
 use std::fmt::Display;
@@ -66,6 +71,9 @@ pub async fn check(args: &CheckConfigArgs) -> Result<(), Exit> {
     }
     if let Ok(settings) = run.redis.settings() {
         check_redis(&settings, &mut checks).await;
+    }
+    if let (Ok(settings), Some(secrets)) = (run.redis.settings(), run.codes.read(&mut Problems::default())) {
+        check_codes(&settings, &secrets, &mut checks).await;
     }
     if let Ok(settings) = run.kafka.settings() {
         check_kafka(&settings, &mut checks).await;
@@ -157,10 +165,49 @@ async fn check_scripts(redis: &Redis, key_locking: bool, checks: &mut Checks) {
     }
     // A campaign that does not exist: nothing is written.
     let keys = ["dg:{check-config}:meta", "dg:{check-config}:claims", "dg:{check-config}:outbox"];
-    match redis.eval(&scripts::ADMIT, &keys, &["1", "check-config"]).await {
+    match redis.eval(&scripts::ADMIT, &keys, &["1", "", "check-config"]).await {
         Ok(_) => checks.passed("Redis scripts", format_args!("{} load, and one runs", scripts::ALL.len())),
         Err(fault) => checks.failed("Redis scripts", format_args!("admit.lua does not run: {fault}")),
     }
+}
+
+/// The secret of the codes against what Redis says of each campaign.
+async fn check_codes(settings: &RedisSettings, secrets: &CodeSecrets, checks: &mut Checks) {
+    const WHAT: &str = "coupon codes";
+    let ids = secrets.ids();
+    let Ok(redis) = client(settings) else { return };
+    let campaigns = match redis.eval(&scripts::READ, &[CAMPAIGNS_KEY], &["SMEMBERS"]).await {
+        Ok(reply) => reply.as_array().into_iter().flatten().filter_map(text_of).collect::<Vec<_>>(),
+        // The line of Redis says why.
+        Err(_) => return checks.passed(WHAT, format_args!("key id {ids}, not compared with Redis")),
+    };
+    let mut compared = 0_usize;
+    for id in campaigns.iter().filter_map(|id| CampaignId::parse(id).ok()) {
+        match View::new(&redis, &id).meta().await.ok().flatten().map(|meta| meta.code_key) {
+            Some(Some(key)) if secrets.of(Some(key)).is_none() => {
+                return checks.failed(
+                    WHAT,
+                    format_args!(
+                        "COUPON_CODE_SECRET has the key id {ids}, and the codes of campaign {id} are derived from \
+                         {key}: give gate and issuer the same secret, or while it is replaced the other one as \
+                         COUPON_CODE_SECRET_PREVIOUS"
+                    ),
+                );
+            }
+            Some(None) => {
+                return checks.failed(
+                    WHAT,
+                    format_args!(
+                        "Redis does not name the secret of campaign {id}, so that a gate with another one goes \
+                         unnoticed: issuer campaign publish {id}"
+                    ),
+                );
+            }
+            Some(Some(_)) => compared += 1,
+            None => {}
+        }
+    }
+    checks.passed(WHAT, format_args!("key id {ids}, that of the {compared} campaigns in Redis"));
 }
 
 async fn load(redis: &Redis, script: &Script, key_locking: bool) -> Result<(), Fault> {
