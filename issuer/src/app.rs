@@ -143,6 +143,13 @@ async fn run(settings: RunSettings) -> Result<(), Exit> {
     if !migrated {
         return Err(Exit::failed("the schema is missing or not up to date: run `issuer migrate`"));
     }
+    let checked = || async {
+        database.server().await?.check_packet(settings.batch_records)?;
+        database.check_constraints(clock.now(), jitter.next()).await
+    };
+    if until_up(&mut stop, &jitter, checked).await?.is_none() {
+        return Ok(());
+    }
     let Some(missing) = until_up(&mut stop, &jitter, || topics::missing(&settings.kafka, &TOPICS)).await? else {
         return Ok(());
     };

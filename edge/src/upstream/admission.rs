@@ -118,11 +118,11 @@ pub async fn admit<H: Http>(
     let reply = redis.eval(&scripts::ADMIT, &[&keys.meta, &keys.claims, &keys.outbox], &args).await?;
     // The script ran, so users may be admitted although the reply cannot be read.
     let malformed = || Fault { effect: Effect::Done, ..garbled("the reply of admit.lua is malformed") };
-    read(&reply, users.len(), secrets.current().id()).ok_or_else(malformed)
+    read_reply(&reply, users.len(), secrets.current().id()).ok_or_else(malformed)
 }
 
 /// Reads the reply of `admit.lua`, which describes its form.
-fn read(reply: &Value, users: usize, current: CodeKeyId) -> Option<Admission> {
+fn read_reply(reply: &Value, users: usize, current: CodeKeyId) -> Option<Admission> {
     if reply.is_null() {
         return Some(Admission { decisions: vec![Decision::UnknownCampaign; users], holders: None });
     }
@@ -259,7 +259,7 @@ mod tests {
     }
 
     fn read(reply: &Value, users: usize) -> Option<Admission> {
-        super::read(reply, users, current())
+        read_reply(reply, users, current())
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub struct RunArgs {
     /// Records in one transaction at most
     #[arg(long, env = "BATCH_RECORDS", default_value_t = 500, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=10_000))]
-    batch_records: u16,
+    pub batch_records: u16,
     /// How long the first record of a batch waits for others
     #[arg(long, env = "BATCH_LINGER_MS", default_value_t = 20, value_name = "MS",
           value_parser = clap::value_parser!(u32).range(0..=10_000))]

@@ -67,7 +67,7 @@ pub async fn check(args: &CheckConfigArgs) -> Result<(), Exit> {
     }
     // The problems of those that cannot be parsed are listed above.
     if let Ok(settings) = run.database.settings() {
-        check_mysql(&settings, &mut checks).await;
+        check_mysql(&settings, run.batch_records.into(), &mut checks).await;
     }
     if let Ok(settings) = run.redis.settings() {
         check_redis(&settings, &mut checks).await;
@@ -92,7 +92,7 @@ pub async fn check(args: &CheckConfigArgs) -> Result<(), Exit> {
     }
 }
 
-async fn check_mysql(settings: &DatabaseSettings, checks: &mut Checks) {
+async fn check_mysql(settings: &DatabaseSettings, batch_records: usize, checks: &mut Checks) {
     let database = MySqlStore::new(settings, 1);
     let shown = &settings.shown;
     let server = match database.server().await {
@@ -113,6 +113,10 @@ async fn check_mysql(settings: &DatabaseSettings, checks: &mut Checks) {
     }
     checks
         .passed("MySQL connections", format_args!("the server accepts {}; an issuer needs 3", server.max_connections));
+    match server.check_packet(batch_records) {
+        Ok(()) => checks.passed("MySQL packet", format_args!("max_allowed_packet {}", server.max_allowed_packet)),
+        Err(fault) => checks.failed("MySQL packet", fault),
+    }
     match database.migrations().await {
         Err(fault) => return checks.failed("MySQL schema", fault),
         Ok(all) => match all.iter().find(|migration| migration.state != MigrationState::Applied) {
@@ -127,7 +131,9 @@ async fn check_mysql(settings: &DatabaseSettings, checks: &mut Checks) {
         },
     }
     match database.check_constraints(Clock::system().now(), Jitter::system().next()).await {
-        Ok(()) => checks.passed("MySQL constraints", "may write; refuses coupon N + 1 (tested, rolled back)"),
+        Ok(()) => {
+            checks.passed("MySQL constraints", "may write; refuses coupon N + 1; utf8mb4 (tested, rolled back)");
+        }
         Err(fault) => checks.failed("MySQL constraints", fault),
     }
 }

@@ -41,7 +41,7 @@ const TRIES: u32 = 12;
 const ALL_TRIES: Duration = Duration::from_secs(60);
 /// Rows of one INSERT. 7 binds a row: well below 65,535 a statement, and the statement well below
 /// `max_allowed_packet`.
-const MAX_ROWS: usize = 2_000;
+pub const MAX_ROWS: usize = 2_000;
 
 /// Writes coupons to a [`Store`].
 pub struct CouponWriter<S> {
