@@ -16,6 +16,7 @@ use crate::operator::dispatch::dispatch as operate;
 use crate::operator::exit::Exit;
 use crate::redis::client::client;
 use crate::redis::confirm;
+use crate::redis::probe::probe;
 use crate::store::coupon_writer::CouponWriter;
 use crate::store::mysql::database::MySqlStore;
 use crate::timestamp::Clock;
@@ -170,6 +171,13 @@ async fn run(settings: RunSettings) -> Result<(), Exit> {
     let redis = client(&settings.redis)?;
     let dead_letters = KafkaDeadLetters::new(settings.kafka.clone(), TOPIC, DEAD_LETTER_TOPIC, clock.clone())?;
     let store = CouponWriter::new(database.clone(), settings.secrets, settings.batch_records, clock, jitter.clone());
+    // Coupons do not depend on it, so the service starts all the same.
+    let tried = redis.clone();
+    tokio::spawn(async move {
+        if let Err(fault) = probe(&tried).await {
+            tracing::warn!(label = fault.label, "Redis does not take writes, so claims are not confirmed: {fault}");
+        }
+    });
     let (queue, confirm_all) = confirm::queue(redis, Arc::clone(&metrics));
     let confirming = tokio::spawn(confirm_all);
     let Some(partitions) = until_up(&mut stop, &jitter, || topics::count(&settings.kafka, TOPIC)).await? else {

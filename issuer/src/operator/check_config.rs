@@ -10,6 +10,7 @@ use crate::kafka::settings::KafkaSettings;
 use crate::kafka::topics;
 use crate::labels;
 use crate::redis::client::{Redis, RedisSettings, client};
+use crate::redis::probe::probe;
 use crate::redis::view::View;
 use crate::store::mysql::database::MySqlStore;
 use crate::store::mysql::schema::MigrationState;
@@ -149,6 +150,10 @@ async fn check_redis(settings: &RedisSettings, checks: &mut Checks) {
     }
     checks.passed("Redis", shown);
     check_scripts(&redis, settings.key_locking, checks).await;
+    match probe(&redis).await {
+        Ok(()) => checks.passed("Redis writes", "accepted (tested, removed)"),
+        Err(fault) => checks.failed("Redis writes", fault),
+    }
     // A hosted service may not answer; then it is not ours to judge.
     if let Ok(reply) = redis.command(&["CONFIG", "GET", "maxmemory-policy"]).await
         && let Some(policy) = reply.get(1).and_then(serde_json::Value::as_str)
@@ -170,7 +175,7 @@ async fn check_scripts(redis: &Redis, key_locking: bool, checks: &mut Checks) {
         }
     }
     // A campaign that does not exist: nothing is written.
-    let keys = ["dg:{check-config}:meta", "dg:{check-config}:claims", "dg:{check-config}:outbox"];
+    let keys = ["dg:{a probe}:meta", "dg:{a probe}:claims", "dg:{a probe}:outbox"];
     match redis.eval(&scripts::ADMIT, &keys, &["1", "", "check-config"]).await {
         Ok(_) => checks.passed("Redis scripts", format_args!("{} load, and one runs", scripts::ALL.len())),
         Err(fault) => checks.failed("Redis scripts", format_args!("admit.lua does not run: {fault}")),
