@@ -444,3 +444,31 @@ async fn a_gate_with_another_code_secret_than_the_campaign_admits_nobody() {
     }
     assert!(codes[0] != codes[1] && codes[1] == codes[2] && codes[3].is_null(), "{codes:?}");
 }
+
+/// Staging and production share a Redis and a Kafka.
+#[tokio::test(start_paused = true)]
+async fn a_gate_uses_its_own_key_prefix_and_topic_only() {
+    let network = ScriptedNetwork::default();
+    let gate = gate_with(&network, &[("REDIS_KEY_PREFIX", "staging:"), ("KAFKA_TOPIC", "staging.claims")]);
+    network.respond(200, &admit_reply("+7:900:a"));
+    network.acknowledge_forward();
+    assert_eq!(claim(&gate).await.0.status, 202);
+    let calls = network.calls.borrow();
+    assert_eq!(calls[1].0, "http://kafka/topics/staging.claims");
+    for (_, body) in calls.iter().filter(|(url, _)| !url.contains("kafka")) {
+        let keys: Vec<&str> =
+            body.as_array().unwrap().iter().filter_map(|word| word.as_str()).filter(|w| w.contains(':')).collect();
+        assert!(!keys.is_empty() && keys.iter().all(|key| key.starts_with("staging:{spring}:")), "{keys:?}");
+    }
+}
+
+/// A gate with another prefix than the issuer finds nothing: no user hears "no such campaign", and the log says why.
+#[tokio::test(start_paused = true)]
+async fn a_redis_without_any_campaign_is_a_fault_that_names_the_prefix() {
+    let network = ScriptedNetwork::default();
+    let gate = gate(&network);
+    network.respond(200, &json!({ "result": null })).respond(200, &json!({ "result": [] }));
+    let (response, platform) = claim(&gate).await;
+    assert_eq!(response.status, 503);
+    assert!(platform.faults.borrow().contains(&("request".to_owned(), "no_campaigns".to_owned())));
+}

@@ -15,7 +15,7 @@ const TRACE: [u8; 16] = *b"sixteen bytes ok";
 /// As the program does it at its start.
 fn to(endpoint: &str) -> Traces {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Traces::to(endpoint).unwrap()
+    Traces::to(endpoint, "coupon_create").unwrap()
 }
 
 fn holds(body: &[u8], part: &[u8]) -> bool {

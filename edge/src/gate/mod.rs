@@ -26,7 +26,6 @@ use dropgate_shared::claim::ClaimStatus;
 use dropgate_shared::code::CodeSecrets;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::ids::{CampaignId, UserId};
-use dropgate_shared::names::TOPIC;
 use dropgate_shared::redis_rest::{OTHER_CODE_KEY, RedisRest};
 use dropgate_shared::time::Millis;
 use serde_json::json;
@@ -74,6 +73,7 @@ pub struct Gate<H> {
     campaigns: Rc<CampaignCache<H>>,
     turnstile: Option<Turnstile>,
     secrets: Rc<CodeSecrets>,
+    kafka_topic: String,
     cors_origins: Vec<String>,
     /// The response to every claim that the sold-out memory rejects.
     sold_out_response: Rc<Response>,
@@ -89,12 +89,13 @@ impl<H: Network> Gate<H> {
             &settings.redis_token,
             settings.redis_deadline_ms,
             settings.redis_key_locking,
-        );
+        )
+        .with_prefix(settings.redis_key_prefix);
         let kafka = KafkaRest::new(
             network.clone(),
             settings.kafka_dialect,
             &settings.kafka_url,
-            TOPIC,
+            &settings.kafka_topic,
             settings.kafka_authorization,
             settings.kafka_deadline_ms,
         );
@@ -139,6 +140,7 @@ impl<H: Network> Gate<H> {
             campaigns,
             turnstile: settings.turnstile,
             secrets,
+            kafka_topic: settings.kafka_topic,
             cors_origins: settings.cors_origins,
             sold_out_response: Problem::SoldOut.into(),
             telemetry,
@@ -267,8 +269,14 @@ impl<H: Network> Gate<H> {
         self.telemetry.add_timing(response, began, &platform)
     }
 
-    /// The cron: forwards what is due in the outbox.
+    /// The cron: forwards what is due in the outbox. Names what must be the same at the issuer, once for all isolates.
     pub async fn sweep<P: Platform>(&self, platform: &P) {
+        platform.log(&json!({
+            "event": "settings",
+            "redis_key_prefix": self.redis.prefix().as_str(),
+            "kafka_topic": self.kafka_topic,
+            "code_keys": self.secrets.ids(),
+        }));
         self.sweeper.run(platform).await;
     }
 

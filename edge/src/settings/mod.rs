@@ -10,6 +10,7 @@ use crate::settings::reader::Reader;
 use crate::upstream::kafka_rest::{Dialect, basic_authorization};
 use crate::upstream::turnstile::Turnstile;
 use dropgate_shared::code::{CodeSecret, CodeSecrets};
+use dropgate_shared::names::{KeyPrefix, TOPIC, is_topic_name};
 
 /// When a user is told that they are admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,10 @@ pub struct Settings {
     pub redis_key_locking: bool,
     /// `REDIS_DEADLINE_MS`: time limit of one Redis call.
     pub redis_deadline_ms: u32,
+    /// `REDIS_KEY_PREFIX`, the same as the issuer's.
+    pub redis_key_prefix: KeyPrefix,
+    /// `KAFKA_TOPIC`, the same as the issuer's.
+    pub kafka_topic: String,
     /// `KAFKA_REST_URL`
     pub kafka_url: String,
     /// `KAFKA_REST_DIALECT`, and `KAFKA_CLUSTER_ID` for v3.
@@ -78,6 +83,8 @@ impl Settings {
             let kafka_url = reader.required_url("KAFKA_REST_URL");
             reject_example_secrets(&reader);
             let code_secrets = code_secrets(&reader);
+            let redis_key_prefix = redis_key_prefix(&reader);
+            let kafka_topic = kafka_topic(&reader);
             let auth = auth::read(&reader);
             let redis_key_locking = reader.word("UPSTASH_KEY_LOCKING", false, &[("true", true), ("false", false)]);
             let redis_deadline_ms = deadline_ms("REDIS_DEADLINE_MS", 3_000);
@@ -96,6 +103,8 @@ impl Settings {
                 redis_token,
                 redis_key_locking,
                 redis_deadline_ms,
+                redis_key_prefix,
+                kafka_topic,
                 kafka_url,
                 kafka_dialect,
                 kafka_authorization,
@@ -132,6 +141,22 @@ fn reject_example_secrets(reader: &Reader<'_>) {
     for name in SECRETS.into_iter().filter(|name| reader.find(name).is_some_and(|it| it.starts_with("change-me"))) {
         reader.problem(format!("{name} is the public value of the example file; expected a secret of your own"));
     }
+}
+
+fn redis_key_prefix(reader: &Reader<'_>) -> KeyPrefix {
+    let prefix = reader.find("REDIS_KEY_PREFIX").map(|text| KeyPrefix::parse(&text));
+    prefix.unwrap_or_else(|| Ok(KeyPrefix::default())).unwrap_or_else(|e| {
+        reader.problem(format!("REDIS_KEY_PREFIX {e}"));
+        KeyPrefix::default()
+    })
+}
+
+fn kafka_topic(reader: &Reader<'_>) -> String {
+    let topic = reader.find("KAFKA_TOPIC").unwrap_or_else(|| TOPIC.to_owned());
+    if !is_topic_name(&topic) {
+        reader.problem("KAFKA_TOPIC is not valid; expected letters, digits, '.', '_' and '-'");
+    }
+    topic
 }
 
 fn code_secrets(reader: &Reader<'_>) -> Option<CodeSecrets> {
@@ -243,6 +268,8 @@ mod tests {
             ("UPSTASH_REDIS_REST_URL", "s3cret-in-the-wrong-place"),
             ("COUPON_CODE_SECRET", "tooshort"),
             ("REDIS_DEADLINE_MS", "soon"),
+            ("REDIS_KEY_PREFIX", "no colon"),
+            ("KAFKA_TOPIC", "a/b"),
         ])
         .err()
         .unwrap();
@@ -253,6 +280,8 @@ mod tests {
             "KAFKA_REST_URL is missing",
             "COUPON_CODE_SECRET: the coupon code secret needs at least 16 bytes, this one has 8",
             "REDIS_DEADLINE_MS is not valid; expected a number of milliseconds from 10 to 30000",
+            "REDIS_KEY_PREFIX has another form than 1 to 32 characters",
+            "KAFKA_TOPIC is not valid; expected letters",
             "AUTH is missing",
             "ENVIRONMENT is missing",
         ] {

@@ -7,7 +7,7 @@ use dropgate_shared::code::{CodeKeyId, CodeSecrets};
 use dropgate_shared::fault::{Effect, Fault, Source};
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::{CampaignId, UserId};
-use dropgate_shared::names::{CAMPAIGNS_KEY, CampaignKeys};
+use dropgate_shared::names::CampaignKeys;
 use dropgate_shared::redis_rest::{RedisRest, number_of, time_ms};
 use dropgate_shared::scripts;
 use dropgate_shared::time::Millis;
@@ -111,7 +111,7 @@ pub async fn admit<H: Http>(
     lease: Millis,
     secrets: &CodeSecrets,
 ) -> Result<Admission, Fault> {
-    let keys = CampaignKeys::of(campaign);
+    let keys = redis.keys(campaign);
     let (lease, key_ids) = (lease.to_string(), secrets.ids());
     let mut args = vec![lease.as_str(), key_ids.as_str()];
     args.extend(users.iter().map(|user| user.as_str()));
@@ -175,7 +175,7 @@ pub async fn stored_claim<H: Http>(
     user: &UserId,
     secrets: &CodeSecrets,
 ) -> Result<(StoredClaim, Growing), Fault> {
-    let CampaignKeys { meta, claims, .. } = CampaignKeys::of(campaign);
+    let CampaignKeys { meta, claims, .. } = redis.keys(campaign);
     let reply = redis.eval(&scripts::CLAIM, &[&meta, &claims], &[user.as_str()]).await?;
     let Some([state, last_ms, version, entry, code_key]) = reply.as_array().map(Vec::as_slice) else {
         return Err(garbled("the reply of claim.lua is malformed"));
@@ -198,7 +198,7 @@ pub async fn stored_claim<H: Http>(
 /// # Errors
 /// [`Fault`].
 pub async fn holders<H: Http>(redis: &RedisRest<H>, campaign: &CampaignId) -> Result<Value, Fault> {
-    redis.eval(&scripts::READ, &[&CampaignKeys::of(campaign).claims], &["HKEYS"]).await
+    redis.eval(&scripts::READ, &[&redis.keys(campaign).claims], &["HKEYS"]).await
 }
 
 /// The campaigns that Redis knows, in no order. None at all: Redis is new, or has lost everything.
@@ -206,7 +206,7 @@ pub async fn holders<H: Http>(redis: &RedisRest<H>, campaign: &CampaignId) -> Re
 /// # Errors
 /// [`Fault`].
 pub async fn published_campaigns<H: Http>(redis: &RedisRest<H>) -> Result<Vec<CampaignId>, Fault> {
-    let reply = redis.eval(&scripts::READ, &[CAMPAIGNS_KEY], &["SMEMBERS"]).await?;
+    let reply = redis.eval(&scripts::READ, &[&redis.prefix().campaigns_key()], &["SMEMBERS"]).await?;
     let ids = reply.as_array().ok_or_else(|| garbled("the set of campaigns is malformed"))?;
     Ok(ids.iter().filter_map(|id| CampaignId::parse(id.as_str()?).ok()).collect())
 }
@@ -228,7 +228,7 @@ pub async fn campaign_view<H: Http>(
     redis: &RedisRest<H>,
     campaign: &CampaignId,
 ) -> Result<Option<CampaignView>, Fault> {
-    let meta = CampaignKeys::of(campaign).meta;
+    let meta = redis.keys(campaign).meta;
     read_view(&redis.eval(&scripts::CAMPAIGN, &[&meta], &CampaignMeta::FIELDS).await?)
 }
 

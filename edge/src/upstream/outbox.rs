@@ -7,7 +7,6 @@ use dropgate_shared::code::CodeKeyId;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::{CampaignId, UserId};
-use dropgate_shared::names::CampaignKeys;
 use dropgate_shared::redis_rest::{RedisRest, number_of, time_ms};
 use dropgate_shared::scripts;
 use dropgate_shared::time::Millis;
@@ -24,7 +23,7 @@ pub async fn lease<H: Http>(
 ) -> Result<(), Fault> {
     let args: Vec<String> =
         leases.into_iter().flat_map(|(lease, user)| [lease.to_string(), user.as_str().to_owned()]).collect();
-    redis.eval(&scripts::LEASE, &[&CampaignKeys::of(campaign).outbox], &args).await.map(drop)
+    redis.eval(&scripts::LEASE, &[&redis.keys(campaign).outbox], &args).await.map(drop)
 }
 
 /// The reply of `take_due.lua`.
@@ -52,7 +51,7 @@ pub async fn take_due<H: Http>(
     limit: usize,
     (shortest, longest): (Millis, Millis),
 ) -> Result<Due, Fault> {
-    let keys = CampaignKeys::of(campaign);
+    let keys = redis.keys(campaign);
     let args = [limit.to_string(), shortest.to_string(), longest.to_string()];
     let reply = redis.eval(&scripts::TAKE_DUE, &[&keys.claims, &keys.outbox, &keys.meta], &args).await?;
     Due::read(&reply).ok_or_else(|| garbled("the reply of take_due.lua is malformed"))
@@ -82,7 +81,7 @@ pub async fn waiting<H: Http>(redis: &RedisRest<H>, campaigns: &[CampaignId]) ->
     for page in campaigns.chunks(PAGE) {
         let mut commands = vec![vec!["TIME".to_owned()]];
         for campaign in page {
-            let outbox = CampaignKeys::of(campaign).outbox;
+            let outbox = redis.keys(campaign).outbox;
             commands.push(["ZCARD", &outbox].map(str::to_owned).to_vec());
             commands.push(["ZRANGE", &outbox, "0", "0", "WITHSCORES"].map(str::to_owned).to_vec());
         }

@@ -112,6 +112,8 @@ mod tests {
             kafka: KafkaArgs {
                 kafka_bootstrap: Some(" ".to_owned()),
                 kafka_group: "g".to_owned(),
+                kafka_topic: "t".to_owned(),
+                kafka_dead_letter_topic: None,
                 client: Box::new(KafkaClientArgs {
                     kafka_instance_id: None,
                     kafka_security_protocol: None,
@@ -126,6 +128,7 @@ mod tests {
                 upstash_redis_rest_url: Some("redis://h".to_owned()),
                 upstash_redis_rest_token: None,
                 upstash_key_locking: false,
+                redis_key_prefix: "dg:".to_owned(),
             },
             codes: CodeSecretArgs {
                 coupon_code_secret: Some("hunter2".to_owned()),

@@ -7,7 +7,7 @@ use crate::cli::run::CheckConfigArgs;
 use crate::config::problems::Problems;
 use crate::config::redact::redacted;
 use crate::kafka::settings::KafkaSettings;
-use crate::kafka::topics;
+use crate::kafka::topics as kafka_topics;
 use crate::labels;
 use crate::redis::client::{Redis, RedisSettings, client};
 use crate::redis::probe::probe;
@@ -19,7 +19,6 @@ use crate::timestamp::Clock;
 use dropgate_shared::code::CodeSecrets;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::ids::CampaignId;
-use dropgate_shared::names::{CAMPAIGNS_KEY, DEAD_LETTER_TOPIC, TOPIC};
 use dropgate_shared::redis_rest::text_of;
 use dropgate_shared::scripts::{self, Script};
 use serde::Serialize;
@@ -148,7 +147,7 @@ async fn check_redis(settings: &RedisSettings, checks: &mut Checks) {
     if let Err(fault) = redis.command(&["PING"]).await {
         return checks.failed("Redis", format_args!("{shown}: {fault}"));
     }
-    checks.passed("Redis", shown);
+    checks.passed("Redis", format_args!("{shown}, keys {}..", redis.prefix().as_str()));
     check_scripts(&redis, settings.key_locking, checks).await;
     match probe(&redis).await {
         Ok(()) => checks.passed("Redis writes", "accepted (tested, removed)"),
@@ -175,8 +174,8 @@ async fn check_scripts(redis: &Redis, key_locking: bool, checks: &mut Checks) {
         }
     }
     // A campaign that does not exist: nothing is written.
-    let keys = ["dg:{a probe}:meta", "dg:{a probe}:claims", "dg:{a probe}:outbox"];
-    match redis.eval(&scripts::ADMIT, &keys, &["1", "", "check-config"]).await {
+    let keys = ["meta", "claims", "outbox"].map(|name| format!("{}{{a probe}}:{name}", redis.prefix().as_str()));
+    match redis.eval(&scripts::ADMIT, &keys.each_ref().map(String::as_str), &["1", "", "check-config"]).await {
         Ok(_) => checks.passed("Redis scripts", format_args!("{} load, and one runs", scripts::ALL.len())),
         Err(fault) => checks.failed("Redis scripts", format_args!("admit.lua does not run: {fault}")),
     }
@@ -187,7 +186,7 @@ async fn check_codes(settings: &RedisSettings, secrets: &CodeSecrets, checks: &m
     const WHAT: &str = "coupon codes";
     let ids = secrets.ids();
     let Ok(redis) = client(settings) else { return };
-    let campaigns = match redis.eval(&scripts::READ, &[CAMPAIGNS_KEY], &["SMEMBERS"]).await {
+    let campaigns = match redis.eval(&scripts::READ, &[&redis.prefix().campaigns_key()], &["SMEMBERS"]).await {
         Ok(reply) => reply.as_array().into_iter().flatten().filter_map(text_of).collect::<Vec<_>>(),
         // The line of Redis says why.
         Err(_) => return checks.passed(WHAT, format_args!("key id {ids}, not compared with Redis")),
@@ -234,9 +233,9 @@ async fn load(redis: &Redis, script: &Script, key_locking: bool) -> Result<(), F
 }
 
 async fn check_kafka(settings: &KafkaSettings, checks: &mut Checks) {
-    const TOPICS: [&str; 2] = [TOPIC, DEAD_LETTER_TOPIC];
+    let topics = settings.topics.all();
     let bootstrap = &settings.bootstrap;
-    let missing = match topics::missing(settings, &TOPICS).await {
+    let missing = match kafka_topics::missing(settings, &topics).await {
         Ok(missing) => missing,
         Err(fault) => return checks.failed("Kafka", format_args!("{bootstrap}: {fault}")),
     };
@@ -245,8 +244,8 @@ async fn check_kafka(settings: &KafkaSettings, checks: &mut Checks) {
         let detail = format_args!("{} missing: create them, or issuer run --create-topics", missing.join(", "));
         return checks.failed("Kafka topics", detail);
     }
-    checks.passed("Kafka topics", TOPICS.join(", "));
-    match topics::lag(settings, TOPIC).await {
+    checks.passed("Kafka topics", topics.join(", "));
+    match kafka_topics::lag(settings, &settings.topics.admissions).await {
         Ok(lag) => checks.passed("Kafka group", format_args!("{}, {lag} records behind", settings.group)),
         Err(fault) => checks.failed("Kafka group", fault),
     }

@@ -5,13 +5,16 @@ use dropgate_shared::http::Http;
 use dropgate_shared::redis_rest::RedisRest;
 use dropgate_shared::scripts;
 
-/// A campaign's id contains no space.
-const KEYS: [&str; 2] = ["dg:{a probe}:hash", "dg:{a probe}:sorted-set"];
-
 /// # Errors
 /// [`Fault`] with the remedy.
 pub async fn probe<H: Http>(redis: &RedisRest<H>) -> Result<(), Fault> {
-    redis.eval(&scripts::PROBE, &KEYS, &[] as &[&str]).await.map(drop).map_err(with_remedy)
+    // A campaign's id contains no space.
+    let key = |name: &str| format!("{}{{a probe}}:{name}", redis.prefix().as_str());
+    redis
+        .eval(&scripts::PROBE, &[&key("hash"), &key("sorted-set")], &[] as &[&str])
+        .await
+        .map(drop)
+        .map_err(with_remedy)
 }
 
 /// Redis's own words begin with one of these, wherever a service puts them.

@@ -11,7 +11,6 @@ use crate::store::rows::{CouponRow, Holder};
 use dropgate_shared::code::{CodeKeyId, CodeSecret, CodeSecrets};
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::{CampaignId, UserId};
-use dropgate_shared::names::{CAMPAIGNS_KEY, CampaignKeys};
 use dropgate_shared::redis_rest::text_of;
 use dropgate_shared::scripts;
 use serde_json::Value;
@@ -66,7 +65,7 @@ pub async fn publish<S: Store, H: Http, B: Backlog>(
     // What was read before the holders may be outdated by now.
     let code_keys = [secrets.ids(), proven.map(String::from).unwrap_or_default()];
     let (campaign, reply) = write_settings(servers, &mut session, id, &scripts::PUBLISH, &code_keys).await?;
-    let waiting = redis.command(&["ZCARD", &CampaignKeys::of(id).outbox]).await?;
+    let waiting = redis.command(&["ZCARD", &redis.keys(id).outbox]).await?;
 
     let shown = |value: Option<&Value>, absent: &str| value.and_then(text_of).unwrap_or_else(|| absent.to_owned());
     let (count, before) = (shown(reply.get(0), "?"), shown(reply.get(1), "not published"));
@@ -91,8 +90,9 @@ pub async fn add_to_known<S: Store, H: Http, B: Backlog>(
     servers: &Servers<S, H, B>,
     id: &CampaignId,
 ) -> Result<(), CampaignError> {
-    let mut add = vec!["SADD".to_owned(), CAMPAIGNS_KEY.to_owned(), id.to_string()];
-    if servers.redis.eval(&scripts::READ, &[CAMPAIGNS_KEY], &["SCARD"]).await? == 0 {
+    let known = servers.redis.prefix().campaigns_key();
+    let mut add = vec!["SADD".to_owned(), known.clone(), id.to_string()];
+    if servers.redis.eval(&scripts::READ, &[&known], &["SCARD"]).await? == 0 {
         // Redis has lost everything, or is new. While the set is missing the gate reports no campaign as unknown; it
         // must not begin to while the others are still to be published.
         let campaigns = servers.store.connect().await?.campaigns().await?;

@@ -6,7 +6,6 @@ use crate::store::ports::{Session, Store};
 use crate::store::rows::Campaign;
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::CampaignId;
-use dropgate_shared::names::CampaignKeys;
 use dropgate_shared::scripts::{self, Script};
 use serde_json::Value;
 
@@ -26,7 +25,7 @@ pub(super) async fn write_settings<S: Store, H: Http, B>(
     script: &'static Script,
     more: &[String],
 ) -> Result<(Campaign, Value), CampaignError> {
-    let keys = CampaignKeys::of(id);
+    let keys = servers.redis.keys(id);
     let keys: &[&str] = if script.name == scripts::PUBLISH.name { &[&keys.meta, &keys.claims] } else { &[&keys.meta] };
     for _ in 0..TRIES {
         let now = campaign(session, id).await?;

@@ -23,7 +23,6 @@ use dropgate_shared::code::{CodeSecret, CodeSecrets};
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::{CampaignId, UserId};
-use dropgate_shared::names::{CAMPAIGNS_KEY, CampaignKeys};
 use dropgate_shared::redis_rest::RedisRest;
 use dropgate_shared::scripts;
 use indicatif::ProgressBar;
@@ -151,7 +150,7 @@ impl<'a, S: Session, H: Http> Comparison<'a, S, H> {
                 compare_settings(meta, campaign, report);
             }
             if !self.view.is_listed(self.id).await? {
-                report.found(FindingKind::GateDiffers, CAMPAIGNS_KEY);
+                report.found(FindingKind::GateDiffers, &self.redis.prefix().campaigns_key());
             }
             self.compare_count(meta, counts.refusals.saturating_sub(counts.both), report).await?;
             self.claims_pass(&mut Action::Report(report)).await?;
@@ -250,7 +249,7 @@ impl<'a, S: Session, H: Http> Comparison<'a, S, H> {
             Action::Report(report) => absent.iter().for_each(|user| report.found(FindingKind::Stranded, user)),
             Action::Repair(_) if absent.is_empty() => {}
             Action::Repair(repaired) => {
-                let keys = CampaignKeys::of(self.id);
+                let keys = self.redis.keys(self.id);
                 let restored = self.redis.eval(&scripts::RESTORE, &[&keys.claims, &keys.outbox], &absent).await?;
                 **repaired += restored.as_u64().unwrap_or(0);
             }
