@@ -55,7 +55,7 @@ test: build ## run all tests
 unit: export DROPGATE_MARIADB := 1
 unit: build
 	$(DEVSTACK) with-database cargo test --locked --workspace --exclude dropgate-tests
-	DATABASE_KIND=mariadb $(DEVSTACK) with-database cargo test --locked -p dropgate-issuer --test store
+	DATABASE_KIND=mariadb $(DEVSTACK) with-database cargo test --locked -p dropgate-issuer --test store --test session
 	DATABASE_KIND=mariadb $(DEVSTACK) with-database cargo test --locked -p dropgate-simulator --test mysql_contract
 
 e2e: build

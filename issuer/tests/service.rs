@@ -4,8 +4,8 @@
 
 use dropgate_issuer::backoff::Jitter;
 use dropgate_issuer::consume::ports::{
-    Admission, ClaimOutcome, Confirmation, Confirmations, CouponStore, DeadLetters, Delivery, Partitions, RecordSource,
-    RejectReason,
+    Admission, ClaimOutcome, Confirmation, Confirmations, CouponStore, DeadLetters, Delivery, Hold, Partitions,
+    RecordSource, RejectReason,
 };
 use dropgate_issuer::consume::service::{Limits, Service, Step};
 use dropgate_issuer::consume::traces::Traces;
@@ -36,6 +36,8 @@ struct World {
     /// What the source reports once, while it is paused.
     fatal: Option<Fault>,
     campaign_exists: bool,
+    /// The process lacks a secret.
+    is_held: bool,
     lags: Vec<(i32, Option<u64>)>,
     /// Kafka is silent since then.
     heard: Option<tokio::time::Instant>,
@@ -106,6 +108,11 @@ impl RecordSource for Ports {
 }
 
 impl CouponStore for Ports {
+    fn must_hold(&self, admissions: &[&Admission]) -> Option<Hold> {
+        let held = self.0.borrow().is_held && !admissions.is_empty();
+        held.then(|| Hold { label: "other_code_key", text: "the secret is another one".to_owned() })
+    }
+
     async fn persist(&self, admissions: &[&Admission]) -> Result<Vec<ClaimOutcome>, Fault> {
         let stuck = self.0.borrow_mut().stop_when_stuck.take();
         if let Some(stop) = stuck {
@@ -343,6 +350,35 @@ async fn i9_the_service_continues_by_itself_when_the_campaign_exists() {
     assert_eq!(step.unwrap(), Step::Again);
     assert_eq!((service.counts().issued, service.counts().dead_letters), (6, 0));
     assert!(log(&ports).contains(&"store [(0, 6)]".to_owned()));
+}
+
+/// A record of a gate with another code secret becomes neither a row nor a refusal nor a dead letter.
+#[tokio::test(start_paused = true)]
+async fn i12_records_that_need_another_secret_are_held_and_named() {
+    let ports = Ports::default();
+    ports.0.borrow_mut().is_held = true;
+    for offset in 0..3 {
+        ports.deliver(0, offset, &record("u", 1));
+    }
+    let (stop, stopped) = watch::channel(false);
+    let all = (ports.clone(), ports.clone(), ports.clone(), ports.clone());
+    let linger = Duration::from_millis(1);
+    let limits = Limits { batch_records: 3, linger, budget: "unlimited".parse().unwrap(), dead_letter_limit: 4 };
+    let metrics = Arc::new(Metrics::default());
+    let health = Arc::new(Health::new(Arc::clone(&metrics)));
+    let shown = (Arc::clone(&health), Arc::clone(&metrics), Traces::default());
+    let mut service = Service::new(all, limits, shown, Jitter::system(), stopped);
+    let corrected = async {
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        assert!(ports.0.borrow().paused && log(&ports).is_empty(), "nothing is written, sent or moved");
+        assert!(health.unready().contains(&"the service holds: the secret is another one".to_owned()));
+        assert!(metrics.encode().contains("dropgate_issuer_held_reason{reason=\"other_code_key\"} 1\n"));
+        ports.0.borrow_mut().is_held = false;
+    };
+    let (step, ()) = tokio::join!(service.step(), corrected);
+    assert_eq!((step.unwrap(), service.counts().issued), (Step::Again, 3));
+    assert!(health.unready().iter().all(|reason| !reason.contains("holds")));
+    drop(stop);
 }
 
 #[tokio::test(start_paused = true)]

@@ -66,6 +66,8 @@ pub struct CampaignFacts {
     pub opens_ms: u64,
     /// Coupon rows: user, slot, admission time.
     pub coupons: Vec<(String, u32, u64)>,
+    /// The codes of the coupon rows, by user.
+    pub codes: BTreeMap<String, String>,
     /// Refusal rows: user, admission time.
     pub refusals: Vec<(String, u64)>,
     pub admissions: Vec<Admitted>,

@@ -169,7 +169,7 @@ fn read(response: &Response) -> Answer {
         (503, "paused") => Answer::Paused,
         (404, "unknown-campaign") => Answer::UnknownCampaign,
         (404, "no-claim") => Answer::NoClaim,
-        (503, "unavailable") => Answer::Unknown,
+        (503, "unavailable" | "misconfigured") => Answer::Unknown,
         (status, _) => Answer::Unexpected(format!("{status} {}", response.body)),
     }
 }

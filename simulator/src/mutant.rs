@@ -38,6 +38,10 @@ pub enum Mutant {
     PauseFlagKept,
     /// Offsets of a topic that was deleted and created again are not replaced (I9).
     OffsetsOfOldTopic,
+    /// The gate does not learn which secret a campaign's codes need (I12).
+    CodeKeyUnread,
+    /// `publish` puts the newest secret of codes in place of the campaign's own (I12).
+    PublishReplacesCodeKey,
     /// Refused claims keep their slots (I10). Caught by `tests/scripts.rs`.
     CountFromClaims,
     /// Settings are written whatever version Redis has (I12). Caught by `tests/versions.rs`.
@@ -46,7 +50,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Those that the search must catch.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::OffsetBeforeCommit,
         Self::OutboxRemovedOnProduce,
         Self::SweeperTriesOnce,
@@ -60,6 +64,8 @@ impl Mutant {
         Self::ClaimsBeforeOutbox,
         Self::PauseFlagKept,
         Self::OffsetsOfOldTopic,
+        Self::CodeKeyUnread,
+        Self::PublishReplacesCodeKey,
     ];
 
     /// The scripts that the mistake changes: which, the text that goes, the text that comes.
@@ -88,6 +94,12 @@ impl Mutant {
             }
             Self::ClaimsBeforeOutbox => (&scripts::ADMIT, "{ due, counted, claims }", "{ claims, counted, due }"),
             Self::CountFromClaims => (&scripts::CONFIRM, "local count = more ~= 0 and", "local count = false and"),
+            Self::CodeKeyUnread => (&scripts::ADMIT, "local code_key = meta[7] or ''", "local code_key = ''"),
+            Self::PublishReplacesCodeKey => (
+                &scripts::PUBLISH,
+                "-- The count is the number of claims",
+                "code_key = string.match(ARGV[6], '^[^,]*')\n-- The count is the number of claims",
+            ),
             Self::PublishWithoutVersion => (&scripts::PUBLISH, "if stored and", "if false and"),
             _ => return None,
         })

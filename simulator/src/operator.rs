@@ -79,6 +79,7 @@ impl World {
             store: self.mysql.store(2),
             redis: self.redis_client("operator"),
             kafka: Some(GroupLag(self.kafka.clone())),
+            secrets: Some(self.issuer_secrets()),
             clock: timestamp::Clock::new(move || clock.now_ms()),
             progress: false,
         }
@@ -119,7 +120,7 @@ impl World {
             Act::Resume => set(&servers, id, Transition::Resume { reopen: false }).await,
             Act::Close => set(&servers, id, Transition::Close).await,
             Act::RaiseTo(capacity) => raise(&servers, id, capacity).await,
-            Act::Reconcile => reconcile(&servers, id, Some(&self.secret), true, |_| {}).await.map(|_| String::new()),
+            Act::Reconcile => reconcile(&servers, id, true, |_| {}).await.map(|_| String::new()),
         };
         let text = match &done {
             Ok(_) => format!("oper  c{campaign} {act:?} done"),
@@ -157,7 +158,7 @@ impl World {
     /// What the verb prints.
     pub async fn verify(&self, campaign: usize) -> Result<(Verdict, String), String> {
         let Some(id) = self.id(campaign) else { return Err("no such campaign".to_owned()) };
-        let report = verify(&self.servers(), id, Some(&self.secret)).await.map_err(|error| error.to_string())?;
+        let report = verify(&self.servers(), id).await.map_err(|error| error.to_string())?;
         Ok((report.verdict(), report.shown(true).json()))
     }
 }

@@ -105,6 +105,15 @@ impl<H: Http + 'static> CampaignCache<H> {
         let fetch = |platform: P| async move {
             let asked = platform.now();
             let result = published_campaigns(&cache.redis).await;
+            if result.as_ref().is_ok_and(Vec::is_empty) {
+                let prefix = cache.redis.prefix().as_str();
+                let detail = format!(
+                    "Redis has no campaign under the prefix {prefix}: nothing is published, Redis has lost everything, \
+                     or REDIS_KEY_PREFIX is another one at the issuer"
+                );
+                let fault = Fault::none(Source::Redis, labels::fault::NO_CAMPAIGNS, true, detail);
+                cache.telemetry.record_fault(Activity::Request, &fault, &platform);
+            }
             cache.known.complete(asked, platform.now(), result.map(|ids| Rc::new(ids.into_iter().collect())));
         };
         let (_, known) = self.wait(&self.known, fetch, platform).await?;
@@ -245,6 +254,7 @@ mod tests {
                 count,
                 last_ms: 0,
                 version: 0,
+                code_key: None,
             },
             now_ms: 900,
             version: None,

@@ -11,6 +11,7 @@ use crate::outbox::schedule::SCHEDULE;
 use crate::platform::{BACKGROUND_LIMIT, Platform};
 use crate::telemetry::Telemetry;
 use crate::upstream::admission::{self, Admission, Decision, HoldersVersion};
+use dropgate_shared::code::CodeSecrets;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::{CampaignId, UserId};
@@ -30,6 +31,7 @@ pub struct Admissions<H> {
     sold_out: SoldOutMemory,
     campaigns: Rc<CampaignCache<H>>,
     forwarder: Rc<Forwarder<H>>,
+    secrets: Rc<CodeSecrets>,
     /// How long a request waits for a decision.
     claim_timeout: Millis,
     telemetry: Rc<Telemetry>,
@@ -42,10 +44,20 @@ impl<H: Http + 'static> Admissions<H> {
         queues: Rc<AdmissionQueues>,
         campaigns: Rc<CampaignCache<H>>,
         forwarder: Rc<Forwarder<H>>,
+        secrets: Rc<CodeSecrets>,
         claim_timeout: Millis,
         telemetry: Rc<Telemetry>,
     ) -> Self {
-        Self { redis, queues, sold_out: SoldOutMemory::default(), campaigns, forwarder, claim_timeout, telemetry }
+        Self {
+            redis,
+            queues,
+            sold_out: SoldOutMemory::default(),
+            campaigns,
+            forwarder,
+            secrets,
+            claim_timeout,
+            telemetry,
+        }
     }
 
     /// Owned here; the gate asks it before it verifies a token.
@@ -115,7 +127,7 @@ impl<H: Http + 'static> Admissions<H> {
                 continue;
             }
             let users: Vec<&UserId> = batch.iter().map(|claim| &claim.user).collect();
-            let result = admission::admit(&self.redis, &campaign, &users, SCHEDULE.first_lease).await;
+            let result = admission::admit(&self.redis, &campaign, &users, SCHEDULE.first_lease, &self.secrets).await;
             let now = platform.now();
             match result {
                 Ok(admission) => {

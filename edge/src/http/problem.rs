@@ -43,6 +43,12 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// The gate has another secret of coupon codes than the campaign.
+    #[must_use]
+    pub fn other_code_key() -> Self {
+        Self::Misconfigured("COUPON_CODE_SECRET is not the secret of this campaign's codes; see the log".to_owned())
+    }
+
     /// Status, type, title, seconds for Retry-After.
     fn row(&self) -> (u16, Outcome, &'static str, Option<u64>) {
         match self {

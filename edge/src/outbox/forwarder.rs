@@ -9,7 +9,7 @@ use crate::outbox::sweeper::Sweeper;
 use crate::platform::{BACKGROUND_LIMIT, Platform};
 use crate::settings::AdmitAck;
 use crate::telemetry::Telemetry;
-use crate::upstream::admission::Decision;
+use crate::upstream::admission::{Decision, HeldClaim};
 use crate::upstream::kafka_rest::KafkaRest;
 use crate::upstream::outbox;
 use dropgate_shared::claim::ClaimStatus;
@@ -90,18 +90,19 @@ impl<H: Http + 'static> Forwarder<H> {
         let mut ready = Vec::with_capacity(batch.len());
         for (claim, &decision) in batch.into_iter().zip(decisions) {
             let WaitingClaim { ticket, campaign, user, trace, .. } = claim;
-            let entry = match decision {
-                Decision::Admitted(entry) => Some(entry),
+            let held = match decision {
+                Decision::Admitted(held) => Some(held),
                 // Whether Kafka has this record is unknown. Producing it again is harmless (I6).
-                Decision::Already(entry) if wait_for_kafka && entry.status == ClaimStatus::Admitted => Some(entry),
+                Decision::Already(held) if wait_for_kafka && held.entry.status == ClaimStatus::Admitted => Some(held),
                 _ => None,
             };
-            let Some(entry) = entry else {
+            let Some(HeldClaim { entry, code_key }) = held else {
                 ready.push((ticket, Ok(decision)));
                 continue;
             };
             let pending = wait_for_kafka.then_some(PendingResponse { kind, ticket, decision });
-            let record = AdmissionRecord { campaign, user, slot: entry.slot, admitted_at: entry.admitted_ms, trace };
+            let (slot, admitted_at, code_key) = (entry.slot, entry.admitted_ms, Some(code_key));
+            let record = AdmissionRecord { campaign, user, slot, admitted_at, trace, code_key };
             let fits = self.records.push(OutgoingRecord { record, pending });
             if !wait_for_kafka {
                 ready.push((ticket, Ok(decision)));

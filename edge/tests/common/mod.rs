@@ -127,7 +127,7 @@ impl ScriptedNetwork {
     /// The calls that follow when Kafka acknowledges a record: the lease moves, and the sweeper makes a step.
     pub fn acknowledge_forward(&self) {
         self.respond(200, &json!({ "offsets": [{ "partition": 0, "offset": 1 }] }));
-        self.respond(200, &json!({ "result": "900" })).respond(200, &json!({ "result": ["0", "900"] }));
+        self.respond(200, &json!({ "result": "900" })).respond(200, &json!({ "result": ["0", "900", ""] }));
     }
 
     pub fn call_count(&self) -> usize {
@@ -148,9 +148,9 @@ impl Http for ScriptedNetwork {
             return self.next_response().await;
         }
         tokio::time::sleep(Duration::from_millis(self.takes_ms.get())).await;
-        let slots = body.as_array().unwrap()[7..].iter();
+        let slots = body.as_array().unwrap()[8..].iter();
         let slots = slots.map(|user| format!("={}:900:a", &user.as_str().unwrap()["user-".len()..]));
-        let reply: Vec<String> = ["0", "900", ""].map(str::to_owned).into_iter().chain(slots).collect();
+        let reply: Vec<String> = ["0", "900", "", ""].map(str::to_owned).into_iter().chain(slots).collect();
         Ok(HttpResponse { status: 200, body: json!({ "result": reply }).to_string().into() })
     }
 }
@@ -232,7 +232,7 @@ pub async fn claim_with_reply(
 /// The reply of `admit.lua` with this answer.
 pub fn admit_reply(answer: &str) -> Value {
     let holders = if answer == "full" { "1:900" } else { "" };
-    json!({ "result": ["0", "900", holders, answer] })
+    json!({ "result": ["0", "900", holders, "", answer] })
 }
 
 pub fn body(response: &Response) -> Value {

@@ -123,9 +123,6 @@ pub struct VerifyArgs {
     /// Show whole user ids in examples; they are masked otherwise
     #[arg(long)]
     pub show_users: bool,
-    /// If set, the code of every coupon is computed again; the same secret as at the gate
-    #[arg(long, env = "COUPON_CODE_SECRET", hide_env_values = true, value_name = "SECRET")]
-    pub coupon_code_secret: Option<String>,
     #[command(flatten)]
     pub servers: ServerArgs,
 }

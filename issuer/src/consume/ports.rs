@@ -70,8 +70,23 @@ pub struct Partitions {
     pub all: usize,
 }
 
+/// Why a batch is held: it can become rows, but not here and now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// Stable label for metrics.
+    pub label: &'static str,
+    /// What happened and the remedy.
+    pub text: String,
+}
+
 /// Where the rows go.
 pub trait CouponStore {
+    /// Why these admissions must not be written by this process as it is configured, if so. No row and no dead letter
+    /// may come of them, since others can write them.
+    fn must_hold(&self, _admissions: &[&Admission]) -> Option<Hold> {
+        None
+    }
+
     /// Writes a batch in one transaction. On `Ok`, one outcome an admission, in their order, and all
     /// of them durable.
     ///

@@ -7,13 +7,14 @@
 //! | dead letters are not acknowledged | the same | those that were not acknowledged again |
 //! | offsets cannot be stored | nothing | the records come again (I6) |
 //! | too many records in a row can never become rows | hold: paused, polled, unready | the same batch again every 30 s |
+//! | a record needs a secret that this process does not have | the same | the same |
 //! | the confirmation queue is full | nothing | the outbox sends the claims again |
 //! | a stop is requested | the write under way gets 15 s | no offset moves: another member takes the batch |
 
 use super::budget::{Budget, Change, Written};
 use super::inbox::{GivenUp, Inbox, Received};
 use super::ports::{
-    Admission, ClaimOutcome, Confirmation, Confirmations, CouponStore, DeadLetters, Delivery, RecordSource,
+    Admission, ClaimOutcome, Confirmation, Confirmations, CouponStore, DeadLetters, Delivery, Hold, RecordSource,
     RejectReason,
 };
 use super::traces::{BatchTrace, Traces};
@@ -84,15 +85,23 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
         let outcomes = loop {
             let admissions: Vec<&Admission> =
                 batch.iter().filter_map(|received| received.decoded.as_ref().ok()).collect();
-            let mut outcomes = Vec::new();
-            if !admissions.is_empty() {
-                trace.write_begins();
-                outcomes = self.persist(inbox, budget, &admissions).await?;
-                trace.write_ended();
+            let mut hold = self.store.must_hold(&admissions);
+            if hold.is_none() {
+                let mut outcomes = Vec::new();
+                if !admissions.is_empty() {
+                    trace.write_begins();
+                    outcomes = self.persist(inbox, budget, &admissions).await?;
+                    trace.write_ended();
+                }
+                hold = self.count_in_a_row(&batch, &outcomes);
+                if hold.is_none() {
+                    break outcomes;
+                }
             }
-            let Some(cause) = self.count_in_a_row(&batch, &outcomes) else { break outcomes };
-            tracing::warn!("holding, nothing is lost: {cause}");
-            self.health.hold(Some(cause));
+            if let Some(Hold { label, text }) = &hold {
+                tracing::warn!(label, "holding, nothing is lost: {text}");
+            }
+            self.health.hold(hold);
             inbox.wait(HOLD_RETRY).await?;
             // Another member settles, or holds, what is not ours any more.
             inbox.retain_ours(&mut batch);
@@ -248,7 +257,7 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
 
     /// One bad record is a bad record; a long row of them is a wrong topic, database or version, and nothing that the
     /// dead-letter topic should be filled with. Returns why the batch must be held, if it must; nothing is counted then.
-    fn count_in_a_row(&mut self, batch: &[Received], outcomes: &[ClaimOutcome]) -> Option<String> {
+    fn count_in_a_row(&mut self, batch: &[Received], outcomes: &[ClaimOutcome]) -> Option<Hold> {
         let (limit, mut in_a_row) = (self.dead_letter_limit, self.dead_letters_in_a_row);
         let mut outcomes = outcomes.iter();
         for Received { delivery, decoded } in batch {
@@ -269,7 +278,7 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
             in_a_row = in_a_row.saturating_add(1);
             if limit > 0 && in_a_row >= limit {
                 let Delivery { partition, offset, .. } = delivery;
-                return Some(format!(
+                let text = format!(
                     "{limit} records in a row can never become rows, the last one for \"{}\" (partition {partition}, \
                      offset {offset}). The cause is not a bad record but a wrong topic, database, campaign or version: \
                      correct it, and the service continues by itself within {} s. Fewer than {limit} of them are in \
@@ -277,7 +286,8 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
                      the dead-letter topic, start again with --dead-letter-limit 0",
                     reason.label,
                     HOLD_RETRY.as_secs()
-                ));
+                );
+                return Some(Hold { label: labels::DEAD_LETTERS, text });
             }
         }
         self.dead_letters_in_a_row = in_a_row;

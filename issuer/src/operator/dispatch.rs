@@ -16,7 +16,7 @@ use super::verify::findings::Verdict;
 use super::verify::reconcile::reconcile;
 use super::{check_config, migrate, probe};
 use crate::cli::command::{Cli, Command};
-use crate::cli::connections::ServerArgs;
+use crate::cli::connections::{ServerArgs, ServerSettings};
 use crate::cli::dlq::DlqCommand;
 use crate::cli::secret_file::with_file_arguments;
 use crate::cli::verbs::{CampaignCommand, CreateArgs, ReconcileArgs, VerifyArgs};
@@ -29,7 +29,6 @@ use crate::store::mysql::settings::DatabaseSettings;
 use crate::store::ports::{Session, Store};
 use crate::timestamp::{self, Clock};
 use clap::CommandFactory;
-use dropgate_shared::code::CodeSecret;
 
 /// Connections of a verb.
 const CONNECTIONS: u32 = 2;
@@ -73,9 +72,9 @@ fn open(settings: &DatabaseSettings) -> MySqlStore {
 }
 
 fn open_all(args: &ServerArgs) -> Result<Opened, Exit> {
-    let (database, redis, kafka) = args.settings()?;
+    let ServerSettings { database, redis, kafka, secrets } = args.settings()?;
     let redis = client(&redis)?;
-    let servers = Servers { store: open(&database), redis, kafka, clock: Clock::system(), progress: true };
+    let servers = Servers { store: open(&database), redis, kafka, secrets, clock: Clock::system(), progress: true };
     Ok((servers, database.shown))
 }
 
@@ -134,16 +133,9 @@ async fn on_create(args: CreateArgs) -> Result<(), Exit> {
     print(&settings.shown, create(&open(&settings), now, &args.id, args.capacity, opens_at, closes_at).await)
 }
 
-fn secret(text: Option<&str>) -> Result<Option<CodeSecret>, Exit> {
-    let text = text.map(str::trim).filter(|text| !text.is_empty());
-    text.map(|text| CodeSecret::parse(text).map_err(|error| Exit::usage(format!("COUPON_CODE_SECRET: {error}"))))
-        .transpose()
-}
-
 async fn on_verify(args: VerifyArgs) -> Result<(), Exit> {
-    let secret = secret(args.coupon_code_secret.as_deref())?;
     let (servers, shown) = open_all(&args.servers)?;
-    let report = verify(&servers, &args.id, secret.as_ref()).await;
+    let report = verify(&servers, &args.id).await;
     let report = report.map_err(|error| Exit::at(&shown, error).unless_violated())?;
     let shown = report.shown(args.show_users);
     say!("{}", if args.json { shown.json() } else { shown.to_string() });
@@ -151,9 +143,8 @@ async fn on_verify(args: VerifyArgs) -> Result<(), Exit> {
 }
 
 async fn on_reconcile(ReconcileArgs { apply, verify, .. }: ReconcileArgs) -> Result<(), Exit> {
-    let secret = secret(verify.coupon_code_secret.as_deref())?;
     let (servers, shown) = open_all(&verify.servers)?;
-    let report = reconcile(&servers, &verify.id, secret.as_ref(), apply, |text| {
+    let report = reconcile(&servers, &verify.id, apply, |text| {
         if !verify.json {
             say!("{text}");
         }

@@ -19,12 +19,13 @@
 use super::ports::{Session, Store, StoreError, StoreResult};
 use super::rows::NewCoupon;
 use crate::backoff::Jitter;
-use crate::consume::ports::{Admission, ClaimOutcome, CouponStore, RejectReason};
+use crate::consume::ports::{Admission, ClaimOutcome, CouponStore, Hold, RejectReason};
 use crate::labels;
 use crate::timestamp::Clock;
-use dropgate_shared::code::CodeSecret;
+use dropgate_shared::code::CodeSecrets;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::ids::{CampaignId, UserId};
+use dropgate_shared::redis_rest::OTHER_CODE_KEY;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
@@ -40,12 +41,12 @@ const TRIES: u32 = 12;
 const ALL_TRIES: Duration = Duration::from_secs(60);
 /// Rows of one INSERT. 7 binds a row: well below 65,535 a statement, and the statement well below
 /// `max_allowed_packet`.
-const MAX_ROWS: usize = 2_000;
+pub const MAX_ROWS: usize = 2_000;
 
 /// Writes coupons to a [`Store`].
 pub struct CouponWriter<S> {
     store: S,
-    secret: CodeSecret,
+    secrets: CodeSecrets,
     /// Rows of a full batch: the one statement worth keeping prepared.
     full_batch: usize,
     clock: Clock,
@@ -93,8 +94,8 @@ impl Row<'_> {
 impl<S: Store> CouponWriter<S> {
     /// Writes to `store`. Batches of `full_batch` rows are the usual ones.
     #[must_use]
-    pub fn new(store: S, secret: CodeSecret, full_batch: usize, clock: Clock, jitter: Jitter) -> Self {
-        Self { store, secret, full_batch, clock, jitter, known: Mutex::default() }
+    pub fn new(store: S, secrets: CodeSecrets, full_batch: usize, clock: Clock, jitter: Jitter) -> Self {
+        Self { store, secrets, full_batch, clock, jitter, known: Mutex::default() }
     }
 
     /// Writes rows in one transaction, by the table above.
@@ -264,6 +265,20 @@ impl<'a> Row<'a> {
 }
 
 impl<S: Store> CouponStore for CouponWriter<S> {
+    fn must_hold(&self, admissions: &[&Admission]) -> Option<Hold> {
+        let is_other = |admission: &&&Admission| self.secrets.of(admission.record.code_key).is_none();
+        let record = &admissions.iter().find(is_other)?.record;
+        let key = record.code_key.map(String::from).unwrap_or_default();
+        let text = format!(
+            "the gate showed codes of campaign {} that are derived from the secret {key}, and this issuer has {}: \
+             give gate and issuer the same COUPON_CODE_SECRET, or while it is replaced the other one as \
+             COUPON_CODE_SECRET_PREVIOUS",
+            record.campaign,
+            self.secrets.ids()
+        );
+        Some(Hold { label: OTHER_CODE_KEY, text })
+    }
+
     async fn persist(&self, admissions: &[&Admission]) -> Result<Vec<ClaimOutcome>, Fault> {
         // A user's second record in a batch takes the outcome of their first.
         let mut first_of = HashMap::with_capacity(admissions.len());
@@ -275,7 +290,9 @@ impl<S: Store> CouponStore for CouponWriter<S> {
                 Entry::Occupied(first) => twins.push((index, *first.get())),
                 Entry::Vacant(place) => {
                     place.insert(index);
-                    rows.push(Row { index, admission, code: self.secret.code(&record.campaign, &record.user) });
+                    // Without its secret it is held before it comes here.
+                    let secret = self.secrets.of(record.code_key).ok_or_else(incomplete)?;
+                    rows.push(Row { index, admission, code: secret.code(&record.campaign, &record.user) });
                 }
             }
         }

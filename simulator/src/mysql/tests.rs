@@ -10,7 +10,7 @@ use dropgate_issuer::store::ports::{Session, Store, StoreError};
 use dropgate_issuer::store::rows::{Campaign, NewCoupon, NewRefusal, Tally};
 use dropgate_issuer::timestamp::{Clock, from_ms};
 use dropgate_shared::campaign::CampaignState;
-use dropgate_shared::code::CodeSecret;
+use dropgate_shared::code::{CodeSecret, CodeSecrets};
 use dropgate_shared::ids::{CampaignId, Slot, UserId};
 use dropgate_shared::record::AdmissionRecord;
 use std::cell::RefCell;
@@ -432,7 +432,7 @@ fn storm(seed: u64) -> (BTreeSet<&'static str>, Vec<String>) {
                     let jitter = Arc::new(AtomicU64::new(index));
                     let clock = Clock::new(move || now.fetch_add(1, Ordering::Relaxed));
                     let jitter = Jitter::new(move || jitter.fetch_add(7, Ordering::Relaxed));
-                    let secret = CodeSecret::parse("a secret for tests only").unwrap();
+                    let secret = CodeSecrets::new(CodeSecret::parse("a secret for tests only").unwrap(), None);
                     let writer = CouponWriter::new(server.store(2), secret, 5, clock, jitter);
                     let mut outcomes = Vec::new();
                     for batch in records.chunks(5) {
@@ -486,6 +486,7 @@ fn admission(user: &str, slot: u32) -> Admission {
         slot: Slot::new(slot).unwrap(),
         admitted_at: 1_763_700_000_123,
         trace: None,
+        code_key: None,
     };
     decode(record.encode().as_bytes()).unwrap()
 }

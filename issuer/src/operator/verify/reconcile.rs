@@ -8,7 +8,6 @@ use crate::operator::campaign::error::CampaignError;
 use crate::operator::campaign::publish::add_to_known;
 use crate::operator::servers::Servers;
 use crate::store::ports::Store;
-use dropgate_shared::code::CodeSecret;
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::CampaignId;
 
@@ -23,18 +22,17 @@ const ROUNDS: u32 = 3;
 pub async fn reconcile<S: Store, H: Http, B: Backlog>(
     servers: &Servers<S, H, B>,
     id: &CampaignId,
-    secret: Option<&CodeSecret>,
     apply: bool,
     mut print: impl FnMut(String),
 ) -> Result<VerifyReport, CampaignError> {
-    let mut report = verify(servers, id, secret).await?;
+    let mut report = verify(servers, id).await?;
     for _ in 0..ROUNDS {
         print(report.plan());
         if !apply || !report.needs_repair() {
             break;
         }
         print(format!("{}\n", repair(servers, id, &report).await?));
-        report = verify(servers, id, secret).await?;
+        report = verify(servers, id).await?;
     }
     if apply && report.verdict() != Verdict::Unknown {
         // Redis may have lost this alone: then the cron does not visit the campaign.

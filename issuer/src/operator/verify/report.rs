@@ -3,6 +3,7 @@
 use super::findings::{FindingKind, Repair, Verdict, Weight};
 use crate::operator::output::{json, masked};
 use dropgate_shared::campaign::CampaignState;
+use dropgate_shared::code::CodeKeyId;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,6 +34,8 @@ pub struct VerifyReport {
     pub lag: Option<u64>,
     /// Whether codes were computed again.
     pub codes_checked: bool,
+    /// The secret of the codes, as Redis names it.
+    pub code_key: Option<CodeKeyId>,
     /// Whether Redis has the campaign; `None` where it did not answer.
     pub published: Option<bool>,
     /// Why something is unknown.
@@ -53,6 +56,7 @@ struct ReportJson<'a> {
     outbox: Option<u64>,
     lag: Option<u64>,
     codes_checked: bool,
+    code_key: Option<CodeKeyId>,
     unknown: &'a [String],
     findings: Vec<FindingJson<'a>>,
 }
@@ -99,9 +103,11 @@ impl VerifyReport {
     fn weight(&self, kind: FindingKind) -> Weight {
         match kind {
             FindingKind::SlotResolved => Weight::Note,
-            FindingKind::GateDiffers | FindingKind::Unconfirmed | FindingKind::Owed | FindingKind::DeadLettered => {
-                Weight::UnderWay
-            }
+            FindingKind::GateDiffers
+            | FindingKind::NoCodeKey
+            | FindingKind::Unconfirmed
+            | FindingKind::Owed
+            | FindingKind::DeadLettered => Weight::UnderWay,
             // A record that waits in Kafka may be the missing one; and while rows are written, their confirmation
             // is on its way to a Redis that may have been rebuilt.
             FindingKind::CountOff | FindingKind::Uncounted if self.waiting.is_some_and(|waiting| waiting > 0) => {
@@ -260,6 +266,7 @@ impl ShownReport<'_> {
             outbox: report.waiting,
             lag: report.lag,
             codes_checked: report.codes_checked,
+            code_key: report.code_key,
             unknown: &report.unknown,
             findings: findings.collect(),
         })

@@ -109,11 +109,20 @@ impl Store for MySqlStore {
     }
 }
 
+/// What the promises rest on, whatever the server's defaults are: constraints are checked, a value that does not fit is
+/// an error and not cut off, a commit ends its transaction, and a read returns every row. What follows `/*M!` is for
+/// MariaDB only.
+const PINNED: &str = "SET SESSION foreign_key_checks = 1, SESSION unique_checks = 1, \
+                      SESSION sql_mode = 'STRICT_TRANS_TABLES,STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', \
+                      SESSION completion_type = 'NO_CHAIN', SESSION sql_select_limit = DEFAULT \
+                      /*M!100202 , SESSION check_constraint_checks = 1 */";
+
 /// READ COMMITTED: inserts take no gap locks, and a conflict is looked into with fresh eyes in the same
 /// transaction. Autocommit is what a server may have switched off. A lock is waited for briefly; the
 /// batch is tried again anyway.
 async fn prepare_session(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
-    connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+    connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE").await?;
+    connection.execute(PINNED).await?;
     connection.execute("SET SESSION autocommit = 1, SESSION innodb_lock_wait_timeout = 5").await?;
     Ok(())
 }

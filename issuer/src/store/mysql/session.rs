@@ -56,6 +56,12 @@ impl MySqlSession {
         }
     }
 
+    /// The users of a campaign's coupons as bytes, without a conversion on their way back.
+    pub(super) async fn user_ids_as_stored(&mut self, id: &CampaignId) -> StoreResult<Vec<Vec<u8>>> {
+        let sql = "SELECT CAST(user_id AS BINARY) FROM coupons WHERE campaign_id = ? ORDER BY slot";
+        Ok(sqlx::query_scalar(sql).bind(id.as_str()).persistent(false).fetch_all(self.raw()).await?)
+    }
+
     async fn slots_of(
         &mut self,
         (table, column): (&str, &str),
