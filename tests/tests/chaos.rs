@@ -10,7 +10,7 @@ use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_promise_survives_a_round_of_random_faults() {
-    let options = Options { time: Duration::ZERO, seed: 1, with_data_loss: false };
+    let options = Options { time: Duration::ZERO, seed: 1, with_data_loss: false, only: Vec::new() };
     let dir = programs().parent().unwrap().join("e2e/chaos");
     let outcome = chaos::run(&options, &programs(), &dir).await;
     println!("{}", outcome.table(false));

@@ -7,6 +7,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// Violations that are printed at most.
+const SHOWN: usize = 40;
+
 /// Random faults on real servers, while a crowd claims; then the promises are judged
 #[derive(Parser)]
 struct Cli {
@@ -19,6 +22,9 @@ struct Cli {
     /// Also strike with faults that lose what a server has acknowledged
     #[arg(long)]
     with_data_loss: bool,
+    /// Only faults whose name contains one of these
+    #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
+    only: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -27,7 +33,7 @@ fn main() -> ExitCode {
     let dir = programs.parent().unwrap().join("chaos").join(format!("seed-{}", cli.seed));
     println!("seed {}, everything in {}", cli.seed, dir.display());
     let time = Duration::from_secs_f64(cli.minutes * 60.0);
-    let options = Options { time, seed: cli.seed, with_data_loss: cli.with_data_loss };
+    let options = Options { time, seed: cli.seed, with_data_loss: cli.with_data_loss, only: cli.only };
     // The processes end with the runtime: Ctrl-C and a panic drop it, too.
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let outcome = runtime.block_on(async {
@@ -48,8 +54,11 @@ fn main() -> ExitCode {
         "{} rounds, {} answers, {} looks at what must always hold",
         outcome.rounds, outcome.answers, outcome.looks
     );
-    for violation in &outcome.violations {
+    for violation in outcome.violations.iter().take(SHOWN) {
         println!("VIOLATION {violation}");
+    }
+    if outcome.violations.len() > SHOWN {
+        println!("and {} more", outcome.violations.len() - SHOWN);
     }
     let (struck, violations) = (outcome.faults_struck(), outcome.violations.len());
     if violations > 0 {

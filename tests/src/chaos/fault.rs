@@ -159,6 +159,14 @@ impl Fault {
         all
     }
 
+    /// Those of them whose name contains one of `only`, if there are any.
+    #[must_use]
+    pub fn chosen(with_data_loss: bool, only: &[String]) -> Vec<Self> {
+        let mut chosen = Self::all(with_data_loss);
+        chosen.retain(|fault| only.is_empty() || only.iter().any(|name| fault.to_string().contains(name)));
+        chosen
+    }
+
     /// Faults that lose what a server has acknowledged.
     pub const DATA_LOSS: [Self; 3] = [Self::RedisRestored, Self::RedisFlushed, Self::MySqlRowsLost];
 
@@ -191,8 +199,9 @@ pub struct Deck {
 
 impl Deck {
     #[must_use]
-    pub fn new(with_data_loss: bool, random: Random) -> Self {
-        Self { all: Fault::all(with_data_loss), left: Vec::new(), random }
+    pub fn new(all: Vec<Fault>, random: Random) -> Self {
+        assert!(!all.is_empty(), "no fault has such a name");
+        Self { all, left: Vec::new(), random }
     }
 
     pub fn draw(&mut self) -> Fault {

@@ -37,6 +37,8 @@ pub struct Options {
     pub seed: u64,
     /// Also faults that lose what a server has acknowledged.
     pub with_data_loss: bool,
+    /// If not empty: only faults whose name contains one of these.
+    pub only: Vec<String>,
 }
 
 /// What came out.
@@ -86,16 +88,18 @@ pub async fn run(options: &Options, programs: &Path, dir: &Path) -> Outcome {
         async move { world.cron().await }
     });
     let begun = Instant::now();
-    let mut deck = Deck::new(options.with_data_loss, random.split("deck"));
+    let faults = Fault::chosen(options.with_data_loss, &options.only);
+    let mut deck = Deck::new(faults.clone(), random.split("deck"));
     let mut outcome = Outcome::default();
-    while outcome.rounds == 0 || begun.elapsed() < options.time {
+    // What a broken promise leaves behind would break the next round, too.
+    while outcome.rounds == 0 || (begun.elapsed() < options.time && outcome.violations.is_empty()) {
         outcome.rounds += 1;
         let mut random = random.split(&format!("round {}", outcome.rounds));
         play(&world, &mut deck, &mut random, &mut outcome).await;
         assert!(keepers.try_join_next().is_none(), "the supervisor has ended");
     }
     let struck = world.struck();
-    outcome.struck = Fault::all(options.with_data_loss)
+    outcome.struck = faults
         .into_iter()
         .chain([Fault::HangUp])
         .map(|fault| (fault, struck.get(&fault).copied().unwrap_or(0)))
