@@ -74,6 +74,9 @@ CHAOS := cargo run --quiet --locked --profile service -p dropgate-tests --bin ch
 chaos: build ## strike real servers with random faults, MINUTES=10 SEED=1; ARGS=--with-data-loss
 	@$(CHAOS) --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1) $(ARGS)
 
+fuzz: setup ## fuzz what the internet sends and what servers answer, MINUTES=1
+	@MINUTES=$(or $(MINUTES),1) fuzz/run.sh
+
 test-page: export DROPGATE_BROWSER := 1
 test-page: build ## test the drop page in Chromium (installs it); screenshots in target/pictures
 	cargo test --locked -p dropgate-tests --features browser --test page -- --nocapture
