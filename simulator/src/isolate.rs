@@ -8,7 +8,6 @@ use crate::tasks::Tasks;
 use dropgate_edge::counters::Point;
 use dropgate_edge::gate::{Begun, Gate};
 use dropgate_edge::http::request::Request;
-use dropgate_edge::http::response::Response;
 use dropgate_edge::identity::jwks::{PublicKey, PublicKeys};
 use dropgate_edge::platform::{Limiter, Platform};
 use dropgate_edge::settings::Settings;
@@ -121,8 +120,11 @@ impl Isolate {
                 let begun = gate.begin(&Request { method, url: &url, header: &header }, &platform);
                 let answered = async {
                     match begun {
-                        Begun::Done(response) => read(&response),
-                        Begun::Pending(pending) => read(&Rc::clone(&gate).finish(pending, platform.clone()).await),
+                        Begun::Done(response) => Answer::read(response.status, &response.body),
+                        Begun::Pending(pending) => {
+                            let response = Rc::clone(&gate).finish(pending, platform.clone()).await;
+                            Answer::read(response.status, &response.body)
+                        }
                     }
                 };
                 let answer = match hang_up_after {
@@ -148,28 +150,5 @@ impl Isolate {
     /// The isolate ends, with all that it does.
     pub fn evict(&self) {
         self.tasks.kill();
-    }
-}
-
-/// What a person understands of a response.
-fn read(response: &Response) -> Answer {
-    let body: Value = serde_json::from_str(&response.body).unwrap_or_default();
-    let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
-    let problem = text("type").strip_prefix("urn:dropgate:problem:").unwrap_or_default();
-    match (response.status, problem) {
-        (200 | 202, "") if body.get("slot").is_some() => Answer::Holds {
-            slot: body.get("slot").and_then(Value::as_u64).and_then(|slot| u32::try_from(slot).ok()).unwrap_or(0),
-            status: text("status").to_owned(),
-            code: body.get("code").and_then(Value::as_str).map(str::to_owned),
-        },
-        (200, "") if body.get("capacity").is_some() => Answer::Campaign,
-        (410, "sold-out") => Answer::SoldOut,
-        (410, "closed") => Answer::Closed,
-        (403, "not-open") => Answer::NotOpen,
-        (503, "paused") => Answer::Paused,
-        (404, "unknown-campaign") => Answer::UnknownCampaign,
-        (404, "no-claim") => Answer::NoClaim,
-        (503, "unavailable" | "misconfigured") => Answer::Unknown,
-        (status, _) => Answer::Unexpected(format!("{status} {}", response.body)),
     }
 }

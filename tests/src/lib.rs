@@ -2,6 +2,7 @@
 //! ports, stopped when the test ends.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+pub mod chaos;
 pub mod fault_proxy;
 pub mod issuers;
 pub mod tokens;
@@ -23,9 +24,10 @@ pub fn repo() -> &'static Path {
 /// The folder of the native programs, as `make build` leaves them.
 #[must_use]
 pub fn programs() -> PathBuf {
-    // target/debug/deps/TEST
-    let test = std::env::current_exe().unwrap();
-    test.ancestors().nth(3).unwrap().join("service")
+    // target/debug/deps/TEST, or target/service/PROGRAM
+    let program = std::env::current_exe().unwrap();
+    let target = program.ancestors().find(|folder| folder.join("service").is_dir());
+    target.expect("target/service does not exist: run `make build`").join("service")
 }
 
 /// Waits until `condition` is true. A test waits for a condition, never for time to pass.

@@ -146,3 +146,75 @@ mod tests {
         assert!(push(&queue, "a", 3));
     }
 }
+
+#[cfg(test)]
+mod properties {
+    use super::*;
+    use proptest::prelude::*;
+
+    const CAPACITY: usize = 12;
+    const BATCH: usize = 4;
+
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Push(u8),
+        Batch,
+        Remove(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0_u8..3).prop_map(Step::Push),
+            1 => Just(Step::Batch),
+            1 => (0_usize..60).prop_map(Step::Remove),
+        ]
+    }
+
+    struct Item(CampaignId, usize);
+
+    impl OfCampaign for Item {
+        fn campaign(&self) -> &CampaignId {
+            &self.0
+        }
+    }
+
+    proptest! {
+        /// Every item that was accepted comes out once, in a batch of its campaign and in arrival order, or is removed;
+        /// the campaign that waits longest comes first, and no batch or queue is too long.
+        #[test]
+        fn every_item_comes_out_once_and_in_order(steps in prop::collection::vec(step(), 1..80)) {
+            let queue = BatchQueue::<Item, 2>::new(CAPACITY, BATCH, Millis(1000));
+            let mut waiting = Vec::<(String, usize)>::new();
+            for (n, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Push(campaign) => {
+                        let id = CampaignId::parse(&format!("c{campaign}")).unwrap();
+                        let fits = queue.push(Item(id.clone(), n));
+                        prop_assert_eq!(fits, waiting.len() < CAPACITY);
+                        if fits {
+                            waiting.push((id.as_str().to_owned(), n));
+                        }
+                    }
+                    Step::Batch => {
+                        let permit = queue.try_lead(Millis(0));
+                        prop_assert_eq!(permit.is_some(), !waiting.is_empty());
+                        let Some(mut permit) = permit else { continue };
+                        let (campaign, batch) = queue.next_batch(&mut permit, Millis(0)).unwrap();
+                        let first = waiting[0].0.clone();
+                        prop_assert_eq!(campaign.as_str(), &first);
+                        let of_campaign = waiting.iter().filter(|(of, _)| *of == first);
+                        let expected: Vec<usize> = of_campaign.map(|(_, n)| *n).take(BATCH).collect();
+                        prop_assert_eq!(batch.iter().map(|item| item.1).collect::<Vec<_>>(), expected.clone());
+                        waiting.retain(|(_, n)| !expected.contains(n));
+                        queue.release(permit);
+                    }
+                    Step::Remove(wanted) => {
+                        let removed = queue.remove(|item| item.1 == wanted).map(|item| item.1);
+                        let at = waiting.iter().position(|(_, n)| *n == wanted);
+                        prop_assert_eq!(removed, at.map(|at| waiting.remove(at).1));
+                    }
+                }
+            }
+        }
+    }
+}
