@@ -43,14 +43,25 @@ impl MySqlStore {
         Ok(Server { version, is_mariadb, max_connections })
     }
 
-    /// Writes a campaign of one coupon named after `random`, and another coupon beyond that; leaves nothing behind.
+    /// Writes a campaign of one coupon named after `random`, and another coupon beyond that; leaves nothing behind. The
+    /// service's user may create no campaign (deploy/mysql/grants.sql): it tries coupon N + 1 of one that exists.
     ///
     /// # Errors
     /// [`Fault`] if it may not write, or if the server accepts a coupon too many.
     pub async fn check_constraints(&self, now: PrimitiveDateTime, random: u64) -> Result<(), Fault> {
+        let granted: Option<(String, u32)> =
+            sqlx::query_as("SELECT campaign_id, MAX(capacity) FROM allotments GROUP BY campaign_id LIMIT 1")
+                .fetch_optional(&mut self.reach().await?)
+                .await
+                .map_err(|error| fault_of(&error))?;
         let mut session = self.connect().await?;
         session.begin().await?;
-        let checked = check_in(&mut session, now, random).await;
+        let checked = match check_in(&mut session, now, random).await {
+            Err(fault) if fault.label == labels::ACCESS_DENIED => {
+                check_as_service(&mut session, now, random, granted).await
+            }
+            checked => checked,
+        };
         session.rollback().await?;
         checked
     }
@@ -69,12 +80,44 @@ async fn check_in(session: &mut impl Session, now: PrimitiveDateTime, random: u6
         NewRefusal { campaign: &id, user: &user, proposed_slot: 1, reason: "trial", admitted_at: now, refused_at: now };
     session.insert_refusals(&[refusal]).await?;
     session.newest_allotment(&id).await?;
-    for (slot, allotment, user, is_allowed) in
-        [(1, 1, "a", true), (2, 1, "b", false), (2, 2, "c", false), (1, 1, "d", false), (0, 1, "e", false)]
-    {
-        let user = UserId::parse(user).map_err(invalid)?;
+    try_coupons(
+        session,
+        &id,
+        now,
+        &[(1, 1, "a", true), (2, 1, "b", false), (2, 2, "c", false), (1, 1, "d", false), (0, 1, "e", false)],
+    )
+    .await
+}
+
+async fn check_as_service(
+    session: &mut impl Session,
+    now: PrimitiveDateTime,
+    random: u64,
+    granted: Option<(String, u32)>,
+) -> Result<(), Fault> {
+    let invalid = |error: dropgate_shared::ids::IdError| failed(error.to_string());
+    let user = format!("check-config-{random:016x}");
+    let Some((id, capacity)) = granted else {
+        // Without an allotment the foreign key is all that can be tried.
+        let id = CampaignId::parse(&user).map_err(invalid)?;
+        return try_coupons(session, &id, now, &[(1, 1, &user, false)]).await;
+    };
+    let id = CampaignId::parse(&id).map_err(invalid)?;
+    let beyond = capacity.saturating_add(1);
+    try_coupons(session, &id, now, &[(beyond, capacity, &user, false), (beyond, beyond, &user, false)]).await
+}
+
+/// Inserts coupons: slot, allotment, user, and whether the server must accept it.
+async fn try_coupons(
+    session: &mut impl Session,
+    id: &CampaignId,
+    now: PrimitiveDateTime,
+    coupons: &[(u32, u32, &str, bool)],
+) -> Result<(), Fault> {
+    for &(slot, allotment, user, is_allowed) in coupons {
+        let user = UserId::parse(user).map_err(|error| failed(error.to_string()))?;
         let coupon =
-            NewCoupon { campaign: &id, slot, allotment, user: &user, code: "trial", admitted_at: now, issued_at: now };
+            NewCoupon { campaign: id, slot, allotment, user: &user, code: "trial", admitted_at: now, issued_at: now };
         match (session.insert_coupons(&[coupon], false).await, is_allowed) {
             (Ok(()), true) | (Err(StoreError::Constraint), false) => {}
             (Ok(()), false) => {
@@ -83,7 +126,7 @@ async fn check_in(session: &mut impl Session, now: PrimitiveDateTime, random: u6
                     labels::NO_CONSTRAINTS,
                     false,
                     format!(
-                        "the server accepted slot {slot} under allotment {allotment} of a campaign of one coupon: \
+                        "the server accepted slot {slot} under allotment {allotment} of {id}: \
                          its constraints are switched off or missing"
                     ),
                 ));

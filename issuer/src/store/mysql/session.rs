@@ -275,7 +275,8 @@ impl Session for MySqlSession {
              (SELECT COUNT(*) FROM coupons WHERE campaign_id = a.campaign_id) AS coupons, \
              (SELECT COUNT(DISTINCT user_id) FROM coupons WHERE campaign_id = a.campaign_id) AS users, \
              (SELECT COUNT(*) FROM coupons WHERE campaign_id = a.campaign_id \
-                 AND (slot < 1 OR slot > a.capacity)) AS beyond, \
+                 AND (slot < 1 OR slot > a.capacity OR allotment NOT IN \
+                     (SELECT capacity FROM allotments WHERE campaign_id = a.campaign_id))) AS beyond, \
              (SELECT COUNT(*) FROM refusals WHERE campaign_id = a.campaign_id) AS refusals, \
              (SELECT COUNT(*) FROM refusals r JOIN coupons c \
                  ON c.campaign_id = r.campaign_id AND c.user_id = r.user_id \
@@ -377,12 +378,11 @@ impl Session for MySqlSession {
             return Ok(());
         }
         let mut sql = QueryBuilder::<MySql>::new(
-            "INSERT INTO dead_letter_replays (partition_id, record_offset, dead_at, replayed_at) ",
+            "INSERT IGNORE INTO dead_letter_replays (partition_id, record_offset, dead_at, replayed_at) ",
         );
         sql.push_values(keys, |mut tuple, (partition, offset, dead_at)| {
             tuple.push_bind(*partition).push_bind(*offset).push_bind(*dead_at).push_bind(at);
         });
-        sql.push(" ON DUPLICATE KEY UPDATE dead_letter_replays.replayed_at = dead_letter_replays.replayed_at");
         sql.build().persistent(false).execute(self.raw()).await?;
         Ok(())
     }
