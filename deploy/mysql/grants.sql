@@ -6,14 +6,14 @@
 
 -- The service writes coupons and refusals. It cannot grant a capacity. It changes no campaign: UPDATE on one column is
 -- what MySQL wants for the lock that it takes on a campaign's row.
-GRANT SELECT ON _sqlx_migrations TO 'dropgate_service'@'%';
+GRANT SELECT ON dropgate_migrations TO 'dropgate_service'@'%';
 GRANT SELECT, UPDATE (version) ON campaigns TO 'dropgate_service'@'%';
 GRANT SELECT ON allotments TO 'dropgate_service'@'%';
 GRANT SELECT, INSERT ON coupons TO 'dropgate_service'@'%';
 GRANT SELECT, INSERT ON refusals TO 'dropgate_service'@'%';
 
 -- The operator creates, changes and audits campaigns, and writes no coupon.
-GRANT SELECT ON _sqlx_migrations TO 'dropgate_operator'@'%';
+GRANT SELECT ON dropgate_migrations TO 'dropgate_operator'@'%';
 GRANT SELECT, INSERT, UPDATE ON campaigns TO 'dropgate_operator'@'%';
 GRANT SELECT, INSERT ON allotments TO 'dropgate_operator'@'%';
 GRANT SELECT ON coupons TO 'dropgate_operator'@'%';

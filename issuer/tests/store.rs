@@ -4,6 +4,8 @@
 
 #[path = "store/grants.rs"]
 mod grants;
+#[path = "store/migrations.rs"]
+mod migrations;
 #[path = "store/scratch.rs"]
 mod scratch;
 
@@ -340,7 +342,7 @@ async fn migrating_again_changes_nothing_and_a_bare_database_says_so() {
     scratch(async |db| {
         assert!(db.database().is_migrated().await.unwrap());
         assert_eq!(db.database().migrate().await.unwrap(), Vec::<String>::new());
-        db.pool.execute("DROP TABLE coupons, refusals, allotments, campaigns, _sqlx_migrations").await.unwrap();
+        db.pool.execute("DROP TABLE coupons, refusals, allotments, campaigns, dropgate_migrations").await.unwrap();
         assert!(!db.database().is_migrated().await.unwrap());
         let fault = db.store().persist(&batch(&[("u1", 1)]).iter().collect::<Vec<_>>()).await.unwrap_err();
         assert_eq!(fault.label, "no_schema");

@@ -1,20 +1,16 @@
-//! The pool, connections, and the migrations.
+//! The pool and connections.
 
-use super::error::{NO_SUCH_TABLE, fault_of, number_of};
+use super::error::fault_of;
 use super::session::MySqlSession;
 use super::settings::DatabaseSettings;
-use crate::labels;
 use crate::store::ports::{Store, StoreError, StoreResult};
-use dropgate_shared::fault::{Fault, Source};
+use dropgate_shared::fault::Fault;
 use sqlx::mysql::{MySqlConnection, MySqlPool, MySqlPoolOptions};
 use sqlx::{Connection, Executor};
-use std::collections::HashSet;
 use std::time::Duration;
 
 /// How long a connection may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-
-pub(super) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 
 /// A MySQL or MariaDB server's database.
 #[derive(Clone)]
@@ -65,32 +61,6 @@ impl MySqlStore {
         Ok(())
     }
 
-    /// Brings the schema up to date. Returns `version name` of each migration that was applied now.
-    ///
-    /// MariaDB does not serialise two migrators (`GET_LOCK` with no limit is NULL there), so this is a
-    /// command of its own and nothing that every instance does at its start.
-    pub async fn migrate(&self) -> Result<Vec<String>, Fault> {
-        let mut connection = self.reach().await?;
-        let before = applied(&mut connection).await?;
-        MIGRATIONS.run_direct(None, &mut connection, false).await.map_err(|error| {
-            Fault::none(
-                Source::MySql,
-                labels::MIGRATION,
-                false,
-                format!("a migration failed, nothing after it was run: {error}"),
-            )
-        })?;
-        let new = MIGRATIONS.iter().filter(|migration| !before.contains(&migration.version));
-        Ok(new.map(|migration| format!("{:04} {}", migration.version, migration.description)).collect())
-    }
-
-    /// Whether every migration that this build knows has been applied.
-    pub async fn is_migrated(&self) -> Result<bool, Fault> {
-        let mut connection = self.reach().await?;
-        let applied = applied(&mut connection).await?;
-        Ok(MIGRATIONS.iter().all(|migration| applied.contains(&migration.version)))
-    }
-
     /// Closes every connection.
     pub async fn close(&self) {
         self.pool.close().await;
@@ -116,13 +86,4 @@ async fn prepare_session(connection: &mut MySqlConnection) -> Result<(), sqlx::E
     connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
     connection.execute("SET SESSION autocommit = 1, SESSION innodb_lock_wait_timeout = 5").await?;
     Ok(())
-}
-
-async fn applied(connection: &mut MySqlConnection) -> Result<HashSet<i64>, Fault> {
-    let query = sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success = TRUE");
-    match query.fetch_all(connection).await {
-        Ok(versions) => Ok(versions.into_iter().collect()),
-        Err(error) if number_of(&error) == Some(NO_SUCH_TABLE) => Ok(HashSet::new()),
-        Err(error) => Err(fault_of(&error)),
-    }
 }

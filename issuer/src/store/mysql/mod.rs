@@ -3,7 +3,9 @@
 pub mod constraint_check;
 pub mod database;
 pub mod error;
+mod grants;
 pub mod schema;
 mod session;
 pub mod settings;
+mod steps;
 mod values;
