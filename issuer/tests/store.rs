@@ -2,6 +2,8 @@
 // Clippy's own allowance covers `#[test]` functions, not their helpers.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "store/deadlines.rs"]
+mod deadlines;
 #[path = "store/grants.rs"]
 mod grants;
 #[path = "store/migrations.rs"]

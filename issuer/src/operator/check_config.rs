@@ -18,6 +18,11 @@ use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
 use dropgate_shared::scripts::{self, Script};
 use serde::Serialize;
 use std::fmt::Display;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long the checks of one server may take.
+const SERVER_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A line of the table.
 #[derive(Debug, Serialize)]
@@ -42,6 +47,13 @@ impl Checks {
     fn failed(&mut self, what: &str, detail: impl Display) {
         self.add(what, false, detail);
     }
+
+    /// Runs the checks of one server. A server that does not answer in time fails them.
+    async fn within_limit(&mut self, what: &str, check: impl AsyncFnOnce(&mut Self)) {
+        if timeout(SERVER_DEADLINE, check(self)).await.is_err() {
+            self.failed(what, format_args!("the checks were not complete after {} s", SERVER_DEADLINE.as_secs()));
+        }
+    }
 }
 
 /// Checks, and prints what was found.
@@ -62,13 +74,13 @@ pub async fn check(args: &CheckConfigArgs) -> Result<(), Exit> {
     }
     // The problems of those that cannot be parsed are listed above.
     if let Ok(settings) = run.database.settings() {
-        check_mysql(&settings, &mut checks).await;
+        checks.within_limit("MySQL", async |checks| check_mysql(&settings, checks).await).await;
     }
     if let Ok(settings) = run.redis.settings() {
-        check_redis(&settings, &mut checks).await;
+        checks.within_limit("Redis", async |checks| check_redis(&settings, checks).await).await;
     }
     if let Ok(settings) = run.kafka.settings() {
-        check_kafka(&settings, &mut checks).await;
+        checks.within_limit("Kafka", async |checks| check_kafka(&settings, checks).await).await;
     }
     if args.json {
         say!("{}", json(&checks.0));
@@ -191,5 +203,19 @@ async fn check_kafka(settings: &KafkaSettings, checks: &mut Checks) {
     match topics::lag(settings, TOPIC).await {
         Ok(lag) => checks.passed("Kafka group", format_args!("{}, {lag} records behind", settings.group)),
         Err(fault) => checks.failed("Kafka group", fault),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_never_answers_is_a_failed_check() {
+        let mut checks = Checks::default();
+        checks.within_limit("MySQL", async |checks| checks.passed("MySQL", "up")).await;
+        checks.within_limit("Kafka", async |_| std::future::pending().await).await;
+        let found: Vec<_> = checks.0.iter().map(|check| (check.what.as_str(), check.ok)).collect();
+        assert_eq!(found, [("MySQL", true), ("Kafka", false)]);
     }
 }

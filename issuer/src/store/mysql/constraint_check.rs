@@ -34,11 +34,13 @@ impl Server {
 impl MySqlStore {
     /// Asks the server what it is.
     pub async fn server(&self) -> Result<Server, Fault> {
-        let (version, max_connections): (String, u64) =
+        let ask = async {
             sqlx::query_as("SELECT VERSION(), CAST(@@max_connections AS UNSIGNED)")
                 .fetch_one(&mut self.reach().await?)
                 .await
-                .map_err(|error| fault_of(&error))?;
+                .map_err(|error| fault_of(&error))
+        };
+        let (version, max_connections): (String, u64) = self.soon(ask).await?;
         let is_mariadb = version.to_ascii_lowercase().contains("mariadb");
         Ok(Server { version, is_mariadb, max_connections })
     }
@@ -49,6 +51,10 @@ impl MySqlStore {
     /// # Errors
     /// [`Fault`] if it may not write, or if the server accepts a coupon too many.
     pub async fn check_constraints(&self, now: PrimitiveDateTime, random: u64) -> Result<(), Fault> {
+        self.soon(self.try_constraints(now, random)).await
+    }
+
+    async fn try_constraints(&self, now: PrimitiveDateTime, random: u64) -> Result<(), Fault> {
         let granted: Option<(String, u32)> =
             sqlx::query_as("SELECT campaign_id, MAX(capacity) FROM allotments GROUP BY campaign_id LIMIT 1")
                 .fetch_optional(&mut self.reach().await?)

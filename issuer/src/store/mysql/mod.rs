@@ -1,5 +1,6 @@
 //! MySQL and MariaDB: one pool, the schema, and every SQL statement of the program.
 
+pub mod connection;
 pub mod constraint_check;
 pub mod database;
 pub mod error;

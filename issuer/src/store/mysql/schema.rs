@@ -118,36 +118,44 @@ impl MySqlStore {
 
     async fn bring_up_to_date(&self, repair: bool) -> Result<Vec<String>, Fault> {
         let mut connection = self.reach().await?;
-        // The lock ends with the connection.
-        let is_alone: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK(CONCAT('dropgate ', LEFT(DATABASE(), 50)), ?)")
-            .bind(LOCK_S)
-            .fetch_one(&mut connection)
-            .await
-            .map_err(|error| fault_of(&error))?;
-        if is_alone != Some(1) {
-            return Err(failed("another `issuer migrate` is running in this database".to_owned()));
-        }
-        let plan = plan(&mut connection, repair).await?;
+        let connection = &mut connection;
+        let prepare = async {
+            // The lock ends with the connection.
+            let is_alone: Option<i64> =
+                sqlx::query_scalar("SELECT GET_LOCK(CONCAT('dropgate ', LEFT(DATABASE(), 50)), ?)")
+                    .bind(LOCK_S)
+                    .fetch_one(&mut *connection)
+                    .await
+                    .map_err(|error| fault_of(&error))?;
+            if is_alone != Some(1) {
+                return Err(failed("another `issuer migrate` is running in this database".to_owned()));
+            }
+            let plan = plan(connection, repair).await?;
+            // A change of a large table may take long. Waits for locks stay limited.
+            let unlimited = "SET SESSION lock_wait_timeout = 10 /*M! , max_statement_time = 0 */";
+            connection.execute(unlimited).await.map_err(|error| fault_of(&error))?;
+            Ok(plan)
+        };
+        let plan = self.soon(prepare).await?;
         if !plan.problems.is_empty() {
             return Err(failed(format!("nothing was changed:\n  {}", plan.problems.join("\n  "))));
         }
         let applied = plan.pending();
         connection.execute(TABLE).await.map_err(|error| fault_of(&error))?;
         for (step, todo) in plan.todo.iter().filter(|(_, todo)| *todo != Todo::Nothing) {
-            do_step(&mut connection, step, *todo).await?;
+            do_step(connection, step, *todo).await?;
         }
         Ok(applied)
     }
 
     /// What is there, what is missing, and what stands in the way.
     pub async fn plan(&self, repair: bool) -> Result<Plan, Fault> {
-        plan(&mut self.reach().await?, repair).await
+        self.soon(async { plan(&mut self.reach().await?, repair).await }).await
     }
 
     /// Every migration that this build or the database knows, in their order.
     pub async fn migrations(&self) -> Result<Vec<Migration>, Fault> {
-        let mut connection = self.reach().await?;
-        let recorded = recorded(&mut connection).await?;
+        let recorded = self.soon(async { recorded(&mut self.reach().await?).await }).await?;
         Ok(migrations(&steps(), &recorded, &HashSet::new()))
     }
 

@@ -1,5 +1,7 @@
 //! The statements.
 
+use super::connection::{Timed, Tracked};
+use super::database::MySqlStore;
 use super::values::{holders, list, parse_state};
 use crate::store::ports::{Session, StoreResult};
 use crate::store::rows::{
@@ -10,50 +12,39 @@ use dropgate_shared::campaign::CampaignState;
 use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
 
 use dropgate_shared::ids::{CampaignId, Slot};
-use sqlx::mysql::MySqlConnection;
-use sqlx::pool::PoolConnection;
 use sqlx::{Executor, MySql, QueryBuilder};
 use std::collections::{HashMap, HashSet};
 use time::PrimitiveDateTime;
 
-/// A connection, of the pool or of its own.
+/// A connection. One of the service goes back to its store if nothing is open on it.
 pub struct MySqlSession {
-    link: Link,
+    connection: Option<Tracked>,
+    home: Option<MySqlStore>,
     in_transaction: bool,
-}
-
-enum Link {
-    Pooled(PoolConnection<MySql>),
-    Own(Box<MySqlConnection>),
-}
-
-impl From<PoolConnection<MySql>> for MySqlSession {
-    fn from(connection: PoolConnection<MySql>) -> Self {
-        Self { link: Link::Pooled(connection), in_transaction: false }
-    }
-}
-
-impl From<MySqlConnection> for MySqlSession {
-    fn from(connection: MySqlConnection) -> Self {
-        Self { link: Link::Own(Box::new(connection)), in_transaction: false }
-    }
 }
 
 impl Drop for MySqlSession {
     fn drop(&mut self) {
-        // The server rolls back when the connection ends. One of its own ends here anyway.
-        if let (true, Link::Pooled(connection)) = (self.in_transaction, &mut self.link) {
-            connection.close_on_drop();
+        match (self.connection.take(), &self.home) {
+            (Some(connection), Some(home)) if !self.in_transaction && connection.is_idle() => {
+                home.give_back(connection);
+            }
+            // The server rolls back when the connection ends.
+            (Some(connection), _) => connection.abandon(),
+            (None, _) => {}
         }
     }
 }
 
 impl MySqlSession {
-    fn raw(&mut self) -> &mut MySqlConnection {
-        match &mut self.link {
-            Link::Pooled(connection) => connection,
-            Link::Own(connection) => connection,
-        }
+    pub(super) fn new(connection: Tracked, home: Option<MySqlStore>) -> Self {
+        Self { connection: Some(connection), home, in_transaction: false }
+    }
+
+    // Unwrap safety: only `drop` takes it.
+    #[allow(clippy::expect_used)]
+    fn raw(&mut self) -> Timed<'_> {
+        self.connection.as_mut().expect("a session has its connection").timed()
     }
 
     async fn slots_of(
