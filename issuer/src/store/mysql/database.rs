@@ -2,15 +2,16 @@
 
 use super::connection::{Limits, Tracked};
 use super::error::{fault_of, no_answer};
+use super::pool::Pool;
 use super::session::MySqlSession;
 use super::settings::DatabaseSettings;
 use crate::store::ports::{Store, StoreError, StoreResult};
 use dropgate_shared::fault::Fault;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{Connection, Executor};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 /// How long a connection may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -31,26 +32,13 @@ pub struct MySqlStore {
     ask_after: Duration,
 }
 
-/// Sessions between two batches. (sqlx's pool does not know the ids by which the server can end them.)
-struct Pool {
-    most: usize,
-    idle: Mutex<Vec<(Tracked, Instant)>>,
-}
-
-impl Pool {
-    fn take(&self) -> Option<(Tracked, Instant)> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
-    }
-}
-
 impl MySqlStore {
     /// Keeps at most `connections` open, none opened yet.
     #[must_use]
     pub fn new(settings: &DatabaseSettings, connections: u32) -> Self {
-        let most = usize::try_from(connections).unwrap_or(1);
         Self {
             options: Arc::new(settings.options.clone()),
-            pool: Arc::new(Pool { most, idle: Mutex::default() }),
+            pool: Arc::new(Pool::new(connections)),
             limits: Limits::SERVICE,
             ask_after: ASK_AFTER,
         }
@@ -103,14 +91,6 @@ impl MySqlStore {
         self.soon(ask).await
     }
 
-    /// Takes a session back. It is closed if there are enough.
-    pub(super) fn give_back(&self, connection: Tracked) {
-        let mut idle = self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < self.pool.most {
-            idle.push((connection, Instant::now()));
-        }
-    }
-
     /// Closes every connection.
     pub async fn close(&self) {
         while let Some((connection, _)) = self.pool.take() {
@@ -128,11 +108,11 @@ impl Store for MySqlStore {
             let is_alive = since.elapsed() < self.ask_after
                 || timeout(ASK_DEADLINE, connection.raw.ping()).await.is_ok_and(|answer| answer.is_ok());
             if is_alive {
-                return Ok(MySqlSession::new(connection, Some(self.clone())));
+                return Ok(MySqlSession::new(connection, Some(Arc::clone(&self.pool))));
             }
         }
         let connection = self.open(self.limits).await.map_err(StoreError::Away)?;
-        Ok(MySqlSession::new(connection, Some(self.clone())))
+        Ok(MySqlSession::new(connection, Some(Arc::clone(&self.pool))))
     }
 
     async fn connect(&self) -> StoreResult<MySqlSession> {

@@ -5,6 +5,7 @@ pub mod constraint_check;
 pub mod database;
 pub mod error;
 mod grants;
+mod pool;
 pub mod schema;
 mod session;
 pub mod settings;

@@ -1,7 +1,7 @@
 //! The statements.
 
 use super::connection::{Timed, Tracked};
-use super::database::MySqlStore;
+use super::pool::Pool;
 use super::values::{holders, list, parse_state};
 use crate::store::ports::{Session, StoreResult};
 use crate::store::rows::{
@@ -14,12 +14,13 @@ use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
 use dropgate_shared::ids::{CampaignId, Slot};
 use sqlx::{Executor, MySql, QueryBuilder};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use time::PrimitiveDateTime;
 
-/// A connection. One of the service goes back to its store if nothing is open on it.
+/// A connection. One of the service goes back to its pool if nothing is open on it.
 pub struct MySqlSession {
     connection: Option<Tracked>,
-    home: Option<MySqlStore>,
+    home: Option<Arc<Pool>>,
     in_transaction: bool,
 }
 
@@ -37,7 +38,7 @@ impl Drop for MySqlSession {
 }
 
 impl MySqlSession {
-    pub(super) fn new(connection: Tracked, home: Option<MySqlStore>) -> Self {
+    pub(super) fn new(connection: Tracked, home: Option<Arc<Pool>>) -> Self {
         Self { connection: Some(connection), home, in_transaction: false }
     }
 
