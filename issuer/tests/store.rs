@@ -63,6 +63,23 @@ async fn i6_redelivery_changes_nothing() {
 }
 
 #[tokio::test]
+async fn i6_a_look_finds_what_a_batch_would_find_and_writes_nothing() {
+    scratch(async |db| {
+        db.campaign("c", 2).await;
+        db.campaign("d", 2).await;
+        let store = db.store();
+        persist(&store, &batch(&[("u1", 1), ("u2", 2), ("late", 1)])).await;
+        let mut records = batch(&[("new", 2), ("u2", 7), ("late", 1), ("u1", 1), ("u1", 1)]);
+        records.extend([admission("d", "u1", 1), admission("nowhere", "u1", 1)]);
+        let found = store.look_up(&records.iter().collect::<Vec<_>>()).await.unwrap();
+        let expected = [None, Some(already(2)), Some(refused(1)), Some(already(1)), Some(already(1)), None, None];
+        assert_eq!(found, expected);
+        assert_eq!((db.coupons("c").await.len(), db.coupons("d").await.len()), (2, 0));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn i2_a_user_twice_in_a_batch_gets_one_coupon() {
     scratch(async |db| {
         db.campaign("c", 100).await;
