@@ -116,7 +116,8 @@ impl CouponStore for Ports {
             stop.send(true).unwrap();
             return std::future::pending().await;
         }
-        tokio::time::sleep(Duration::from_millis(self.0.borrow().write_ms)).await;
+        let write_ms = self.0.borrow().write_ms;
+        tokio::time::sleep(Duration::from_millis(write_ms)).await;
         let mut world = self.0.borrow_mut();
         if world.away > 0 {
             world.away -= 1;
@@ -146,7 +147,8 @@ impl CouponStore for Ports {
 
 impl Ports {
     async fn answer_look(&self, admissions: &[&Admission]) -> Result<Vec<Option<ClaimOutcome>>, Fault> {
-        tokio::time::sleep(Duration::from_millis(self.0.borrow().look_ms)).await;
+        let look_ms = self.0.borrow().look_ms;
+        tokio::time::sleep(Duration::from_millis(look_ms)).await;
         let mut world = self.0.borrow_mut();
         if world.away > 0 {
             world.away -= 1;
