@@ -172,6 +172,9 @@ pub struct ExportArgs {
     /// Leave user ids unchanged in CSV, even where a spreadsheet would compute them
     #[arg(long)]
     pub raw: bool,
+    /// Begin the CSV with a byte order mark, by which Excel recognises UTF-8
+    #[arg(long)]
+    pub bom: bool,
     #[command(flatten)]
     pub database: DatabaseArgs,
 }
