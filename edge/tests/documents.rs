@@ -112,3 +112,12 @@ fn the_problems_of_the_openapi_document_have_the_texts_of_the_gate() {
     let documented: BTreeSet<String> = documented.iter().map(Value::to_string).collect();
     assert_eq!(documented, BTreeSet::from(bodies));
 }
+
+/// An invocation log is a line for each request, whatever LOG_SAMPLE is, and holds addresses and headers of visitors.
+#[test]
+fn the_worker_keeps_its_own_log_lines_and_no_invocation_logs() {
+    let wrangler = include_str!("../wrangler.toml");
+    let logs = wrangler.split_once("[observability.logs]").unwrap().1;
+    let logs = logs.split("\n[").next().unwrap();
+    assert!(logs.contains("\nenabled = true\n") && logs.contains("\ninvocation_logs = false\n"), "{logs}");
+}

@@ -38,6 +38,9 @@ struct World {
     campaign_exists: bool,
     /// The process lacks a secret.
     is_held: bool,
+    /// How long a write takes, and a look.
+    write_ms: u64,
+    look_ms: u64,
     lags: Vec<(i32, Option<u64>)>,
     /// Kafka is silent since then.
     heard: Option<tokio::time::Instant>,
@@ -120,6 +123,8 @@ impl CouponStore for Ports {
             stop.send(true).unwrap();
             return std::future::pending().await;
         }
+        let write_ms = self.0.borrow().write_ms;
+        tokio::time::sleep(Duration::from_millis(write_ms)).await;
         let mut world = self.0.borrow_mut();
         if world.away > 0 {
             world.away -= 1;
@@ -134,12 +139,36 @@ impl CouponStore for Ports {
             "unknown" if !world.campaign_exists => {
                 ClaimOutcome::Rejected(RejectReason { label: "unknown_campaign", text: String::new() })
             }
-            "late" => ClaimOutcome::Refused { slot: admission.record.slot },
-            "again" => ClaimOutcome::Already { slot: Slot::new(77).unwrap() },
+            user if user.starts_with("late") => ClaimOutcome::Refused { slot: admission.record.slot },
+            user if user.starts_with("again") => ClaimOutcome::Already { slot: Slot::new(77).unwrap() },
             "spoiled" => ClaimOutcome::Rejected(RejectReason { label: "data", text: String::new() }),
             _ => ClaimOutcome::Issued { slot: admission.record.slot },
         };
         Ok(admissions.iter().map(outcome).collect())
+    }
+
+    async fn look_up(&self, admissions: &[&Admission]) -> Result<Vec<Option<ClaimOutcome>>, Fault> {
+        self.answer_look(admissions).await
+    }
+}
+
+impl Ports {
+    async fn answer_look(&self, admissions: &[&Admission]) -> Result<Vec<Option<ClaimOutcome>>, Fault> {
+        let look_ms = self.0.borrow().look_ms;
+        tokio::time::sleep(Duration::from_millis(look_ms)).await;
+        let mut world = self.0.borrow_mut();
+        if world.away > 0 {
+            world.away -= 1;
+            world.log.push("away".to_owned());
+            return Err(Fault::unknown(Source::MySql, "unreachable", "away"));
+        }
+        world.log.push(format!("look {}", admissions.len()));
+        let row = |admission: &&Admission| match admission.record.user.as_str() {
+            user if user.starts_with("late") => Some(ClaimOutcome::Refused { slot: admission.record.slot }),
+            user if user.starts_with("again") => Some(ClaimOutcome::Already { slot: Slot::new(77).unwrap() }),
+            _ => None,
+        };
+        Ok(admissions.iter().map(row).collect())
     }
 }
 
@@ -457,4 +486,76 @@ async fn a_budget_holds_records_back_and_the_group_is_still_served() {
     let run = async { while service.step().await.unwrap() == Step::Again {} };
     tokio::join!(run, watch);
     assert!(log(&ports).is_empty(), "a stop writes nothing that the budget forbids");
+}
+
+/// As many steps as it takes until all records are settled. Returns how long that took, by the paused clock.
+async fn until_settled(service: &mut TestService, records: u64) -> Duration {
+    let begun = tokio::time::Instant::now();
+    while service.counts().records < records {
+        service.step().await.unwrap();
+    }
+    begun.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_are_looked_up_together_and_hold_up_no_new_claim() {
+    for (budget, user) in [("auto", "again"), ("auto", "late"), ("100/min", "again")] {
+        let ports = Ports::default();
+        (ports.0.borrow_mut().write_ms, ports.0.borrow_mut().look_ms) = (7, 5);
+        for n in 0..3_000 {
+            ports.deliver(i32::from(n % 2 == 0), i64::from(n), &record(&format!("{user}-{n}"), 1));
+        }
+        let (mut service, _stop) = service_at(&ports, 500, Duration::from_millis(20), budget);
+        let took = until_settled(&mut service, 3_000).await;
+        assert!(took < Duration::from_secs(3), "{budget}: 3,000 copies took {took:?}");
+        let copies = service.counts().already + service.counts().refused;
+        assert_eq!((copies, service.counts().issued), (3_000, 0));
+        let log = log(&ports);
+        assert!(log.iter().filter(|line| line.starts_with("look")).count() >= 6, "{log:?}");
+        let stores = log.iter().filter(|line| line.starts_with("store")).cloned().collect::<String>();
+        assert!(stores.contains("(0, 3000)") && stores.contains("(1, 2999)"), "{stores}");
+
+        // New claims are not read first for long.
+        for n in 3_000..3_003 {
+            ports.deliver(0, n, &record(&format!("new-{n}"), u32::try_from(n).unwrap()));
+        }
+        until_settled(&mut service, 3_003).await;
+        let looks = self::log(&ports).iter().filter(|line| line.starts_with("look")).count();
+        assert!(looks <= 1, "{looks} looks");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_claims_among_copies_keep_their_order_and_their_budget() {
+    let ports = Ports::default();
+    (ports.0.borrow_mut().write_ms, ports.0.borrow_mut().look_ms) = (7, 5);
+    for n in 0..40 {
+        let user = if n % 4 == 3 { format!("new-{n}") } else { format!("again-{n}") };
+        ports.deliver(0, n, &record(&user, u32::try_from(n + 1).unwrap()));
+    }
+    ports.deliver(0, 40, "garbage");
+    let (mut service, _stop) = service_at(&ports, 500, Duration::from_millis(20), "100/min");
+    // The first one waits for the budget, and shows that there are copies.
+    let took = until_settled(&mut service, 41).await;
+    assert!(took > Duration::from_secs(10 * 6 / 10), "ten rows at 100 a minute: {took:?}");
+    let confirmed: Vec<String> = log(&ports).iter().flat_map(|line| line.split(", ").map(str::to_owned)).collect();
+    let new: Vec<_> = confirmed.iter().filter_map(|entry| entry.split_once("new-")).map(|(_, entry)| entry).collect();
+    let order: Vec<u32> = new.iter().map(|entry| entry.split(' ').next().unwrap().parse().unwrap()).collect();
+    assert_eq!(order, (0..10).map(|n| 4 * n + 3).collect::<Vec<_>>());
+    assert_eq!((service.counts().already, service.counts().dead_letters), (30, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn i7_a_look_that_fails_loses_nothing() {
+    let ports = Ports::default();
+    for n in 0..20 {
+        ports.deliver(0, n, &record(&format!("again-{n}"), 1));
+    }
+    let (mut service, _stop) = service_at(&ports, 500, Duration::from_millis(20), "auto");
+    service.step().await.unwrap();
+    ports.0.borrow_mut().away = 1;
+    until_settled(&mut service, 20).await;
+    let log = log(&ports);
+    assert!(log.contains(&"away".to_owned()), "{log:?}");
+    assert_eq!(log.iter().rfind(|line| line.starts_with("store")), Some(&"store [(0, 20)]".to_owned()));
 }

@@ -2,6 +2,12 @@
 // Clippy's own allowance covers `#[test]` functions, not their helpers.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "store/deadlines.rs"]
+mod deadlines;
+#[path = "store/grants.rs"]
+mod grants;
+#[path = "store/migrations.rs"]
+mod migrations;
 #[path = "store/scratch.rs"]
 mod scratch;
 
@@ -54,6 +60,23 @@ async fn i6_redelivery_changes_nothing() {
         assert_eq!(outcomes, [already(1), issued(3), issued(4), already(2)]);
         assert_eq!(persist(&db.store(), &batch(&[("u1", 77)])).await, [already(1)], "the row's slot, not the record's");
         assert_eq!(db.coupons("c").await, rows(&[(1, "u1"), (2, "u2"), (3, "u3"), (4, "u4")]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn i6_a_look_finds_what_a_batch_would_find_and_writes_nothing() {
+    scratch(async |db| {
+        db.campaign("c", 2).await;
+        db.campaign("d", 2).await;
+        let store = db.store();
+        persist(&store, &batch(&[("u1", 1), ("u2", 2), ("late", 1)])).await;
+        let mut records = batch(&[("new", 2), ("u2", 7), ("late", 1), ("u1", 1), ("u1", 1)]);
+        records.extend([admission("d", "u1", 1), admission("nowhere", "u1", 1)]);
+        let found = store.look_up(&records.iter().collect::<Vec<_>>()).await.unwrap();
+        let expected = [None, Some(already(2)), Some(refused(1)), Some(already(1)), Some(already(1)), None, None];
+        assert_eq!(found, expected);
+        assert_eq!((db.coupons("c").await.len(), db.coupons("d").await.len()), (2, 0));
     })
     .await;
 }
@@ -340,7 +363,7 @@ async fn migrating_again_changes_nothing_and_a_bare_database_says_so() {
     scratch(async |db| {
         assert!(db.database().is_migrated().await.unwrap());
         assert_eq!(db.database().migrate().await.unwrap(), Vec::<String>::new());
-        db.pool.execute("DROP TABLE coupons, refusals, allotments, campaigns, _sqlx_migrations").await.unwrap();
+        db.pool.execute("DROP TABLE coupons, refusals, allotments, campaigns, dropgate_migrations").await.unwrap();
         assert!(!db.database().is_migrated().await.unwrap());
         let fault = db.store().persist(&batch(&[("u1", 1)]).iter().collect::<Vec<_>>()).await.unwrap_err();
         assert_eq!(fault.label, "no_schema");

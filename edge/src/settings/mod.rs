@@ -311,6 +311,14 @@ mod tests {
         assert!(problems.contains("COUPON_CODE_SECRET is the public value of the example file"), "{problems}");
     }
 
+    /// Tools that deploy a repository take each line that is no comment for a secret, with the value in the file.
+    #[test]
+    fn the_example_file_sets_nothing() {
+        let example = include_str!("../../.dev.vars.example");
+        let set: Vec<&str> = example.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+        assert!(set.is_empty(), "{set:?}");
+    }
+
     /// Every secret of the example file is rejected where others have access, and accepted in development.
     #[test]
     fn rejects_the_secrets_of_the_example_file() {

@@ -93,6 +93,15 @@ pub trait CouponStore {
     /// # Errors
     /// [`Fault`]: nothing is known to be written, and the whole batch may be handed in again (I6).
     async fn persist(&self, admissions: &[&Admission]) -> Result<Vec<ClaimOutcome>, Fault>;
+
+    /// What the rows say that are there already, one answer an admission, in their order: a coupon or a refusal, or
+    /// `None` if there is neither, or it is not known. Nothing is written, and nothing is locked.
+    ///
+    /// # Errors
+    /// [`Fault`]; reading is repeatable.
+    async fn look_up(&self, admissions: &[&Admission]) -> Result<Vec<Option<ClaimOutcome>>, Fault> {
+        Ok(vec![None; admissions.len()])
+    }
 }
 
 /// What became of an admission once its transaction is committed.

@@ -60,6 +60,8 @@ pub(super) struct Settler<S, D, C> {
     pub(super) traces: Traces,
     pub(super) jitter: Jitter,
     pub(super) counts: Counts,
+    /// A record of a batch had a row already, or may have had one.
+    pub(super) saw_copies: bool,
 }
 
 /// A record of the batch in hand whose admission, if it holds one, is committed.
@@ -110,7 +112,7 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
         let mut confirmations = Vec::with_capacity(outcomes.len());
         let mut records = Vec::with_capacity(batch.len());
         let mut outcomes = outcomes.into_iter();
-        for Received { delivery, decoded } in batch {
+        for Received { delivery, decoded, .. } in batch {
             let rejected = match decoded {
                 Ok(admission) => {
                     // `persist` returns an outcome for each admission. Without one no offset may move.
@@ -143,7 +145,7 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
 
     /// Counts what became of an admission, and adds what Redis is to know. Returns why it goes to the dead-letter
     /// topic, if it does.
-    fn note(
+    pub(super) fn note(
         &mut self,
         admission: Admission,
         outcome: ClaimOutcome,
@@ -208,6 +210,9 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
                         log_end("the database is back", lasted);
                     }
                     let took = now.saturating_duration_since(begun);
+                    self.saw_copies |= outcomes
+                        .iter()
+                        .any(|outcome| matches!(outcome, ClaimOutcome::Already { .. } | ClaimOutcome::Refused { .. }));
                     self.count_written(budget, admissions, &outcomes, took, now);
                     return Ok(outcomes);
                 }
@@ -260,7 +265,7 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
     fn count_in_a_row(&mut self, batch: &[Received], outcomes: &[ClaimOutcome]) -> Option<Hold> {
         let (limit, mut in_a_row) = (self.dead_letter_limit, self.dead_letters_in_a_row);
         let mut outcomes = outcomes.iter();
-        for Received { delivery, decoded } in batch {
+        for Received { delivery, decoded, .. } in batch {
             let reason = match decoded {
                 Err(reason) => reason,
                 Ok(_) => match outcomes.next() {

@@ -23,6 +23,11 @@ use dropgate_shared::redis_rest::text_of;
 use dropgate_shared::scripts::{self, Script};
 use serde::Serialize;
 use std::fmt::Display;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long the checks of one server may take.
+const SERVER_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A line of the table.
 #[derive(Debug, Serialize)]
@@ -47,6 +52,13 @@ impl Checks {
     fn failed(&mut self, what: &str, detail: impl Display) {
         self.add(what, false, detail);
     }
+
+    /// Runs the checks of one server. A server that does not answer in time fails them.
+    async fn within_limit(&mut self, what: &str, check: impl AsyncFnOnce(&mut Self)) {
+        if timeout(SERVER_DEADLINE, check(self)).await.is_err() {
+            self.failed(what, format_args!("the checks were not complete after {} s", SERVER_DEADLINE.as_secs()));
+        }
+    }
 }
 
 /// Checks, and prints what was found.
@@ -67,16 +79,17 @@ pub async fn check(args: &CheckConfigArgs) -> Result<(), Exit> {
     }
     // The problems of those that cannot be parsed are listed above.
     if let Ok(settings) = run.database.settings() {
-        check_mysql(&settings, run.batch_records.into(), &mut checks).await;
+        let records = run.batch_records.into();
+        checks.within_limit("MySQL", async |checks| check_mysql(&settings, records, checks).await).await;
     }
     if let Ok(settings) = run.redis.settings() {
-        check_redis(&settings, &mut checks).await;
+        checks.within_limit("Redis", async |checks| check_redis(&settings, checks).await).await;
     }
     if let (Ok(settings), Some(secrets)) = (run.redis.settings(), run.codes.read(&mut Problems::default())) {
-        check_codes(&settings, &secrets, &mut checks).await;
+        checks.within_limit("code secret", async |checks| check_codes(&settings, &secrets, checks).await).await;
     }
     if let Ok(settings) = run.kafka.settings() {
-        check_kafka(&settings, &mut checks).await;
+        checks.within_limit("Kafka", async |checks| check_kafka(&settings, checks).await).await;
     }
     if args.json {
         say!("{}", json(&checks.0));
@@ -248,5 +261,19 @@ async fn check_kafka(settings: &KafkaSettings, checks: &mut Checks) {
     match kafka_topics::lag(settings, &settings.topics.admissions).await {
         Ok(lag) => checks.passed("Kafka group", format_args!("{}, {lag} records behind", settings.group)),
         Err(fault) => checks.failed("Kafka group", fault),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_never_answers_is_a_failed_check() {
+        let mut checks = Checks::default();
+        checks.within_limit("MySQL", async |checks| checks.passed("MySQL", "up")).await;
+        checks.within_limit("Kafka", async |_| std::future::pending().await).await;
+        let found: Vec<_> = checks.0.iter().map(|check| (check.what.as_str(), check.ok)).collect();
+        assert_eq!(found, [("MySQL", true), ("Kafka", false)]);
     }
 }

@@ -43,10 +43,8 @@ pub async fn dispatch(command: Command) -> Result<(), Exit> {
         Command::Run(_) => Ok(()),
         Command::Migrate(args) => {
             let settings = args.database.settings()?;
-            migrate::migrate(&open(&settings), &args).await.map_err(|error| match error {
-                migrate::MigrateError::Fault(fault) => Exit::at(&settings.shown, fault.into()),
-                other => Exit::failed(other.to_string()),
-            })
+            let done = migrate::migrate(&open(&settings), &args).await;
+            done.map_err(|fault| Exit::at(&settings.shown, fault.into()))
         }
         Command::Campaign(command) => on_campaign(command).await,
         Command::Verify(args) => on_verify(args).await,

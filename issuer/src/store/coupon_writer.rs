@@ -16,6 +16,7 @@
 //! The loop hands in the whole batch again; rows that were written by then are found by `resolve` (I6). So a failure at
 //! any point, a lost answer to COMMIT included, needs no other handling.
 
+use super::look_up::rows_of;
 use super::ports::{Session, Store, StoreError, StoreResult};
 use super::rows::NewCoupon;
 use crate::backoff::Jitter;
@@ -277,6 +278,21 @@ impl<S: Store> CouponStore for CouponWriter<S> {
             self.secrets.ids()
         );
         Some(Hold { label: OTHER_CODE_KEY, text })
+    }
+
+    async fn look_up(&self, admissions: &[&Admission]) -> Result<Vec<Option<ClaimOutcome>>, Fault> {
+        let mut session = self.store.session().await?;
+        match tokio::time::timeout(DEADLINE, rows_of(&mut session, admissions)).await {
+            Err(_) => {
+                session.discard();
+                Err(timeout(DEADLINE).into())
+            }
+            Ok(Err(StoreError::Away(fault))) => {
+                session.discard();
+                Err(fault)
+            }
+            Ok(outcomes) => Ok(outcomes?),
+        }
     }
 
     async fn persist(&self, admissions: &[&Admission]) -> Result<Vec<ClaimOutcome>, Fault> {

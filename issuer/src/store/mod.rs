@@ -3,6 +3,7 @@
 
 pub mod coupon_writer;
 pub mod free_slots;
+mod look_up;
 pub mod mysql;
 pub mod ports;
 mod resolve;

@@ -67,7 +67,7 @@ pub struct CampaignCounts {
     pub coupons: u64,
     /// Users who have a coupon.
     pub users: u64,
-    /// Coupon rows whose slot lies beyond 1..capacity.
+    /// Coupon rows whose slot lies beyond 1..capacity, or whose own allotment was never granted.
     pub beyond: u64,
     /// Refusal rows.
     pub refusals: u64,

@@ -258,7 +258,8 @@ fn a_lock_on_a_campaign_is_waited_for_as_long_as_it_lasts_or_5_s() {
 
 #[test]
 fn statements_that_wait_for_a_locked_table_use_up_the_connections() {
-    with_server(Settings { max_connections: 3, ..Settings::default() }, async |server, struck| {
+    let without_limit = Settings { max_connections: 3, table_lock_ms: 3_600_000, ..Settings::default() };
+    with_server(without_limit, async |server, struck| {
         let lock = {
             let server = server.clone();
             let lock = TableLock::Writing(Table::Coupons);
@@ -278,6 +279,24 @@ fn statements_that_wait_for_a_locked_table_use_up_the_connections() {
         sleep(Duration::from_millis(10)).await;
         assert_eq!((users(&server), server.connections()), (rows(&[(1, "a")]), 0), "all three were carried out");
         assert!(struck.borrow().contains(&("table_lock_wait", "insert_coupons")));
+    });
+}
+
+#[test]
+fn a_wait_for_a_table_ends_by_itself() {
+    with_server(Settings { statement_ms: 0, ..Settings::default() }, async |server, struck| {
+        let lock = {
+            let server = server.clone();
+            let lock = TableLock::Writing(Table::Coupons);
+            spawn_local(async move { server.hold_table(lock, Duration::from_secs(600)).await })
+        };
+        sleep(Duration::from_millis(1)).await;
+        let mut session = server.store(1).session().await.unwrap();
+        let before = Instant::now();
+        assert_eq!(insert(&mut session, 1, "a").await, Err(StoreError::Contention));
+        assert_eq!(before.elapsed(), Duration::from_secs(10));
+        assert!(struck.borrow().contains(&("table_lock_timeout", "insert_coupons")));
+        lock.abort();
     });
 }
 

@@ -12,8 +12,9 @@
 //! all partitions, which each knows by itself (docs/adr/0005-budget-by-partitions.md).
 //!
 //! What counts is a row that is written, a coupon or a refusal. A record whose row is there already is only
-//! looked up, which counts as a tenth of a row: behind a small budget claims wait for hours, the outbox
-//! sends them again meanwhile, and the copies must not hold up the next campaign as long as their originals did.
+//! looked up, which counts as a tenth of a row where a batch meets it: behind a small budget claims wait for hours, the
+//! outbox sends them again meanwhile, and the copies must not hold up the next campaign as long as their originals did.
+//! Most copies never come that far: see `super::copies`.
 //! A record that is no admission costs nothing.
 
 pub mod auto;

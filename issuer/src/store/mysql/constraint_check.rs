@@ -5,7 +5,7 @@ use super::error::fault_of;
 use super::session::MySqlSession;
 use crate::labels;
 use crate::store::coupon_writer::MAX_ROWS;
-use crate::store::ports::{Session, StoreError, StoreResult};
+use crate::store::ports::{Session, Store, StoreError, StoreResult};
 use crate::store::rows::{Campaign, NewCoupon, NewRefusal};
 use dropgate_shared::campaign::CampaignState;
 use dropgate_shared::fault::{Fault, Source};
@@ -58,25 +58,43 @@ impl Server {
 impl MySqlStore {
     /// Asks the server what it is.
     pub async fn server(&self) -> Result<Server, Fault> {
-        let (version, max_connections, max_allowed_packet): (String, u64, u64) = sqlx::query_as(
-            "SELECT VERSION(), CAST(@@max_connections AS UNSIGNED), CAST(@@max_allowed_packet AS UNSIGNED)",
-        )
-        .fetch_one(&mut self.reach().await?)
-        .await
-        .map_err(|error| fault_of(&error))?;
+        let ask = async {
+            sqlx::query_as(
+                "SELECT VERSION(), CAST(@@max_connections AS UNSIGNED), CAST(@@max_allowed_packet AS UNSIGNED)",
+            )
+            .fetch_one(&mut self.reach().await?)
+            .await
+            .map_err(|error| fault_of(&error))
+        };
+        let (version, max_connections, max_allowed_packet): (String, u64, u64) = self.soon(ask).await?;
         let is_mariadb = version.to_ascii_lowercase().contains("mariadb");
         Ok(Server { version, is_mariadb, max_connections, max_allowed_packet })
     }
 
     /// Tries every constraint that a promise rests on, with a campaign named after `random`, in the character set of the
-    /// session; leaves nothing behind.
+    /// session; leaves nothing behind. The service's user may create no campaign (deploy/mysql/grants.sql): it tries
+    /// coupon N + 1 of one that exists.
     ///
     /// # Errors
     /// [`Fault`] if it may not write, or with the name of what is missing.
     pub async fn check_constraints(&self, now: PrimitiveDateTime, random: u64) -> Result<(), Fault> {
-        let mut session = MySqlSession::from(self.reach().await?);
+        self.soon(self.try_constraints(now, random)).await
+    }
+
+    async fn try_constraints(&self, now: PrimitiveDateTime, random: u64) -> Result<(), Fault> {
+        let granted: Option<(String, u32)> =
+            sqlx::query_as("SELECT campaign_id, MAX(capacity) FROM allotments GROUP BY campaign_id LIMIT 1")
+                .fetch_optional(&mut self.reach().await?)
+                .await
+                .map_err(|error| fault_of(&error))?;
+        let mut session = self.connect().await?;
         session.begin().await?;
-        let checked = check_in(&mut session, now, random).await;
+        let checked = match check_in(&mut session, now, random).await {
+            Err(fault) if fault.label == labels::ACCESS_DENIED => {
+                check_as_service(&mut session, now, random, granted).await
+            }
+            checked => checked,
+        };
         session.rollback().await?;
         checked
     }
@@ -153,6 +171,28 @@ async fn check_in(session: &mut MySqlSession, now: PrimitiveDateTime, random: u6
         rejected(constraint, session.insert_coupons(&[wrong], false).await)?;
     }
     Ok(())
+}
+
+async fn check_as_service(
+    session: &mut MySqlSession,
+    now: PrimitiveDateTime,
+    random: u64,
+    granted: Option<(String, u32)>,
+) -> Result<(), Fault> {
+    let invalid = |error: dropgate_shared::ids::IdError| failed(error.to_string());
+    let name = format!("check-config-{random:016x}");
+    let user = UserId::parse(&name).map_err(invalid)?;
+    // Without an allotment the foreign key is all that can be tried.
+    let (id, capacity) = granted.unwrap_or((name, 0));
+    let campaign = &CampaignId::parse(&id).map_err(invalid)?;
+    let slot = capacity.saturating_add(1);
+    let coupon =
+        NewCoupon { campaign, slot, allotment: slot, user: &user, code: "trial", admitted_at: now, issued_at: now };
+    rejected("coupon_allotment", session.insert_coupons(&[coupon], false).await)?;
+    if capacity == 0 {
+        return Ok(());
+    }
+    rejected("coupon_slot", session.insert_coupons(&[NewCoupon { allotment: capacity, ..coupon }], false).await)
 }
 
 /// The statement must have been rejected by this constraint.

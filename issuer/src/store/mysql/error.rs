@@ -52,9 +52,21 @@ pub(super) fn fault_of(error: &sqlx::Error) -> Fault {
             "the server's authentication plugin (caching_sha2_password) takes a password only over TLS: remove \
              ssl-mode=DISABLED from DATABASE_URL, or ssl-mode=PREFERRED where the server has no TLS",
         ),
+        sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+            timed_out("a statement got no answer")
+        }
         // The server's own words for a connection or a grant; they hold no value of a row.
         other => fault(number_of(other), other),
     }
+}
+
+fn timed_out(detail: impl Into<String>) -> Fault {
+    Fault::unknown(Source::MySql, labels::TIMEOUT, detail)
+}
+
+/// The fault of a question that was not answered.
+pub(super) fn no_answer(within: std::time::Duration) -> Fault {
+    timed_out(format!("no answer within {} s", within.as_secs()))
 }
 
 /// What says that no connection of the pool became free or could be opened in time.
@@ -84,6 +96,8 @@ pub fn fault(number: Option<u16>, detail: &dyn Display) -> Fault {
         Some(1053 | 1077 | 1079 | 1927 | 2006 | 2013 | 3169 | 4031) => {
             (labels::GOING_DOWN, "the server ended the connection")
         }
+        // Its own limit, or ours by KILL.
+        Some(1317 | 1969 | 3024) => (labels::TIMEOUT, "the statement took longer than its limit"),
         Some(_) => (labels::REFUSED, "see the number in MySQL's list of server errors"),
     };
     let detail = format!("{detail} ({remedy})");
