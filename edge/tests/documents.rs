@@ -45,6 +45,8 @@ fn the_architecture_page_has_the_numbers_of_the_schedule() {
         ("batch", SCHEDULE.batch.to_string()),
         ("sweep beside requests", format!("every {}", short(SCHEDULE.beside_requests))),
         ("cron", format!("every {}", short(SCHEDULE.cron).replace("1 min", "minute"))),
+        ("share of a campaign", format!("{} batches, then the next campaign gets its share", SCHEDULE.share)),
+        ("calls of a run of the cron", "45 (`SWEEP_CALLS`)".to_owned()),
     ];
     let table: String = rows.iter().map(|(what, value)| format!("| {what} | {value} |\n")).collect();
     let (_, section) = ARCHITECTURE.split_once("\n## Sweeper schedule\n").expect("there is the section");

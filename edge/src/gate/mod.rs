@@ -105,14 +105,13 @@ impl<H: Network> Gate<H> {
         };
         let telemetry = Rc::new(Telemetry::new(settings.log_sample, settings.environment == Environment::Development));
         let campaigns = Rc::new(CampaignCache::new(redis.clone(), redis_deadline, Rc::clone(&telemetry)));
-        let queues = Rc::new(AdmissionQueues::new(redis_deadline));
+        let queues = AdmissionQueues::new(redis_deadline, claim_timeout);
         let sweeper = Rc::new(Sweeper::new(redis.clone(), kafka.clone(), settings.sweep_calls, Rc::clone(&telemetry)));
         let forwarder = Rc::new(Forwarder::new(
             redis.clone(),
             kafka,
             settings.admit_ack,
             kafka_deadline + redis_deadline,
-            Rc::clone(&queues),
             Rc::clone(&sweeper),
             Rc::clone(&telemetry),
         ));
