@@ -9,7 +9,7 @@ use dropgate_edge::counters::Point;
 use dropgate_edge::gate::{Begun, Gate};
 use dropgate_edge::http::request::Request;
 use dropgate_edge::identity::jwks::{PublicKey, PublicKeys};
-use dropgate_edge::platform::{Limiter, Platform};
+use dropgate_edge::platform::{Limiter, Platform, Wake};
 use dropgate_edge::settings::Settings;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::http::{Http, HttpRequest, HttpResponse, SendFault};
@@ -19,7 +19,7 @@ use std::cell::RefCell;
 use std::future::{Future, pending};
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout};
 
 /// How long a visitor waits for an answer. Longer than the gate lets a claim wait.
@@ -65,6 +65,15 @@ impl Platform for SimulatedPlatform {
 
     async fn sleep(&self, ms: u32) {
         sleep(Duration::from_millis(ms.into())).await;
+    }
+
+    fn pause(&self, limit: Millis) -> (Wake, impl Future<Output = ()>) {
+        let ended = Rc::new(Notify::new());
+        let wake = Rc::clone(&ended);
+        let limit = Duration::from_millis(limit.0);
+        (Wake::new(move || wake.notify_one()), async move {
+            let _ = timeout(limit, ended.notified()).await;
+        })
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + 'static) {

@@ -31,6 +31,12 @@ impl<T: OfCampaign, const IN_FLIGHT: usize> BatchQueue<T, IN_FLIGHT> {
         Self { waiting: RefCell::default(), permits: Permits::new(step), batch, capacity }
     }
 
+    /// Items that wait.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.waiting.borrow().len()
+    }
+
     /// Adds `item`; false if the queue is full.
     #[must_use]
     pub fn push(&self, item: T) -> bool {
@@ -77,11 +83,12 @@ impl<T: OfCampaign, const IN_FLIGHT: usize> BatchQueue<T, IN_FLIGHT> {
         self.permits.release(permit);
     }
 
-    /// Takes out the first item that `is` accepts.
-    pub fn remove(&self, is: impl Fn(&T) -> bool) -> Option<T> {
+    /// Takes out the first items, as long as `is` accepts them.
+    pub fn drop_first_while(&self, is: impl Fn(&T) -> bool) {
         let mut waiting = self.waiting.borrow_mut();
-        let at = waiting.iter().position(is)?;
-        waiting.remove(at)
+        while waiting.front().is_some_and(&is) {
+            drop(waiting.pop_front());
+        }
     }
 }
 
@@ -142,7 +149,8 @@ mod tests {
     fn a_full_queue_accepts_no_more() {
         let queue = Queue::new(2, 3, Millis(1000));
         assert!(push(&queue, "a", 0) && push(&queue, "a", 1) && !push(&queue, "a", 2));
-        assert_eq!(queue.remove(|item| item.1 == 0).map(|item| item.1), Some(0));
+        queue.drop_first_while(|item| item.1 < 1);
+        assert_eq!(queue.count(), 1);
         assert!(push(&queue, "a", 3));
     }
 }

@@ -24,8 +24,6 @@ use std::rc::Rc;
 const FRESH: Millis = Millis(1_000);
 /// Campaigns in the cache at most: anybody can make up ids.
 const LIMIT: usize = 1_000;
-/// Time between two polls for a view that another request fetches, in ms.
-const POLL_MS: u32 = 5;
 
 /// None inside: Redis has no such campaign.
 type View = SingleFlight<Option<Dated>>;
@@ -154,6 +152,7 @@ impl<H: Http + 'static> CampaignCache<H> {
         platform: &P,
     ) -> Result<(Millis, T), Fault> {
         let began = platform.now();
+        let deadline = began + self.timeout;
         loop {
             let now = platform.now();
             if let Some(fresh) = flight.fresh(now, FRESH) {
@@ -162,7 +161,7 @@ impl<H: Http + 'static> CampaignCache<H> {
             if let Some(fault) = flight.fault_since(began) {
                 return Err(fault);
             }
-            if now >= began + self.timeout {
+            if now >= deadline {
                 let detail = "no reply to another request in time";
                 return Err(Fault::none(Source::Redis, labels::fault::NO_RESULT, true, detail));
             }
@@ -170,7 +169,7 @@ impl<H: Http + 'static> CampaignCache<H> {
                 // In the background: a client that disconnects must not strand the others.
                 platform.spawn(fetch.clone()(platform.clone()));
             }
-            platform.sleep(POLL_MS).await;
+            flight.ended(deadline, platform).await;
         }
     }
 

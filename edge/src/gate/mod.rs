@@ -107,7 +107,7 @@ impl<H: Network> Gate<H> {
         };
         let telemetry = Rc::new(Telemetry::new(settings.log_sample, settings.environment == Environment::Development));
         let campaigns = Rc::new(CampaignCache::new(redis.clone(), redis_deadline, Rc::clone(&telemetry)));
-        let queues = Rc::new(AdmissionQueues::new(redis_deadline));
+        let queues = AdmissionQueues::new(redis_deadline, claim_timeout);
         let secrets = Rc::new(settings.code_secrets);
         let sweeper = Rc::new(Sweeper::new(
             redis.clone(),
@@ -121,7 +121,6 @@ impl<H: Network> Gate<H> {
             kafka,
             settings.admit_ack,
             kafka_deadline + redis_deadline,
-            Rc::clone(&queues),
             Rc::clone(&sweeper),
             Rc::clone(&telemetry),
         ));

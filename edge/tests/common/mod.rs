@@ -6,7 +6,7 @@ use dropgate_edge::gate::{Begun, Gate};
 use dropgate_edge::http::request::Request;
 use dropgate_edge::http::response::Response;
 use dropgate_edge::identity::jwks::{PublicKey, PublicKeys};
-use dropgate_edge::platform::{Limiter, Platform};
+use dropgate_edge::platform::{Limiter, Platform, Wake};
 use dropgate_edge::settings::Settings;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::http::{Http, HttpRequest, HttpResponse, SendFault};
@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
@@ -69,6 +70,15 @@ impl Platform for TestPlatform {
 
     async fn sleep(&self, ms: u32) {
         tokio::time::sleep(Duration::from_millis(ms.into())).await;
+    }
+
+    fn pause(&self, limit: Millis) -> (Wake, impl Future<Output = ()>) {
+        let ended = Rc::new(Notify::new());
+        let wake = Rc::clone(&ended);
+        let limit = Duration::from_millis(limit.0);
+        (Wake::new(move || wake.notify_one()), async move {
+            let _ = tokio::time::timeout(limit, ended.notified()).await;
+        })
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + 'static) {

@@ -9,7 +9,7 @@ use dropgate_issuer::store::mysql::database::MySqlStore;
 use dropgate_issuer::store::mysql::settings::DatabaseSettings;
 use dropgate_issuer::store::ports::{Session, Store, StoreError};
 use dropgate_issuer::timestamp::Clock;
-use dropgate_shared::code::CodeSecret;
+use dropgate_shared::code::{CodeSecret, CodeSecrets};
 use dropgate_shared::ids::CampaignId;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{Connection, Executor};
@@ -191,7 +191,8 @@ async fn pass(
 }
 
 fn writer(store: MySqlStore) -> CouponWriter<MySqlStore> {
-    CouponWriter::new(store, CodeSecret::parse(SECRET).unwrap(), 500, Clock::system(), Jitter::system())
+    let secret = CodeSecrets::new(CodeSecret::parse(SECRET).unwrap(), None);
+    CouponWriter::new(store, secret, 500, Clock::system(), Jitter::system())
 }
 
 #[tokio::test]

@@ -254,7 +254,7 @@ pub async fn facts(world: &World, campaign: &Campaign, log: &Log) -> Result<Camp
         capacity: rows.capacity,
         opens_ms: campaign.opens_ms,
         coupons: rows.coupons,
-        codes: rows.codes.into_iter().collect(),
+        codes: rows.codes,
         refusals: rows.refusals,
         admissions: admissions.collect(),
         lost: campaign.lost.lock().unwrap().clone(),
