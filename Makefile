@@ -10,7 +10,7 @@ EDGE_SOURCES := edge/entry.mjs $(shell find edge/src shared/src shared/lua -type
 BENCH := $(BIN)/dropgate-bench
 DENY := $(CACHE)/cargo-deny-0.20.2
 
-.PHONY: help setup build edge demo up down status logs sql test test-page unit e2e simulate mutants chaos fuzz bench bench-edge bench-issuer image image-test manifests openapi size deny audit lint fmt docs clean
+.PHONY: help setup build edge demo up down status logs sql test test-page unit e2e simulate mutants explore chaos fuzz bench bench-edge bench-issuer image image-test manifests openapi size deny audit lint fmt docs clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -68,6 +68,9 @@ simulate: setup ## search for broken promises: gate, scripts and issuer on a vir
 
 mutants: setup ## break the design on purpose, and see the search notice
 	@$(SIMULATOR) mutants
+
+explore: setup ## run every order of DEPTH=3 operations: two users, one slot, two isolates, one issuer
+	@$(SIMULATOR) explore --depth $(or $(DEPTH),3)
 
 CHAOS := cargo run --quiet --locked --profile service -p dropgate-tests --bin chaos --
 

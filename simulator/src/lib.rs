@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod explore;
 pub mod history;
 pub mod isolate;
 pub mod issuer;

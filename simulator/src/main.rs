@@ -1,6 +1,7 @@
 //! `dropgate-simulator`: searches for broken promises, replays what it found, and tests itself with mutants.
 
 use clap::{Parser, Subcommand};
+use dropgate_simulator::explore::explore;
 use dropgate_simulator::mutant::Mutant;
 use dropgate_simulator::plan::{FaultKind, Plan};
 use dropgate_simulator::record::Phase;
@@ -62,6 +63,12 @@ enum Command {
     },
     /// Run a plan from a file and print its trace
     Scenario { file: PathBuf },
+    /// Run every order of a few operations: two users, one slot, two isolates, one issuer
+    Explore {
+        /// Operations in a run at most
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=5))]
+        depth: u32,
+    },
     /// Run each mutant until it is caught
     Mutants {
         /// Seeds for each at most
@@ -118,6 +125,7 @@ fn main() -> ExitCode {
                 }
             }
         }
+        Command::Explore { depth } => exhaust(depth),
         Command::Mutants { seeds } => mutants(seeds),
     }
 }
@@ -217,6 +225,26 @@ fn replay(plan: &Plan, mutant: Option<Mutant>) -> ExitCode {
         println!("{violation}");
     }
     if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn exhaust(depth: u32) -> ExitCode {
+    let explored = explore(depth, None, cores(), |done| {
+        if done.is_multiple_of(2_000) {
+            let _ = writeln!(stderr(), "explore: {done} interleavings");
+        }
+    });
+    for (plan, report) in &explored.failures {
+        println!("{}", serde_json::to_string_pretty(plan).unwrap_or_default());
+        for violation in &report.violations {
+            println!("  {violation}");
+        }
+    }
+    let (traces, failures) = (explored.traces.len(), explored.failures.len());
+    println!(
+        "explore: depth {depth}, {} interleavings, {traces} different runs, {failures} violations",
+        explored.interleavings
+    );
+    if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn mutants(seeds: u64) -> ExitCode {

@@ -230,6 +230,7 @@ mod tests {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
 mod properties {
     use super::*;
     use proptest::prelude::*;

@@ -139,7 +139,6 @@ impl Fault {
             Self::IssuerLeaves,
             Self::IssuerJoins,
             Self::KafkaAndMySqlFrozen,
-            Self::TopicRecreated,
             Self::MySqlReadOnly,
             Self::MySqlForeignLock,
             Self::MySqlConnectionsKilled,
@@ -168,7 +167,8 @@ impl Fault {
     }
 
     /// Faults that lose what a server has acknowledged.
-    pub const DATA_LOSS: [Self; 3] = [Self::RedisRestored, Self::RedisFlushed, Self::MySqlRowsLost];
+    pub const DATA_LOSS: [Self; 4] =
+        [Self::RedisRestored, Self::RedisFlushed, Self::MySqlRowsLost, Self::TopicRecreated];
 
     /// How long it lasts, ms.
     #[must_use]
