@@ -177,7 +177,7 @@ async fn pause_outlives(world: &impl World) -> Vec<String> {
     log.push(format!("what is assigned during a pause is paused: {:?}", a.report().await.seen(0)));
     a.call(Command::Resume).await;
     sees(&a, 0, 5).await;
-    log.push("and flows after it".to_owned());
+    log.push(format!("and flows after it; of the other one a sees {:?}", a.report().await.seen(1)));
     log
 }
 
