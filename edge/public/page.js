@@ -289,7 +289,7 @@ function render() {
   put("fact", say(`${key}_fact`, { time, left: number(campaign?.remaining), all: number(campaign?.capacity) }));
 
   const ends_early = now === "waiting" && page.expires_ms <= campaign.opens_at;
-  const sign_in = (page.signed_out || ends_early) && before && !page.dev;
+  const sign_in = before && !page.dev && (page.signed_out || ends_early);
   const link = sign_in && window.dropgateSignIn?.replaceAll("{return}", encodeURIComponent(location.href));
   show("start", now === "start");
   show("signin", link);
@@ -304,8 +304,10 @@ function render() {
   show("check", ["sold-out", "closed"].includes(now) && !page.note && !page.signed_out);
 
   let note = page.note;
-  if (sign_in) note = link ? say("signin_note") : say("signin_missing");
-  if (ends_early) note = `${say("expires_note", { time: time_of(page.expires_ms) })} ${note}`;
+  if (sign_in) {
+    const why = ends_early ? `${say("expires_note", { time: time_of(page.expires_ms) })} ` : "";
+    note = why + say(link ? "signin_note" : "signin_missing");
+  }
   else if (!note && before && page.signed_out) note = say("dev_note");
   else if (!note && now === "waiting") note = say("early_note");
   else if (!note && now === "start" && page.bad_id) note = say("start_bad");

@@ -18,7 +18,7 @@ const browser = await chromium.launch({
   args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"],
 });
 
-/** A visitor with a browser profile of his own. What the page does wrong ends the run. */
+/** A visitor with a browser profile of their own. What the page does wrong ends the run. */
 async function visitor(options = {}) {
   const context = await browser.newContext({ locale: "en-GB", viewport: { width: 390, height: 844 }, ...options });
   const page = await context.newPage();
@@ -61,6 +61,13 @@ async function photograph({ page }, name) {
   await page.setViewportSize({ width: 390, height: 844 });
 }
 
+/** An answer of the gate that is a problem, for a route. */
+const problem = (status, kind, fields) => ({
+  status,
+  contentType: "application/problem+json",
+  json: { type: `urn:dropgate:problem:${kind}`, title: kind, status, ...fields },
+});
+
 const button_top = ({ page }, id = "claim") => page.locator(`#${id}`).boundingBox().then((box) => Math.round(box.y));
 
 const tests = {
@@ -93,14 +100,12 @@ const tests = {
       let sent = performance.now() - 60_000;
       let best = Infinity;
       for (let n = 0; n < 6; n++) {
-        // The way there and back, how long ago Redis was asked, and how long it took.
-        const [there, back, age, redis] = [400, 400, 1000, 300].map((most) => most * Math.random() ** 2);
+        // The way there and back, and how long Redis took; every other response tells one time only, as `not-open` does.
+        const [there, back, redis] = [400, 400, n % 2 && 300].map((most) => most * Math.random() ** 2);
         const received = sent + there + back;
         const server_time = sent + there + ahead - redis * Math.random();
-        const told = age < 500 ? { server_time } : { server_time, server_time_latest: server_time + redis };
-        if (told.server_time_latest === undefined) told.server_time = sent + there + ahead;
-        clock.sync(told, sent, received);
-        best = Math.min(best, there + back + (told.server_time_latest ? redis : 0));
+        clock.sync(redis ? { server_time, server_time_latest: server_time + redis } : { server_time }, sent, received);
+        best = Math.min(best, there + back + redis);
         sent = received + 2000;
       }
       const off = Math.abs(clock.now_ms() - (performance.now() + ahead));
@@ -153,7 +158,6 @@ const tests = {
         await v.page.route(/\/v1\//, async (route) => {
           await way();
           const arrived = Date.now();
-          const problem = (status, kind, more) => ({ status, json: { type: `urn:dropgate:problem:${kind}`, title: kind, status, ...more } });
           let response = { json: { state: "open", capacity: 1, remaining: 1, opens_at, closes_at: null } };
           if (route.request().method() === "POST") {
             early += arrived < opens_at;
@@ -221,7 +225,7 @@ const tests = {
     assert.equal(await v.page.evaluate((code) => JSON.stringify([localStorage, sessionStorage]).includes(code), held[1]), false);
 
     const late = await visitor();
-    // He had the page open before the last coupon went.
+    // They had the page open before the last coupon went.
     await late.page.route(`**/v1/campaigns/${campaigns.open}`, async (route) => {
       const now = await (await route.fetch()).json();
       await route.fulfill({ json: { ...now, state: "open", remaining: 1 } });
@@ -251,8 +255,7 @@ const tests = {
       // The claim arrives, its answer is lost; then a proxy's own error page; then the gate itself is busy.
       if (tries === 1) return route.fetch().then(() => route.abort());
       if (tries === 2) return route.fulfill({ status: 502, contentType: "text/html", body: "<h1>Bad gateway</h1>" });
-      const unavailable = { type: "urn:dropgate:problem:unavailable", title: "Not decided yet", status: 503 };
-      if (tries === 3) return route.fulfill({ status: 503, headers: { "retry-after": "2" }, contentType: "application/problem+json", json: unavailable });
+      if (tries === 3) return route.fulfill({ ...problem(503, "unavailable"), headers: { "retry-after": "2" } });
       return route.continue();
     });
     await v.page.click("#claim");
@@ -297,8 +300,7 @@ const tests = {
     const seen = [];
     await v.page.route("**/claims*", (route) => {
       seen.push(route.request().headers().authorization);
-      const unknown = { type: "urn:dropgate:problem:unauthenticated", title: "It is not known who you are", status: 401 };
-      return route.fulfill({ status: 401, headers: { "www-authenticate": "Bearer" }, contentType: "application/problem+json", json: unknown });
+      return route.fulfill({ ...problem(401, "unauthenticated"), headers: { "www-authenticate": "Bearer" } });
     });
     await v.open(campaigns.token, "#token=a.b.c");
     await v.phase("open");
@@ -326,8 +328,7 @@ const tests = {
       });
       return asked;
     };
-    const refused = { status: 401, contentType: "application/problem+json", json: { type: "urn:dropgate:problem:unauthenticated", status: 401 } };
-    const none = { status: 404, contentType: "application/problem+json", json: { type: "urn:dropgate:problem:no-claim", status: 404 } };
+    const [refused, none] = [problem(401, "unauthenticated"), problem(404, "no-claim")];
     for (const [exp, answer, told] of [
       [(opens_at - 60_000) / 1000, none, /^Your sign-in ends at .*, before the opening\. Coupons are for signed-in visitors\.$/],
       [(opens_at + 60_000) / 1000, refused, /^Coupons are for signed-in visitors\.$/],
@@ -359,7 +360,7 @@ const tests = {
     let seen;
     await v.page.route("**/claims", (route) => {
       seen = route.request().headers().authorization;
-      return route.fulfill({ status: 401, contentType: "application/problem+json", json: { type: "urn:dropgate:problem:unauthenticated", status: 401 } });
+      return route.fulfill(problem(401, "unauthenticated"));
     });
     await v.open(campaigns.token, "#token=a.b.c");
     await v.phase("open");

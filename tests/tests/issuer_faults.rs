@@ -204,6 +204,8 @@ async fn poison_is_dead_lettered_and_too_much_of_it_is_held() {
     until("the service holds", async || held().await.1.contains("100 records in a row can never become rows")).await;
     assert_eq!(held().await.0, 503);
     assert!((issuer.metric("dropgate_issuer_held").await - 1.0).abs() < 0.5);
+    let output = issuer.process.output();
+    assert!(output.contains("100 records in a row can never become rows"), "{output}");
     let published = dead_letters(&system).await.get("unknown_campaign").copied().unwrap_or(0);
     assert!(published < 100, "{published} of them were sent to the dead-letter topic");
     assert!(issuer.process.exit_status().unwrap().is_none(), "it has ended");

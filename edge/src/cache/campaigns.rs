@@ -28,11 +28,10 @@ const LIMIT: usize = 1_000;
 /// None inside: Redis has no such campaign.
 type View = SingleFlight<Option<Dated>>;
 
-/// A view, and when Redis made it by the isolate's clock: after `asked` and before `arrived`.
+/// A view, and when it arrived by the isolate's clock. Redis made it before that, and after it was asked.
 #[derive(Debug, Clone)]
 struct Dated {
     view: CampaignView,
-    asked: Millis,
     arrived: Millis,
 }
 
@@ -123,9 +122,9 @@ impl<H: Http + 'static> CampaignCache<H> {
     /// # Errors
     /// [`Problem`] where Redis has no such campaign.
     pub fn cached(&self, campaign: &CampaignId, now: Millis) -> Option<Result<Response, Problem>> {
-        let (_, view) = self.views.borrow().get(campaign)?.fresh(now, FRESH)?;
+        let (asked, view) = self.views.borrow().get(campaign)?.fresh(now, FRESH)?;
         match view {
-            Some(view) => Some(Ok(response(&view, now))),
+            Some(view) => Some(Ok(response(&view, asked, now))),
             None if self.has_seen(campaign) => Some(Err(Problem::Unavailable)),
             None => self.known.fresh(now, FRESH).map(|(_, known)| Err(missing_among(&known, campaign))),
         }
@@ -139,7 +138,7 @@ impl<H: Http + 'static> CampaignCache<H> {
         let view = self.view(campaign, platform.now());
         let fetch = |platform| Rc::clone(self).fetch(campaign.clone(), Rc::clone(&view), platform);
         match self.wait(&view, fetch, platform).await? {
-            (_, Some(view)) => Ok(response(&view, platform.now())),
+            (asked, Some(view)) => Ok(response(&view, asked, platform.now())),
             (_, None) => Err(self.missing(campaign, platform).await?.into()),
         }
     }
@@ -181,7 +180,7 @@ impl<H: Http + 'static> CampaignCache<H> {
             self.saw(&campaign, growing, asked, &platform);
         }
         let arrived = platform.now();
-        view.complete(asked, arrived, result.map(|view| view.map(|view| Dated { view, asked, arrived })));
+        view.complete(asked, arrived, result.map(|view| view.map(|view| Dated { view, arrived })));
     }
 
     fn view(&self, campaign: &CampaignId, now: Millis) -> Rc<View> {
@@ -201,12 +200,12 @@ fn missing_among(known: &BTreeSet<CampaignId>, campaign: &CampaignId) -> Problem
     if known.is_empty() || known.contains(campaign) { Problem::Unavailable } else { Problem::UnknownCampaign }
 }
 
-/// The response at `at`. Redis's clock was read between question and reply, so now it shows at least `now`: a page that
+/// The response at `at`, to a view for which Redis was asked at `asked`. Redis's clock was read between question and reply, so now it shows at least `now`: a page that
 /// counts down by that never opens early, however far Redis is. `server_time_latest` bounds the error.
-fn response(Dated { view, asked, arrived }: &Dated, at: Millis) -> Response {
+fn response(Dated { view, arrived }: &Dated, asked: Millis, at: Millis) -> Response {
     let CampaignSettings { state, capacity, opens_ms, closes_ms } = view.meta.settings;
     let now = Millis(view.now_ms) + (at - *arrived);
-    let latest = Millis(view.now_ms) + (at - *asked);
+    let latest = Millis(view.now_ms) + (at - asked);
     let remaining = capacity.saturating_sub(view.meta.count);
     let state = if state != CampaignState::Open {
         state.as_str()
@@ -259,8 +258,8 @@ mod tests {
             version: None,
         };
         let body = |view: &CampaignView, age_ms: u64| {
-            let dated = Dated { view: view.clone(), asked: Millis(0), arrived: Millis(300) };
-            serde_json::from_str::<Value>(&response(&dated, Millis(300 + age_ms)).body).unwrap()
+            let dated = Dated { view: view.clone(), arrived: Millis(300) };
+            serde_json::from_str::<Value>(&response(&dated, Millis(0), Millis(300 + age_ms)).body).unwrap()
         };
         let open = view(CampaignState::Open, 1);
         for (age_ms, state) in [(0, "not-open"), (99, "not-open"), (100, "open"), (1_099, "open"), (1_100, "closed")] {
