@@ -8,7 +8,8 @@
 --       now_ms is 0 where the clock was not needed; held is "claims:last", how many claims there are and
 --       when the last was admitted; "" unless an answer is "full". All numbers are strings. code_key names the secret of
 --       the campaign's codes; "" where it was published before there were key ids.
---       An error, and nobody is admitted, if the caller does not have that secret: it would show codes that no row has.
+--       An error, and nobody is admitted, if a user is to get an entry and the caller does not have that secret, or has
+--       several and the campaign names none: it would show codes that no row has.
 -- Repeating the call for a user returns the same entry (I2, I5). It changes nothing, but a lost outbox entry of a claim
 -- whose row is still to come is created again (I3).
 local meta = redis.call('HMGET', KEYS[1], 'state', 'capacity', 'count', 'opens_ms', 'closes_ms', 'last_ms', 'code_key')
@@ -18,11 +19,7 @@ local opens, closes, lease = tonumber(meta[4]), tonumber(meta[5]), tonumber(ARGV
 if not (capacity and count and opens and closes) then
   return redis.error_reply('DROPGATE campaign meta is damaged: publish the campaign again')
 end
-local code_key = meta[7] or ''
-if code_key ~= '' and not string.find(',' .. (ARGV[2] or '') .. ',', ',' .. code_key .. ',', 1, true) then
-  return redis.error_reply('DROPGATE_CODE_KEY the codes of this campaign are derived from the secret ' .. code_key ..
-    ', and COUPON_CODE_SECRET is ' .. (ARGV[2] or ''))
-end
+local code_key, key_ids = meta[7] or '', ARGV[2] or ''
 if not lease or #ARGV < 3 then
   return redis.error_reply('DROPGATE admit needs a lease in ms and at least one user')
 end
@@ -37,11 +34,12 @@ local held = ''
 local answers, fresh = {}, {}
 local due, claims = { 'ZADD', KEYS[3] }, { 'HSET', KEYS[2] }
 local owed = { 'ZADD', KEYS[3], 'NX' }
-local admitted = 0
+local admitted, held_before = 0, 0
 for i, user in ipairs(users) do
   local entry = known[i] or fresh[user]
   if entry then
     answers[i] = '=' .. entry
+    held_before = held_before + 1
     local admitted_ms = known[i] and string.match(entry, ':(%d+):a$')
     if admitted_ms then
       owed[#owed + 1] = string.format('%d', admitted_ms + lease)
@@ -74,6 +72,15 @@ for i, user in ipairs(users) do
   end
 end
 
+if admitted + held_before > 0 then
+  if code_key == '' and string.find(key_ids, ',', 1, true) then
+    return redis.error_reply('DROPGATE_CODE_KEY this campaign names no secret of its codes, and there are two, ' ..
+      key_ids .. ': publish the campaign again')
+  elseif code_key ~= '' and not string.find(',' .. key_ids .. ',', ',' .. code_key .. ',', 1, true) then
+    return redis.error_reply('DROPGATE_CODE_KEY the codes of this campaign are derived from the secret ' .. code_key ..
+      ', and COUPON_CODE_SECRET is ' .. key_ids)
+  end
+end
 if full then
   -- Every slot handed out has its claim here, unless Redis has lost some: then nobody may hear "full".
   local claimed = redis.call('HLEN', KEYS[2]) + admitted

@@ -3,11 +3,12 @@
 -- KEYS  1 meta   2 claims
 -- ARGV  1 state   2 capacity   3 opens_ms   4 closes_ms (0: never)   5 version   6 key ids of the caller's code secrets,
 --       separated by commas   7 key id of the secret that the rows were written with; "" if there is no row
--- Reply { count, count before this call or false, key id of the campaign's code secret or "" }, or the version that Redis has, if that is newer (a string):
--- nothing is changed, and the caller reads MySQL again
+-- Reply { count, count before this call or false, key id of the campaign's code secret or "" }, or the version that
+-- Redis has, if that is newer (a string): nothing is changed, and the caller reads MySQL again
 local stored = redis.call('HGET', KEYS[1], 'version')
 if stored and (tonumber(stored) or 0) > tonumber(ARGV[5]) then return stored end
--- What users were shown stays: a key id changes only while nobody has a claim, or to the one that the rows prove.
+-- What users were shown stays: a key id changes only while nobody has a claim, or to the one that the rows prove. Where
+-- there is none, users were shown codes of the only secret there was.
 local code_key, proven = redis.call('HGET', KEYS[1], 'code_key') or '', ARGV[7] or ''
 local is_known = string.find(',' .. ARGV[6] .. ',', ',' .. code_key .. ',', 1, true)
 if code_key == '' or not is_known then
@@ -17,7 +18,7 @@ if code_key == '' or not is_known then
       ', and COUPON_CODE_SECRET is ' .. ARGV[6])
   end
   if proven ~= '' then code_key = proven
-  elseif not has_claims then code_key = string.match(ARGV[6], '^[^,]*') end
+  elseif not has_claims or not string.find(ARGV[6], ',', 1, true) then code_key = string.match(ARGV[6], '^[^,]*') end
 end
 -- The count is the number of claims that are not refused: their slots are handed out, also where the row is still under
 -- way. admit.lua and confirm.lua keep it so; where it was lost, here it is counted again.

@@ -168,6 +168,13 @@ impl CodeSecrets {
         }
     }
 
+    /// The key id of a campaign that names none: that of the only secret. `None` while there are two, for either may have
+    /// been meant.
+    #[must_use]
+    pub fn unnamed(&self) -> Option<CodeKeyId> {
+        if self.previous.is_some() { None } else { Some(self.current.id) }
+    }
+
     /// The key ids, separated by commas, as `admit.lua` and `publish.lua` take them.
     #[must_use]
     pub fn ids(&self) -> String {
@@ -200,6 +207,7 @@ mod tests {
         assert_eq!((found(None), found(Some(old.id()))), (Some(new.id()), Some(old.id())));
         assert_eq!(found(Some(secret("another one of them").id())), None);
         assert_eq!(secrets.ids(), format!("{},{}", new.id(), old.id()));
+        assert_eq!((secrets.unnamed(), CodeSecrets::new(new.clone(), None).unnamed()), (None, Some(new.id())));
         for text in ["", "W8PN52V", "W8PN52VNN", "w8pn52vn", "W8PN52VU", "W8PN52,N"] {
             assert_eq!(text.parse::<CodeKeyId>(), Err(CodeKeyIdError), "{text:?}");
         }

@@ -15,7 +15,7 @@ pub struct KeyPrefix(String);
 
 /// The text is no prefix of keys.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("has another form than 1 to 32 characters out of a-z, 0-9, '-', '_' and ':', the last one ':'")]
+#[error("must have 2 to 32 characters out of a-z, 0-9, '-', '_' and ':', and end with ':'")]
 pub struct KeyPrefixError;
 
 impl Default for KeyPrefix {

@@ -221,6 +221,35 @@ async fn a_refused_claim_holds_no_slot_and_the_mutant_that_keeps_it_differs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn only_who_is_to_get_a_code_needs_its_secret() {
+    let mut redis = Redis::with("1");
+    let (ann, full) = (redis.admit(&["ann"]).unwrap(), Some(vec!["full".to_owned()]));
+    let mut ask = |key_ids: &str, user: &str| {
+        let reply = redis.run(&ADMIT, &[META, CLAIMS, OUTBOX], &["5000", key_ids, user]);
+        match reply {
+            Reply::Array(items) => Some(items.iter().skip(4).map(text).collect()),
+            Reply::Error(text) => {
+                assert!(text.starts_with("DROPGATE_CODE_KEY "), "{text}");
+                None
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(ask("KEY2", "bob"), full, "the secret of a campaign that is sold out was removed");
+    assert_eq!(ask("KEY2", "ann"), None);
+    assert_eq!(ask("KEY2,KEY1", "ann"), Some(vec![ann[0].replace('+', "=")]));
+
+    // A campaign of before there were key ids: it is the only secret, and with two nobody can say which.
+    redis.0.command(&["HDEL", META, "code_key"]);
+    let admit = |redis: &mut Redis, key_ids: &str| {
+        matches!(redis.run(&ADMIT, &[META, CLAIMS, OUTBOX], &["5000", key_ids, "ann"]), Reply::Array(_))
+    };
+    assert_eq!((admit(&mut redis, "KEY1"), admit(&mut redis, "KEY2,KEY1")), (true, false));
+    redis.publish("1", "2");
+    assert!(admit(&mut redis, "KEY2,KEY1"), "published with the only secret, it names it");
+}
+
+#[tokio::test(start_paused = true)]
 async fn settings_of_an_older_version_are_rejected() {
     let mut redis = Redis::with("9");
     assert_eq!(redis.update("paused", "3"), Reply::Int(1));

@@ -46,8 +46,11 @@ impl Ticket {
         self.decision.take()
     }
 
-    /// Waits for the decision, for `limit` at most.
+    /// Waits for the decision, for `limit` at most. Returns at once if it is there.
     pub async fn pause<P: Platform>(&self, limit: Millis, platform: &P) {
+        if self.decision.borrow().is_some() {
+            return;
+        }
         let (wake, ended) = platform.pause(limit);
         self.wake.replace(Some(wake));
         ended.await;

@@ -143,7 +143,8 @@ impl<H: Http + 'static> CampaignCache<H> {
         }
     }
 
-    /// The fresh value of `flight`, once this request or another has fetched it.
+    /// The value of `flight` that was fresh when this request began, or is newer: one from a Redis so far away that no
+    /// value is fresh when it arrives is still shown.
     async fn wait<P: Platform, T: Clone, W: Future<Output = ()> + 'static>(
         &self,
         flight: &SingleFlight<T>,
@@ -154,7 +155,7 @@ impl<H: Http + 'static> CampaignCache<H> {
         let deadline = began + self.timeout;
         loop {
             let now = platform.now();
-            if let Some(fresh) = flight.fresh(now, FRESH) {
+            if let Some(fresh) = flight.fresh(began, FRESH) {
                 return Ok(fresh);
             }
             if let Some(fault) = flight.fault_since(began) {
@@ -200,8 +201,9 @@ fn missing_among(known: &BTreeSet<CampaignId>, campaign: &CampaignId) -> Problem
     if known.is_empty() || known.contains(campaign) { Problem::Unavailable } else { Problem::UnknownCampaign }
 }
 
-/// The response at `at`, to a view for which Redis was asked at `asked`. Redis's clock was read between question and reply, so now it shows at least `now`: a page that
-/// counts down by that never opens early, however far Redis is. `server_time_latest` bounds the error.
+/// The response at `at`, to a view for which Redis was asked at `asked`. Redis's clock was read between question and
+/// reply, so now it shows at least `now`: a page that counts down by that never opens early, however far Redis is.
+/// `server_time_latest` bounds the error.
 fn response(Dated { view, arrived }: &Dated, asked: Millis, at: Millis) -> Response {
     let CampaignSettings { state, capacity, opens_ms, closes_ms } = view.meta.settings;
     let now = Millis(view.now_ms) + (at - *arrived);

@@ -60,8 +60,12 @@ impl<T: Clone> SingleFlight<T> {
         free
     }
 
-    /// Waits for the end of the fetch, until `deadline` at the latest.
+    /// Waits for the end of the fetch, until `deadline` at the latest. Returns at once if there is none: it may have
+    /// ended when it began.
     pub async fn ended<P: Platform>(&self, deadline: Millis, platform: &P) {
+        if !self.is_fetching(platform.now()) {
+            return;
+        }
         let (wake, ended) = platform.pause(deadline - platform.now());
         self.waiting.borrow_mut().push(wake);
         ended.await;
@@ -73,7 +77,8 @@ impl<T: Clone> SingleFlight<T> {
         self.began.get()
     }
 
-    /// Ends the fetch that began at `asked`, and wakes those who wait. A fault keeps the old value, and so does a value older than it.
+    /// Ends the fetch that began at `asked`, and wakes those who wait. A fault keeps the old value, and so does a value
+    /// older than it.
     pub fn complete(&self, asked: Millis, now: Millis, result: Result<T, Fault>) {
         self.reserved_until.set(Millis(0));
         match result {

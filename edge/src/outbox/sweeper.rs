@@ -182,7 +182,7 @@ impl<H: Http> Sweeper<H> {
     /// Takes a batch of due entries and forwards it.
     async fn step(&self, campaign: &CampaignId) -> Result<Swept, Fault> {
         let due = outbox::take_due(&self.redis, campaign, SCHEDULE.batch, SCHEDULE.attempt_lease).await?;
-        let code_key = due.code_key.or(Some(self.secrets.current().id()));
+        let code_key = due.code_key.or(self.secrets.unnamed());
         let age = |record: &AdmissionRecord| due.now - Millis(record.admitted_at);
         let records: Vec<AdmissionRecord> = due
             .claims

@@ -281,7 +281,7 @@ mod tests {
             "KAFKA_REST_URL is missing",
             "COUPON_CODE_SECRET: the coupon code secret needs at least 16 bytes, this one has 8",
             "REDIS_DEADLINE_MS is not valid; expected a number of milliseconds from 10 to 30000",
-            "REDIS_KEY_PREFIX has another form than 1 to 32 characters",
+            "REDIS_KEY_PREFIX must have 2 to 32 characters",
             "KAFKA_TOPIC is not valid; expected letters",
             "AUTH is missing",
             "ENVIRONMENT is missing",

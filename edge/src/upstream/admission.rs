@@ -8,7 +8,7 @@ use dropgate_shared::fault::{Effect, Fault, Source};
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::{CampaignId, UserId};
 use dropgate_shared::names::CampaignKeys;
-use dropgate_shared::redis_rest::{RedisRest, number_of, time_ms};
+use dropgate_shared::redis_rest::{OTHER_CODE_KEY, RedisRest, number_of, time_ms};
 use dropgate_shared::scripts;
 use dropgate_shared::time::Millis;
 use serde_json::Value;
@@ -118,18 +118,19 @@ pub async fn admit<H: Http>(
     let reply = redis.eval(&scripts::ADMIT, &[&keys.meta, &keys.claims, &keys.outbox], &args).await?;
     // The script ran, so users may be admitted although the reply cannot be read.
     let malformed = || Fault { effect: Effect::Done, ..garbled("the reply of admit.lua is malformed") };
-    read_reply(&reply, users.len(), secrets.current().id()).ok_or_else(malformed)
+    read_reply(&reply, users.len(), secrets.unnamed()).ok_or_else(malformed)
 }
 
-/// Reads the reply of `admit.lua`, which describes its form.
-fn read_reply(reply: &Value, users: usize, current: CodeKeyId) -> Option<Admission> {
+/// Reads the reply of `admit.lua`, which describes its form and gives no entry where the secret is unknown. `unnamed`: the
+/// key id of a campaign that names none.
+fn read_reply(reply: &Value, users: usize, unnamed: Option<CodeKeyId>) -> Option<Admission> {
     if reply.is_null() {
         return Some(Admission { decisions: vec![Decision::UnknownCampaign; users], holders: None });
     }
     let fields: Vec<&str> = reply.as_array()?.iter().map(Value::as_str).collect::<Option<_>>()?;
     let ([opens_ms, now_ms, holders, code_key], answers) = fields.split_first_chunk()?;
-    let code_key = if code_key.is_empty() { current } else { code_key.parse().ok()? };
-    let held = |text: &str| Some(HeldClaim { entry: text.parse().ok()?, code_key });
+    let code_key = if code_key.is_empty() { unnamed } else { Some(code_key.parse().ok()?) };
+    let held = |text: &str| Some(HeldClaim { entry: text.parse().ok()?, code_key: code_key? });
     let (opens_ms, now_ms) = (opens_ms.parse().ok()?, now_ms.parse().ok()?);
     let holders = match holders.split_once(':') {
         Some((claims, last_ms)) => {
@@ -185,7 +186,8 @@ pub async fn stored_claim<H: Http>(
             entry: entry.parse().map_err(|_| garbled("a claim entry is malformed"))?,
             code_key: campaign::code_key(code_key)
                 .map_err(|e| garbled(e.to_string()))?
-                .unwrap_or(secrets.current().id()),
+                .or(secrets.unnamed())
+                .ok_or_else(|| unnamed_secret(campaign, secrets))?,
         }),
         (None, true) => StoredClaim::UnknownCampaign,
         (None, false) => StoredClaim::None,
@@ -241,6 +243,13 @@ fn read_view(reply: &Value) -> Result<Option<CampaignView>, Fault> {
     Ok(meta.map(|meta| CampaignView { meta, now_ms, version: number_of(version) }))
 }
 
+fn unnamed_secret(campaign: &CampaignId, secrets: &CodeSecrets) -> Fault {
+    let ids = secrets.ids();
+    let detail =
+        format!("{campaign} names no secret of its codes, and there are two, {ids}: publish the campaign again");
+    Fault::none(Source::Redis, OTHER_CODE_KEY, false, detail)
+}
+
 fn garbled(detail: impl Into<String>) -> Fault {
     Fault::unknown(Source::Redis, GARBLED, detail)
 }
@@ -259,7 +268,7 @@ mod tests {
     }
 
     fn read(reply: &Value, users: usize) -> Option<Admission> {
-        read_reply(reply, users, current())
+        read_reply(reply, users, Some(current()))
     }
 
     #[test]

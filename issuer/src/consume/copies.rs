@@ -67,11 +67,11 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
         let rows = unseen.iter().zip(&outcomes).map(|((place, _), outcome)| (*place, outcome.is_some())).collect();
         let found = inbox.looked_up(&rows);
         copies.looked(found.len(), now.saturating_duration_since(begun), now);
-        let mut outcomes: HashMap<_, _> = unseen.iter().map(|(place, _)| *place).zip(outcomes).collect();
+        let outcomes: HashMap<_, _> = unseen.iter().map(|(place, _)| *place).zip(outcomes).collect();
         let mut trace = self.traces.batch(found.len());
         let (mut settled, mut confirmations) = (Vec::new(), Vec::new());
         for Received { delivery, decoded, .. } in found {
-            let outcome = outcomes.remove(&(delivery.partition, delivery.offset)).flatten();
+            let outcome = outcomes.get(&(delivery.partition, delivery.offset)).cloned().flatten();
             if let (Ok(admission), Some(outcome)) = (decoded, outcome) {
                 // A coupon or a refusal: it never goes to the dead-letter topic.
                 self.note(admission, outcome, &delivery, &mut trace, &mut confirmations);

@@ -131,6 +131,8 @@ fn producer(settings: &KafkaSettings) -> Result<FutureProducer<Logged>, Fault> {
 /// The [`DeadLetterReplayer`] on rdkafka.
 pub struct KafkaReplayer {
     producer: FutureProducer<Logged>,
+    /// Of letters that do not name theirs.
+    topic: String,
 }
 
 impl KafkaReplayer {
@@ -149,7 +151,7 @@ impl KafkaReplayer {
             .set("partitioner", "murmur2_random")
             .create_with_context(Logged)
             .map_err(|error| client::fault(labels::SETTINGS, false, &error))?;
-        Ok(Self { producer })
+        Ok(Self { producer, topic: settings.topics.admissions.clone() })
     }
 }
 
@@ -157,7 +159,7 @@ impl DeadLetterReplayer for KafkaReplayer {
     async fn replay(&self, letters: &[DeadLetter]) -> Vec<Result<(), Fault>> {
         // All are handed over before the first is waited for.
         let sent = letters.iter().map(|letter| {
-            let topic = letter.topic();
+            let topic = letter.topic().unwrap_or_else(|| self.topic.clone());
             let replayed = OwnedHeaders::new().insert(Header { key: header::REPLAYED, value: Some("1") });
             let mut record = FutureRecord::<[u8], [u8]>::to(&topic).payload(&letter.payload).headers(replayed);
             record.key = letter.key.as_deref();

@@ -2,7 +2,6 @@
 
 use crate::store::rows::DeadLetterKey;
 use dropgate_shared::fault::Fault;
-use dropgate_shared::names::TOPIC;
 use dropgate_shared::record::AdmissionRecord;
 use time::PrimitiveDateTime;
 
@@ -74,10 +73,10 @@ impl DeadLetter {
         found.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
     }
 
-    /// The topic that it came from.
+    /// The topic that it came from, if it names one.
     #[must_use]
-    pub fn topic(&self) -> String {
-        Some(self.header(header::TOPIC)).filter(|topic| !topic.is_empty()).unwrap_or_else(|| TOPIC.to_owned())
+    pub fn topic(&self) -> Option<String> {
+        Some(self.header(header::TOPIC)).filter(|topic| !topic.is_empty())
     }
 
     /// The key under which MySQL remembers a replay.

@@ -16,6 +16,7 @@ use crate::store::mysql::database::MySqlStore;
 use crate::store::mysql::schema::MigrationState;
 use crate::store::mysql::settings::DatabaseSettings;
 use crate::timestamp::Clock;
+use dropgate_shared::campaign::CampaignState;
 use dropgate_shared::code::CodeSecrets;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::ids::CampaignId;
@@ -145,7 +146,7 @@ async fn check_mysql(settings: &DatabaseSettings, batch_records: usize, checks: 
     }
     match database.check_constraints(Clock::system().now(), Jitter::system().next()).await {
         Ok(()) => {
-            checks.passed("MySQL constraints", "may write; refuses coupon N + 1; utf8mb4 (tested, rolled back)");
+            checks.passed("MySQL constraints", "may write; refuses coupon N + 1; utf8mb4 (nothing is left behind)");
         }
         Err(fault) => checks.failed("MySQL constraints", fault),
     }
@@ -206,7 +207,9 @@ async fn check_codes(settings: &RedisSettings, secrets: &CodeSecrets, checks: &m
     };
     let mut compared = 0_usize;
     for id in campaigns.iter().filter_map(|id| CampaignId::parse(id).ok()) {
-        match View::new(&redis, &id).meta().await.ok().flatten().map(|meta| meta.code_key) {
+        let meta = View::new(&redis, &id).meta().await.ok().flatten();
+        // A closed campaign admits nobody; its secret may have been removed.
+        match meta.filter(|meta| meta.settings.state != CampaignState::Closed).map(|meta| meta.code_key) {
             Some(Some(key)) if secrets.of(Some(key)).is_none() => {
                 return checks.failed(
                     WHAT,
@@ -230,7 +233,7 @@ async fn check_codes(settings: &RedisSettings, secrets: &CodeSecrets, checks: &m
             None => {}
         }
     }
-    checks.passed(WHAT, format_args!("key id {ids}, that of the {compared} campaigns in Redis"));
+    checks.passed(WHAT, format_args!("key id {ids}, that of the {compared} campaigns in Redis that are not closed"));
 }
 
 async fn load(redis: &Redis, script: &Script, key_locking: bool) -> Result<(), Fault> {

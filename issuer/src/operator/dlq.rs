@@ -131,7 +131,7 @@ impl Line {
             campaign: campaign.map(|campaign| campaign.escape_debug().to_string()),
             user: user.map(|user| if show_users { user } else { masked(&user) }),
             replayed,
-            topic: letter.topic(),
+            topic: letter.topic().unwrap_or_default(),
             partition: letter.header(header::PARTITION),
             offset: letter.header(header::OFFSET),
             bytes: letter.payload.len(),

@@ -68,6 +68,38 @@ async fn the_service_can_work_and_can_neither_move_a_coupon_nor_grant_a_capacity
 }
 
 #[tokio::test]
+async fn the_service_notices_what_it_may_not_try() {
+    scratch(async |db| {
+        db.campaign("c", 2).await;
+        let (service, name) = user(&db, "dropgate_service").await;
+        let found = async || {
+            let (now, random) = (Clock::system().now(), Jitter::system().next());
+            service.database().check_constraints(now, random).await.map_err(|fault| fault.to_string())
+        };
+        for (broken, repaired, named) in [
+            (
+                "ALTER TABLE coupons DROP INDEX coupon_user",
+                "ALTER TABLE coupons ADD CONSTRAINT coupon_user UNIQUE (campaign_id, user_id)",
+                "coupons has no UNIQUE KEY coupon_user",
+            ),
+            (
+                "ALTER TABLE refusals MODIFY user_id VARCHAR(128) CHARACTER SET latin1 NOT NULL",
+                "ALTER TABLE refusals MODIFY user_id VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL",
+                "refusals.user_id must have the collation utf8mb4_bin",
+            ),
+        ] {
+            db.pool.execute(broken).await.unwrap();
+            let fault = found().await.unwrap_err();
+            assert!(fault.contains(named), "{fault}");
+            db.pool.execute(repaired).await.unwrap();
+            found().await.unwrap();
+        }
+        drop_user(&db, &name).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_operator_can_run_every_command_and_write_no_coupon() {
     scratch(async |db| {
         let (operator, name) = user(&db, "dropgate_operator").await;

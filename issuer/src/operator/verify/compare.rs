@@ -141,6 +141,13 @@ impl<'a, S: Session, H: Http> Comparison<'a, S, H> {
                     secrets.retain(|secret| secret.id() == key);
                 }
                 Some(_) if secrets.is_empty() => {}
+                Some(key) if report.state == Some(CampaignState::Closed) => {
+                    secrets.clear();
+                    report.unknown.push(format!(
+                        "the codes of this closed campaign are derived from the secret {key}, which was replaced: to \
+                         check them, give it as COUPON_CODE_SECRET_PREVIOUS"
+                    ));
+                }
                 Some(_) => report.counted(FindingKind::OtherCodeKey, 1),
             }
             let secrets = secrets.as_slice();

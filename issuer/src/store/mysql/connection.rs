@@ -162,8 +162,8 @@ impl<'c> Executor<'c> for Timed<'c> {
                     None
                 }
                 Err(_) => {
-                    *state = State::Killed;
                     kill(options, id).await;
+                    *state = State::Killed;
                     Some((Err(timed_out()), At::End))
                 }
             }
@@ -180,8 +180,8 @@ impl<'c> Executor<'c> for Timed<'c> {
         *state = State::Busy;
         Box::pin(async move {
             let Ok(answer) = timeout(limits.statement, raw.fetch_optional(query)).await else {
-                *state = State::Killed;
                 kill(options, *id).await;
+                *state = State::Killed;
                 return Err(timed_out());
             };
             *state = answer.as_ref().map_or_else(after, |_| State::Idle);

@@ -10,6 +10,7 @@ use crate::store::rows::{Campaign, NewCoupon, NewRefusal};
 use dropgate_shared::campaign::CampaignState;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::ids::{CampaignId, UserId};
+use sqlx::AssertSqlSafe;
 use time::PrimitiveDateTime;
 
 /// What a server says of itself.
@@ -73,7 +74,7 @@ impl MySqlStore {
 
     /// Tries every constraint that a promise rests on, with a campaign named after `random`, in the character set of the
     /// session; leaves nothing behind. The service's user may create no campaign (deploy/mysql/grants.sql): it tries
-    /// coupon N + 1 of one that exists.
+    /// coupon N + 1 of one that exists, and reads the definitions of all other constraints.
     ///
     /// # Errors
     /// [`Fault`] if it may not write, or with the name of what is missing.
@@ -91,6 +92,7 @@ impl MySqlStore {
         session.begin().await?;
         let checked = match check_in(&mut session, now, random).await {
             Err(fault) if fault.label == labels::ACCESS_DENIED => {
+                self.check_definitions().await?;
                 check_as_service(&mut session, now, random, granted).await
             }
             checked => checked,
@@ -98,7 +100,52 @@ impl MySqlStore {
         session.rollback().await?;
         checked
     }
+
+    /// What the server says of the tables that the service writes.
+    async fn check_definitions(&self) -> Result<(), Fault> {
+        let mut pool = self.reach().await?;
+        for (table, constraints) in DEFINED {
+            let (_, definition): (String, String) = sqlx::query_as(AssertSqlSafe(format!("SHOW CREATE TABLE {table}")))
+                .fetch_one(&mut pool)
+                .await
+                .map_err(|error| fault_of(&error))?;
+            if let Some(missing) = constraints.iter().find(|constraint| !definition.contains(**constraint)) {
+                let missing = missing.replace('`', "");
+                let detail = format!("{table} has no {missing}: restore it from migrations/0001_coupons.sql");
+                return Err(missing_fault(labels::NO_CONSTRAINTS, detail));
+            }
+        }
+        let users: Vec<(String, Option<String>)> = sqlx::query_as(
+            "SELECT CAST(TABLE_NAME AS CHAR), CAST(COLLATION_NAME AS CHAR) FROM information_schema.COLUMNS \
+             WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ('coupons', 'refusals') AND COLUMN_NAME = 'user_id'",
+        )
+        .fetch_all(&mut pool)
+        .await
+        .map_err(|error| fault_of(&error))?;
+        for (table, collation) in users {
+            if collation.as_deref() != Some("utf8mb4_bin") {
+                let found = collation.unwrap_or_default();
+                let detail = format!("the column {table}.user_id must have the collation utf8mb4_bin, and has {found}");
+                return Err(missing_fault(labels::CHARACTER_SET, detail));
+            }
+        }
+        Ok(())
+    }
 }
+
+/// Constraints of the tables that the service writes, as servers show them.
+const DEFINED: [(&str, &[&str]); 2] = [
+    (
+        "coupons",
+        &[
+            "PRIMARY KEY (`campaign_id`,`slot`)",
+            "UNIQUE KEY `coupon_user` (`campaign_id`,`user_id`)",
+            "CONSTRAINT `coupon_allotment` FOREIGN KEY",
+            "CONSTRAINT `coupon_slot` CHECK",
+        ],
+    ),
+    ("refusals", &["PRIMARY KEY (`campaign_id`,`user_id`)", "CONSTRAINT `refusal_campaign` FOREIGN KEY"]),
+];
 
 /// Two, three and four bytes a character.
 const USER: &str = "\u{e9}-\u{9b3c}-\u{1f600}";
@@ -185,7 +232,9 @@ async fn check_as_service(
     // Without an allotment the foreign key is all that can be tried.
     let (id, capacity) = granted.unwrap_or((name, 0));
     let campaign = &CampaignId::parse(&id).map_err(invalid)?;
-    let slot = capacity.saturating_add(1);
+    // Far from the slots of others who do the same now, and from a capacity that is raised meanwhile.
+    let far = 1 + u32::try_from(random % (1 << 30)).unwrap_or(0);
+    let slot = capacity.saturating_add(far);
     let coupon =
         NewCoupon { campaign, slot, allotment: slot, user: &user, code: "trial", admitted_at: now, issued_at: now };
     rejected("coupon_allotment", session.insert_coupons(&[coupon], false).await)?;
@@ -199,7 +248,7 @@ async fn check_as_service(
 fn rejected(constraint: &str, tried: StoreResult<()>) -> Result<(), Fault> {
     match tried {
         Err(StoreError::Constraint) => Ok(()),
-        Err(StoreError::Away(fault)) => Err(fault),
+        Err(error @ (StoreError::Away(_) | StoreError::Contention)) => Err(error.into()),
         Err(other) => Err(failed(format!("{constraint}: {other:?}"))),
         Ok(()) => Err(missing_fault(
             labels::NO_CONSTRAINTS,

@@ -285,8 +285,7 @@ async fn plan(connection: &mut MySqlConnection, repair: bool) -> Result<Plan, Fa
     for step in steps {
         let row = recorded.get(&(step.version, step.number));
         let presence = step.effect.as_ref().map_or(Presence::Absent, |effect| there.presence(effect));
-        let is_elsewhere =
-            recorded.range((step.version, 0)..=(step.version, i32::MAX)).next().is_none() && step.is_in(&elsewhere);
+        let is_elsewhere = row.is_none() && step.is_in(&elsewhere);
         let name = || step.effect.as_ref().map_or_else(String::new, Effect::to_string);
         let next = match (row.map(|(.., is_applied)| *is_applied), presence) {
             (Some(true), _) => Todo::Nothing,
