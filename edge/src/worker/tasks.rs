@@ -4,7 +4,7 @@
 //! The executor of wasm-bindgen-futures has one queue for all events instead: what is in it runs in the context of the
 //! event that empties it.
 
-use js_sys::{Error, Function, Promise};
+use js_sys::{Date, Error, Function, Promise};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -16,10 +16,18 @@ use std::task::{Context, Poll, Wake, Waker};
 use wasm_bindgen::prelude::*;
 
 struct Task {
+    /// When it began, in ms since the epoch.
+    began: f64,
     work: Pin<Box<dyn Future<Output = Result<JsValue, JsValue>>>>,
     resolve: Function,
     reject: Function,
 }
+
+/// The runtime continues nothing of a request whose client has gone, so its task would wait for ever. No task that still
+/// runs is as old: a run of the cron ends earlier.
+const ABANDONED_AFTER_MS: f64 = 120_000.0;
+/// Every so many tasks, the abandoned ones are dropped.
+const DROP_EVERY: u64 = 256;
 
 thread_local! {
     /// The tasks that wait. One that runs is not among them.
@@ -57,10 +65,25 @@ pub fn promise(work: impl Future<Output = Result<JsValue, JsValue>> + 'static) -
     // The constructor has called it.
     if let Some((resolve, reject)) = functions.take() {
         let number = NEXT.replace(NEXT.get().wrapping_add(1));
-        let task = Task { work: Box::pin(work), resolve, reject };
+        let began = Date::now();
+        if number % DROP_EVERY == 0 {
+            drop_abandoned(began);
+        }
+        let task = Task { began, work: Box::pin(work), resolve, reject };
         run(task, &Arc::new(TaskWaker { number, called: AtomicBool::new(false) }));
     }
     promise
+}
+
+fn drop_abandoned(now: f64) {
+    let abandoned = WAITING.with_borrow_mut(|waiting| {
+        // In the order in which they began.
+        let kept = waiting.iter().find(|(_, task)| now - task.began < ABANDONED_AFTER_MS).map(|(number, _)| *number);
+        let kept = kept.map(|number| waiting.split_off(&number)).unwrap_or_default();
+        std::mem::replace(waiting, kept)
+    });
+    // After the borrow: what a task owns may wake another.
+    drop(abandoned);
 }
 
 fn run(mut task: Task, waker: &Arc<TaskWaker>) {
