@@ -364,6 +364,7 @@ impl<R: RecordSource> Inbox<R> {
 
     fn show_state(&self) {
         self.health.kafka_silent_for(self.source.silent_for());
+        self.health.unread(self.source.unread());
         self.health.check();
         let owned = self.source.partitions().owned;
         self.health.enter(match (*self.stop.borrow(), owned) {

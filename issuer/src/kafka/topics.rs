@@ -3,6 +3,7 @@
 use super::client::{self, Logged};
 use super::ports::Backlog;
 use super::settings::KafkaSettings;
+use super::silence::Ends;
 use crate::labels;
 use dropgate_shared::fault::{Fault, Source};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -10,6 +11,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -57,6 +59,22 @@ pub async fn count(settings: &KafkaSettings, topic: &str) -> Result<usize, Fault
         )),
         count => Ok(count),
     }
+}
+
+/// The ends of these partitions, as a client reports them that knows nothing from before.
+///
+/// # Errors
+/// [`Fault`] if no broker answers, or there is no such partition.
+pub async fn ends(settings: &KafkaSettings, topic: &str, ids: BTreeSet<i32>) -> Result<BTreeMap<i32, Ends>, Fault> {
+    let topic = topic.to_owned();
+    look(settings.client(), move |consumer| {
+        let ends = ids.into_iter().map(|id| {
+            let (begin, end) = consumer.fetch_watermarks(&topic, id, DEADLINE)?;
+            Ok((id, Ends { begin, end }))
+        });
+        ends.collect()
+    })
+    .await
 }
 
 /// Creates topics: the dead-letter topic with one partition and unlimited retention, the others with the wanted
