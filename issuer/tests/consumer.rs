@@ -11,10 +11,12 @@ use dropgate_issuer::consume::service::{Limits, Service, Step};
 use dropgate_issuer::consume::traces::Traces;
 use dropgate_issuer::health::Health;
 use dropgate_issuer::kafka::consumer::KafkaSource;
+use dropgate_issuer::kafka::ports::{Backlog as _, CampaignLag};
 use dropgate_issuer::kafka::settings::KafkaSettings;
 use dropgate_issuer::kafka::topics;
 use dropgate_issuer::metrics::Metrics;
 use dropgate_shared::fault::{Fault, Source};
+use dropgate_shared::ids::CampaignId;
 use dropgate_shared::names::TOPIC;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
@@ -28,7 +30,7 @@ use tokio::sync::watch;
 const RECORDS: u64 = 60;
 const PARTITIONS: i32 = 3;
 /// Far more than any of this takes, so that a hang fails instead of hanging.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 type Cluster = MockCluster<'static, DefaultProducerContext>;
 
@@ -174,4 +176,15 @@ async fn i9_a_client_that_reads_nothing_without_an_error_is_replaced() {
     .await;
     assert_eq!(topics::lag(&settings, TOPIC).await.unwrap(), 0);
     assert_eq!(*rows.written.lock().unwrap(), RECORDS, "each once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_is_counted_by_campaign() {
+    let (_cluster, settings) = broker().await;
+    for (campaign, own, oldest_ms) in [("c", RECORDS, Some(5)), ("other", 0, None)] {
+        let lag = settings.lag_of(&CampaignId::parse(campaign).unwrap()).await.unwrap();
+        assert_eq!(lag, CampaignLag { all: RECORDS, own: Some(own), oldest_ms });
+    }
+    // It has read them, and committed nothing.
+    assert_eq!(topics::lag(&settings, TOPIC).await.unwrap(), RECORDS);
 }
