@@ -559,3 +559,24 @@ async fn i7_a_look_that_fails_loses_nothing() {
     assert!(log.contains(&"away".to_owned()), "{log:?}");
     assert_eq!(log.iter().rfind(|line| line.starts_with("store")), Some(&"store [(0, 20)]".to_owned()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_small_campaign_does_not_wait_behind_a_large_one() {
+    let ports = Ports::default();
+    for offset in 1..=40 {
+        ports.deliver(0, offset, &record(&format!("u{offset}"), 1));
+    }
+    ports.deliver(0, 41, &record("small", 1).replace("\"c\"", "\"d\""));
+    let (mut service, _stop) = service_at(&ports, 100, Duration::from_millis(20), "60/min");
+    let begun = tokio::time::Instant::now();
+    while !log(&ports).iter().any(|line| line.contains("small")) {
+        service.step().await.unwrap();
+    }
+    let (took, records) = (begun.elapsed(), service.counts().records);
+    assert!(records < 20 && took < Duration::from_secs(15), "after {records} records, {took:?}");
+    while service.counts().records < 41 {
+        service.step().await.unwrap();
+    }
+    let stored: Vec<String> = log(&ports).into_iter().filter(|line| line.starts_with("store")).collect();
+    assert_eq!(stored.last().unwrap(), "store [(0, 42)]", "I7: it moves with the records before it");
+}
