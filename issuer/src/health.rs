@@ -62,6 +62,8 @@ pub struct Health {
     writing_since: Mutex<Option<Instant>>,
     /// How long Kafka has been silent, as of the last beat.
     kafka_silent: Mutex<Duration>,
+    /// Why records do not arrive that Kafka has.
+    unread: Mutex<Option<String>>,
     /// The stalls that are logged and not over.
     logged: Mutex<BTreeSet<&'static str>>,
 }
@@ -79,6 +81,7 @@ impl Health {
             held: Mutex::default(),
             writing_since: Mutex::default(),
             kafka_silent: Mutex::default(),
+            unread: Mutex::default(),
             logged: Mutex::default(),
         };
         health.publish(State::Starting);
@@ -137,15 +140,21 @@ impl Health {
         *lock(&self.kafka_silent) = time;
     }
 
+    /// Records do not arrive that Kafka has, for this reason; `None`: they do.
+    pub fn unread(&self, cause: Option<String>) {
+        *lock(&self.unread) = cause;
+    }
+
     /// Each kind of stall, and in words where it lasts too long.
-    fn stalls(&self) -> [(&'static str, Option<String>); 2] {
+    fn stalls(&self) -> [(&'static str, Option<String>); 3] {
         let write = lock(&self.writing_since).map_or(Duration::ZERO, |since| since.elapsed());
         let write = (write >= WRITE_WITHIN).then(|| {
             format!("a write has been under way for {} s: the database is slow, or a lock is held", write.as_secs())
         });
         let silent = *lock(&self.kafka_silent);
         let silent = (silent >= KAFKA_WITHIN).then(|| format!("Kafka has not answered for {} s", silent.as_secs()));
-        [("write", write), ("kafka", silent)]
+        let unread = lock(&self.unread).clone().map(|cause| format!("records do not arrive: {cause}"));
+        [("write", write), ("kafka", silent), ("partition", unread)]
     }
 
     /// Logs each stall once, and when it is over.
@@ -229,6 +238,10 @@ mod tests {
         assert_eq!(health.unready(), ["Kafka has not answered for 30 s"]);
         assert!(is_shown("stalled{reason=\"kafka\"} 1\n"));
         health.kafka_silent_for(Duration::ZERO);
+        health.unread(Some("the topic is new".to_owned()));
+        assert_eq!(health.unready(), ["records do not arrive: the topic is new"]);
+        assert!(is_shown("stalled{reason=\"partition\"} 1\n"));
+        health.unread(None);
         health.hold(Some(Hold { label: "why", text: "the cause".to_owned() }));
         assert_eq!(health.unready(), ["the service holds: the cause"]);
         assert!(is_shown("dropgate_issuer_held 1\n") && is_shown("held_reason{reason=\"why\"} 1\n"));

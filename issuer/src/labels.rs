@@ -12,6 +12,10 @@ pub const INCOMPLETE: &str = "incomplete";
 pub const MALFORMED: &str = "malformed";
 /// The database does not take a value; also a fault of a statement.
 pub const DATA: &str = "data";
+/// A constraint or trigger of the database that is not dropgate's rejects the row.
+pub const OTHERS_CONSTRAINT: &str = "others_constraint";
+/// The server rejects the row with an error whose number this build does not know, and takes other rows.
+pub const ROW_REFUSED: &str = "row_refused";
 /// MySQL has no such campaign. MySQL is written before Redis, so such a database is most likely the wrong one or not
 /// yet restored: the outbox entry does not end with the dead letter, and the sweeper sends the claim again.
 pub const UNKNOWN_CAMPAIGN: &str = "unknown_campaign";

@@ -62,6 +62,7 @@ pub struct Metrics {
     pub held: Gauge,
     pub held_reason: Family<ReasonLabel, Gauge>,
     pub stalled: Family<ReasonLabel, Gauge>,
+    pub consumers_replaced: Counter,
 }
 
 impl Default for Metrics {
@@ -93,6 +94,7 @@ impl Default for Metrics {
             held: Gauge::default(),
             held_reason: Family::default(),
             stalled: Family::default(),
+            consumers_replaced: Counter::default(),
         };
         metrics.budget_rows_per_second.set(f64::INFINITY);
         metrics.budget_duty.set(1.0);
@@ -134,7 +136,9 @@ impl Metrics {
         r.register("redis_faults", "Failed calls to Redis", self.redis_faults.clone());
         r.register("held", "1 while the service holds: it writes nothing", self.held.clone());
         r.register("held_reason", "1 for the reason why the service holds", self.held_reason.clone());
-        r.register("stalled", "1 while a write or Kafka's silence lasts too long", self.stalled.clone());
+        r.register("stalled", "1 while a write, Kafka's or a partition's silence lasts too long", self.stalled.clone());
+        let replaced = self.consumers_replaced.clone();
+        r.register("consumers_replaced", "New consumers since records did not arrive that Kafka has", replaced);
         r.register("state", "1 for the state that the service is in", self.state.clone());
     }
 
@@ -199,6 +203,7 @@ mod tests {
             "held",
             "held_reason",
             "stalled",
+            "consumers_replaced_total",
             "state",
         ] {
             assert!(names.contains(&format!("{PREFIX}_{name}").as_str()), "{name} is missing in\n{page}");

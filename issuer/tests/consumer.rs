@@ -11,13 +11,16 @@ use dropgate_issuer::consume::service::{Limits, Service, Step};
 use dropgate_issuer::consume::traces::Traces;
 use dropgate_issuer::health::Health;
 use dropgate_issuer::kafka::consumer::KafkaSource;
+use dropgate_issuer::kafka::ports::{Backlog as _, CampaignLag};
 use dropgate_issuer::kafka::settings::KafkaSettings;
 use dropgate_issuer::kafka::topics;
 use dropgate_issuer::metrics::Metrics;
 use dropgate_shared::fault::{Fault, Source};
+use dropgate_shared::ids::CampaignId;
 use dropgate_shared::names::TOPIC;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,7 +30,7 @@ use tokio::sync::watch;
 const RECORDS: u64 = 60;
 const PARTITIONS: i32 = 3;
 /// Far more than any of this takes, so that a hang fails instead of hanging.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 type Cluster = MockCluster<'static, DefaultProducerContext>;
 
@@ -92,8 +95,12 @@ impl Confirmations for Nothing {
 
 /// Runs a member of the group until `done`, then stops it in order.
 async fn member(settings: &KafkaSettings, rows: &Rows, done: impl AsyncFn()) {
+    measured_member(settings, rows, &Arc::default(), done).await;
+}
+
+async fn measured_member(settings: &KafkaSettings, rows: &Rows, metrics: &Arc<Metrics>, done: impl AsyncFn()) {
     let (stop, stopped) = watch::channel(false);
-    let metrics = Arc::new(Metrics::default());
+    let metrics = Arc::clone(metrics);
     let source = KafkaSource::join(settings, TOPIC, PARTITIONS as usize, Arc::clone(&metrics)).unwrap();
     let ports = (source, rows.clone(), Nothing, Nothing);
     let (linger, budget) = (Duration::from_millis(5), WriteBudget::Unlimited);
@@ -149,4 +156,35 @@ async fn i9_a_member_that_waited_for_the_database_goes_on_where_it_was() {
     .await;
     assert_eq!(topics::lag(&settings, TOPIC).await.unwrap(), 0);
     assert_eq!(*rows.written.lock().unwrap(), RECORDS, "pausing and resuming repeats no record");
+}
+
+/// As after a topic was created again with lower leader epochs than the client knows: it repeats each fetch, and reports
+/// nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i9_a_client_that_reads_nothing_without_an_error_is_replaced() {
+    let (cluster, settings) = broker().await;
+    cluster.request_errors(RDKafkaApiKey::Fetch, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_LEADER_EPOCH; 10_000]);
+    let (rows, metrics) = (Rows::default(), Arc::new(Metrics::default()));
+    measured_member(&settings, &rows, &metrics, async || {
+        until(|| metrics.consumers_replaced.get() == 1).await;
+        assert_eq!(*rows.written.lock().unwrap(), 0, "nothing arrived");
+        until(|| metrics.encode().contains("stalled{reason=\"partition\"} 1\n")).await;
+        cluster.clear_request_errors(RDKafkaApiKey::Fetch);
+        until(|| rows.users.lock().unwrap().len() as u64 == RECORDS).await;
+        until(|| metrics.encode().contains("stalled{reason=\"partition\"} 0\n")).await;
+    })
+    .await;
+    assert_eq!(topics::lag(&settings, TOPIC).await.unwrap(), 0);
+    assert_eq!(*rows.written.lock().unwrap(), RECORDS, "each once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_is_counted_by_campaign() {
+    let (_cluster, settings) = broker().await;
+    for (campaign, own, oldest_ms) in [("c", RECORDS, Some(5)), ("other", 0, None)] {
+        let lag = settings.lag_of(&CampaignId::parse(campaign).unwrap()).await.unwrap();
+        assert_eq!(lag, CampaignLag { all: RECORDS, own: Some(own), oldest_ms });
+    }
+    // It has read them, and committed nothing.
+    assert_eq!(topics::lag(&settings, TOPIC).await.unwrap(), RECORDS);
 }

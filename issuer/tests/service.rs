@@ -44,6 +44,8 @@ struct World {
     lags: Vec<(i32, Option<u64>)>,
     /// Kafka is silent since then.
     heard: Option<tokio::time::Instant>,
+    /// Why records do not arrive.
+    unread: Option<String>,
 }
 
 #[derive(Clone, Default)]
@@ -103,6 +105,10 @@ impl RecordSource for Ports {
 
     fn silent_for(&self) -> Duration {
         self.0.borrow().heard.map_or(Duration::ZERO, |at| at.elapsed())
+    }
+
+    fn unread(&self) -> Option<String> {
+        self.0.borrow().unread.clone()
     }
 
     fn partitions(&self) -> Partitions {
@@ -558,4 +564,57 @@ async fn i7_a_look_that_fails_loses_nothing() {
     let log = log(&ports);
     assert!(log.contains(&"away".to_owned()), "{log:?}");
     assert_eq!(log.iter().rfind(|line| line.starts_with("store")), Some(&"store [(0, 20)]".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_small_campaign_does_not_wait_behind_a_large_one() {
+    let ports = Ports::default();
+    for offset in 1..=40 {
+        ports.deliver(0, offset, &record(&format!("u{offset}"), 1));
+    }
+    ports.deliver(0, 41, &record("small", 1).replace("\"c\"", "\"d\""));
+    let (mut service, _stop) = service_at(&ports, 100, Duration::from_millis(20), "60/min");
+    let begun = tokio::time::Instant::now();
+    while !log(&ports).iter().any(|line| line.contains("small")) {
+        service.step().await.unwrap();
+    }
+    let (took, records) = (begun.elapsed(), service.counts().records);
+    assert!(records < 20 && took < Duration::from_secs(15), "after {records} records, {took:?}");
+    while service.counts().records < 41 {
+        service.step().await.unwrap();
+    }
+    let stored: Vec<String> = log(&ports).into_iter().filter(|line| line.starts_with("store")).collect();
+    assert_eq!(stored.last().unwrap(), "store [(0, 42)]", "I7: it moves with the records before it");
+}
+
+/// I9: consumption does not stop in silence.
+#[tokio::test(start_paused = true)]
+async fn a_source_that_delivers_nothing_makes_the_service_unready_with_the_cause() {
+    let ports = Ports::default();
+    let (_stop, stopped) = watch::channel(false);
+    let all = (ports.clone(), ports.clone(), ports.clone(), ports.clone());
+    let (linger, budget) = (Duration::from_millis(1), "unlimited".parse().unwrap());
+    let limits = Limits { batch_records: 9, linger, budget, dead_letter_limit: 4 };
+    let metrics = Arc::new(Metrics::default());
+    let health = Arc::new(Health::new(Arc::clone(&metrics)));
+    let shown = (Arc::clone(&health), metrics, Traces::default());
+    let mut service = Service::new(all, limits, shown, Jitter::system(), stopped);
+    let mut unready = async |seconds: u64| {
+        let run = async {
+            loop {
+                service.step().await.unwrap();
+            }
+        };
+        let ended: Result<(), _> = tokio::time::timeout(Duration::from_secs(seconds), run).await;
+        assert!(ended.is_err());
+        health.unready()
+    };
+    ports.0.borrow_mut().heard = Some(tokio::time::Instant::now());
+    assert_eq!(unready(20).await, Vec::<String>::new());
+    assert!(unready(25).await[0].contains("Kafka has not answered for 4"), "frozen for 45 s");
+    ports.0.borrow_mut().heard = None;
+    ports.0.borrow_mut().unread = Some("partition 3 is silent".to_owned());
+    assert_eq!(unready(5).await, ["records do not arrive: partition 3 is silent"]);
+    ports.0.borrow_mut().unread = None;
+    assert_eq!(unready(5).await, Vec::<String>::new());
 }

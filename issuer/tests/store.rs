@@ -8,6 +8,8 @@ mod deadlines;
 mod grants;
 #[path = "store/migrations.rs"]
 mod migrations;
+#[path = "store/others.rs"]
+mod others;
 #[path = "store/scratch.rs"]
 mod scratch;
 

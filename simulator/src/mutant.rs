@@ -38,6 +38,8 @@ pub enum Mutant {
     PauseFlagKept,
     /// Offsets of a topic that was deleted and created again are not replaced (I9).
     OffsetsOfOldTopic,
+    /// A consumer that reads nothing although there are records is kept (I9).
+    SilentConsumerKept,
     /// The gate does not learn which secret a campaign's codes need (I12).
     CodeKeyUnread,
     /// `publish` puts the newest secret of codes in place of the campaign's own (I12).
@@ -50,7 +52,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Those that the search must catch.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::OffsetBeforeCommit,
         Self::OutboxRemovedOnProduce,
         Self::SweeperTriesOnce,
@@ -64,6 +66,7 @@ impl Mutant {
         Self::ClaimsBeforeOutbox,
         Self::PauseFlagKept,
         Self::OffsetsOfOldTopic,
+        Self::SilentConsumerKept,
         Self::CodeKeyUnread,
         Self::PublishReplacesCodeKey,
     ];
@@ -134,8 +137,12 @@ impl Mutant {
     pub fn member(self, settings: &mut MemberSettings) {
         match self {
             Self::OffsetBeforeCommit => settings.adapter.store_at_once = true,
-            Self::PauseFlagKept => settings.adapter.resume_on_assign = false,
+            // A new client has no flags.
+            Self::PauseFlagKept => {
+                (settings.adapter.resume_on_assign, settings.adapter.replace_silent) = (false, false);
+            }
             Self::OffsetsOfOldTopic => settings.adapter.commit_back = false,
+            Self::SilentConsumerKept => settings.adapter.replace_silent = false,
             _ => {}
         }
     }

@@ -6,7 +6,7 @@ use crate::network::Port;
 use crate::record::{GROUP, START_MS};
 use crate::world::World;
 use dropgate_issuer::cli::dlq::{DlqFilter, DlqReplayOptions};
-use dropgate_issuer::kafka::ports::{Backlog, DeadLetter, DeadLetterReader, DeadLetterReplayer, header};
+use dropgate_issuer::kafka::ports::{Backlog, CampaignLag, DeadLetter, DeadLetterReader, DeadLetterReplayer, header};
 use dropgate_issuer::operator::campaign::create::create;
 use dropgate_issuer::operator::campaign::publish::publish;
 use dropgate_issuer::operator::campaign::state::{Transition, raise, set};
@@ -26,6 +26,13 @@ pub struct GroupLag(pub Kafka);
 impl Backlog for GroupLag {
     async fn lag(&self) -> Result<u64, Fault> {
         self.0.lag(GROUP, TOPIC).map_err(|error| Fault::unknown(Source::Kafka, "lag", format!("{error:?}")))
+    }
+
+    async fn lag_of(&self, campaign: &CampaignId) -> Result<CampaignLag, Fault> {
+        let mut lag = CampaignLag { all: self.lag().await?, own: Some(0), oldest_ms: None };
+        let waiting = self.0.waiting(GROUP, TOPIC);
+        lag.count(campaign, waiting.iter().map(|record| record.value.as_slice()));
+        Ok(lag)
     }
 }
 

@@ -128,7 +128,7 @@ fn the_applications_pause_outlives_revoke_and_assign_unless_the_adapter_resumes(
     for resume_on_assign in [false, true] {
         run(async {
             let kafka = kafka(2);
-            let adapter = AdapterRules { resume_on_assign, ..AdapterRules::default() };
+            let adapter = AdapterRules { resume_on_assign, replace_silent: false, ..AdapterRules::default() };
             let a = Member::start(&kafka, MemberSettings { adapter, ..MemberSettings::new(GROUP) });
             until("a owns both", || a.source.owned().len() == 2).await;
             a.source.set_paused(true);
@@ -269,6 +269,46 @@ fn i9_a_topic_created_anew_is_committed_only_when_longer_than_the_old_one_unless
             assert_eq!(kafka.lag(GROUP, TOPIC), Ok(lag));
             produce(&kafka, 0, 16);
             until("all of it is", || kafka.committed(GROUP, TOPIC).get(&0) == Some(&21)).await;
+        });
+    }
+}
+
+/// The leader epochs of a new topic begin at 0 again, and the client knows a higher one.
+#[test]
+fn i9_a_topic_created_anew_after_a_restart_is_read_only_by_a_new_client() {
+    for replace_silent in [false, true] {
+        run(async {
+            let kafka = kafka(2);
+            let adapter = AdapterRules { replace_silent, ..AdapterRules::default() };
+            let a = Member::start(&kafka, MemberSettings { adapter, ..MemberSettings::new(GROUP) });
+            let b = Member::start(&kafka, MemberSettings { adapter, ..MemberSettings::new(GROUP) });
+            until("they share", || a.source.owned().len() == 1 && b.source.owned().len() == 1).await;
+            kafka.set_availability(Availability::Down);
+            sleep(Duration::from_secs(5)).await;
+            kafka.set_availability(Availability::Up);
+            let produce = |count: usize| (0..2).for_each(|partition| produce(&kafka, partition, count));
+            produce(20);
+            until("all is committed", || kafka.lag(GROUP, TOPIC) == Ok(0)).await;
+            kafka.delete_topic(TOPIC);
+            kafka.create_topic(TOPIC, 2);
+            [&a, &b].iter().for_each(|member| member.seen.borrow_mut().clear());
+            produce(5);
+            let read = || a.seen().union(&b.seen()).count();
+            sleep(Duration::from_secs(45)).await;
+            if !replace_silent {
+                sleep(Duration::from_secs(3_600)).await;
+                assert_eq!(read(), 0, "the model's client reads the new topic");
+                return;
+            }
+            assert_eq!(read(), 10, "it is not read from its beginning");
+            until("all is committed", || kafka.lag(GROUP, TOPIC) == Ok(0)).await;
+            until("nothing is wrong", || a.source.unread().is_none() && b.source.unread().is_none()).await;
+            let replaced = kafka.faults().borrow().iter().filter(|(kind, _)| *kind == "client: replaced").count();
+            sleep(Duration::from_secs(600)).await;
+            produce(1);
+            until("they go on", || read() == 12).await;
+            let after = kafka.faults().borrow().iter().filter(|(kind, _)| *kind == "client: replaced").count();
+            assert_eq!((replaced, after), (2, 2), "each once");
         });
     }
 }

@@ -4,12 +4,13 @@
 //! Every `select!` is biased, so that a run is repeatable. No branch starves another: each loop looks at the stop
 //! signal and at the clock before it selects again.
 
-use super::batcher::Batcher;
+use super::batcher::{Batcher, Turns};
 use super::decode::decode;
 use super::offsets::Offsets;
 use super::ports::{Admission, Delivery, RecordSource, RejectReason};
 use crate::health::{Health, State};
 use dropgate_shared::fault::Fault;
+use dropgate_shared::ids::CampaignId;
 use futures_util::FutureExt;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -74,6 +75,8 @@ pub struct GivenUp;
 pub struct Inbox<R> {
     source: R,
     batcher: Batcher<Received>,
+    /// A small campaign does not wait behind the records of a large one that are in hand.
+    turns: Turns<Option<CampaignId>>,
     offsets: Offsets,
     stop: watch::Receiver<bool>,
     health: Arc<Health>,
@@ -94,6 +97,7 @@ impl<R: RecordSource> Inbox<R> {
         Self {
             source,
             batcher,
+            turns: Turns::default(),
             offsets,
             stop,
             health,
@@ -119,10 +123,11 @@ impl<R: RecordSource> Inbox<R> {
         self.fatal.take()
     }
 
-    /// Takes a batch of at most `size` records.
+    /// Takes a batch of at most `size` records, in turn by campaign.
     pub fn batch(&mut self, size: usize) -> Vec<Received> {
         self.forget_revoked();
-        let batch = self.batcher.take(size);
+        let campaign = |received: &Received| received.decoded.as_ref().ok().map(|one| one.record.campaign.clone());
+        let batch = self.batcher.take(size, &mut self.turns, campaign);
         self.count_unseen();
         batch
     }
@@ -364,6 +369,7 @@ impl<R: RecordSource> Inbox<R> {
 
     fn show_state(&self) {
         self.health.kafka_silent_for(self.source.silent_for());
+        self.health.unread(self.source.unread());
         self.health.check();
         let owned = self.source.partitions().owned;
         self.health.enter(match (*self.stop.borrow(), owned) {

@@ -57,6 +57,11 @@ pub trait RecordSource {
     /// How long no broker has answered anything.
     fn silent_for(&self) -> Duration;
 
+    /// Why records do not arrive that the broker has, if so. The source does something about it.
+    fn unread(&self) -> Option<String> {
+        None
+    }
+
     /// How many partitions are ours, of how many that the topic has.
     fn partitions(&self) -> Partitions;
 }

@@ -4,7 +4,9 @@
 //! librdkafka keeps the pause flag of a partition over revoke and assign, and `resume` reaches assigned partitions only.
 //! So what is assigned gets the flag that holds now, whatever it was before (I9).
 
+use super::silence::{Ends, Reading, Silence, Silent};
 use std::collections::{BTreeMap, BTreeSet};
+use tokio::time::Instant;
 
 /// Partitions of the topic.
 pub type Partitions = BTreeSet<i32>;
@@ -31,6 +33,7 @@ pub struct Offsets {
     pub committed: Option<i64>,
     /// Stored by this member since the partition was assigned.
     pub stored: Option<i64>,
+    pub reading: Reading,
 }
 
 impl Offsets {
@@ -63,6 +66,9 @@ pub struct Assignment {
     all: usize,
     lags: BTreeMap<i32, u64>,
     paused: bool,
+    silence: Silence,
+    /// The client is being replaced: what it stored or does counts no longer.
+    abandoned: bool,
 }
 
 impl Assignment {
@@ -75,6 +81,8 @@ impl Assignment {
     /// In the callback, before the client assigns.
     pub fn assigned(&mut self, partitions: &Partitions) -> Option<Step> {
         self.owned.extend(partitions);
+        self.abandoned = false;
+        partitions.iter().for_each(|partition| self.silence.forget(*partition));
         let step = if self.paused { Step::Pause } else { Step::Resume };
         (!partitions.is_empty()).then(|| step(partitions.clone()))
     }
@@ -82,13 +90,14 @@ impl Assignment {
     /// In the callback, first. Lost partitions may have another owner already, so nothing is committed for them.
     #[must_use]
     pub fn revoking(&self, partitions: &Partitions, lost: bool) -> Option<Step> {
-        (!lost && !partitions.is_empty()).then_some(Step::Commit)
+        (!lost && !self.abandoned && !partitions.is_empty()).then_some(Step::Commit)
     }
 
     /// In the callback, before the client gives the partitions up.
     pub fn revoked(&mut self, partitions: &Partitions) {
         self.owned.retain(|partition| !partitions.contains(partition));
         self.lags.retain(|partition, _| !partitions.contains(partition));
+        partitions.iter().for_each(|partition| self.silence.forget(*partition));
         self.revoked.extend(partitions);
     }
 
@@ -100,6 +109,7 @@ impl Assignment {
         for (partition, offsets) in offsets.iter().filter(|(partition, _)| self.owned.contains(partition)) {
             self.lags.extend(offsets.lag().map(|lag| (*partition, lag)));
             back.extend(offsets.commit_back().map(|offset| (*partition, offset)));
+            self.silence.read(*partition, offsets.reading);
         }
         (!back.is_empty()).then_some(Step::CommitBack(back))
     }
@@ -107,6 +117,38 @@ impl Assignment {
     /// The application has paused all, or resumed all.
     pub fn set_paused(&mut self, paused: bool) {
         self.paused = paused;
+        if paused {
+            self.silence.paused();
+        }
+    }
+
+    /// The partitions of which records should arrive: their ends are to be looked at, every
+    /// [`super::silence::LOOK_EVERY`].
+    #[must_use]
+    pub fn expected(&self) -> Partitions {
+        if self.paused { Partitions::new() } else { self.owned.clone() }
+    }
+
+    /// Takes what the broker has of the partitions. If the client must be replaced, its partitions count as revoked: the
+    /// caller commits [`Silent::begin_at`], if any, and nothing that is stored; ends the client; and joins with a new one.
+    pub fn looked(&mut self, ends: &BTreeMap<i32, Ends>, now: Instant) -> Option<Silent> {
+        let expected = self.expected();
+        let ends = ends.iter().filter(|(partition, _)| expected.contains(partition));
+        let silent = self.silence.looked(&ends.map(|(partition, ends)| (*partition, *ends)).collect(), now)?;
+        self.abandoned = true;
+        self.revoked(&expected);
+        Some(silent)
+    }
+
+    /// The ends are not known: the broker may be away, for the client that reads as well.
+    pub fn not_looked(&mut self) {
+        self.silence.paused();
+    }
+
+    /// Why the client was replaced, until records arrive.
+    #[must_use]
+    pub fn silence(&self) -> Option<&Silent> {
+        self.silence.cause()
     }
 
     /// The partitions that were revoked since the last call.
@@ -135,9 +177,13 @@ impl Assignment {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn offsets(committed: i64, stored: Option<i64>, end: i64) -> BTreeMap<i32, Offsets> {
-        BTreeMap::from([(0, Offsets { begin: Some(0), end: Some(end), committed: Some(committed), stored })])
+        BTreeMap::from([(
+            0,
+            Offsets { begin: Some(0), end: Some(end), committed: Some(committed), stored, ..Offsets::default() },
+        )])
     }
 
     #[test]
@@ -154,6 +200,27 @@ mod tests {
         assert_eq!(assignment.assigned(&one), Some(Step::Resume(one)), "it was revoked while paused");
         assert_eq!(assignment.assigned(&Partitions::new()), None);
         assert_eq!(assignment.take_revoked(), [1]);
+    }
+
+    #[test]
+    fn i9_a_client_that_reads_nothing_is_replaced_and_commits_nothing_more() {
+        let (mut assignment, zero) = (Assignment::new(1), Partitions::from([0]));
+        assignment.assigned(&zero);
+        let reading = Reading { next: Some(100), is_queued: false };
+        let statistics = BTreeMap::from([(0, Offsets { reading, ..Offsets::default() })]);
+        assignment.statistics(1, &statistics);
+        let (found, now) = (BTreeMap::from([(0, Ends { begin: 0, end: 5 })]), Instant::now());
+        assignment.set_paused(true);
+        assert!(assignment.expected().is_empty() && assignment.looked(&found, now).is_none(), "paused");
+        assignment.set_paused(false);
+        assert_eq!(assignment.looked(&found, now), None);
+        assignment.statistics(1, &statistics);
+        let silent = assignment.looked(&found, now + Duration::from_secs(20)).unwrap();
+        assert_eq!(silent.begin_at, Some(BTreeMap::from([(0, 0)])));
+        assert_eq!(assignment.take_revoked(), [0], "what is in hand of it counts no longer");
+        assert_eq!(assignment.revoking(&zero, false), None, "the stored offset is that of the old topic");
+        assignment.assigned(&zero);
+        assert_eq!(assignment.revoking(&zero, false), Some(Step::Commit), "the new client commits");
     }
 
     #[test]

@@ -15,6 +15,8 @@ use super::assignment::{Assignment, Offsets, Partitions as Ids, Step};
 use super::client;
 use super::ports::header;
 use super::settings::KafkaSettings;
+use super::silence::{LOOK_EVERY, Reading, Silent};
+use super::topics;
 use crate::consume::ports::{Delivery, Partitions, RecordSource};
 use crate::labels;
 use crate::metrics::{Metrics, PartitionLabel};
@@ -28,7 +30,7 @@ use rdkafka::statistics::{self, Statistics};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -36,23 +38,43 @@ use tokio::time::Instant;
 /// How long leaving the group may take before the process continues without it.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// A member of the issuers' group.
+/// A member of the issuers' group. Its client is replaced if it stops reading ([`super::silence`]).
 pub struct KafkaSource {
-    consumer: Arc<StreamConsumer<Member>>,
-    topic: String,
+    shared: Arc<Shared>,
+    client: Arc<Mutex<Client>>,
 }
 
-/// What librdkafka reports to a member.
-struct Member {
+/// What the source, the callbacks of its client and the task that looks at the ends share.
+struct Shared {
+    settings: KafkaSettings,
     topic: String,
+    metrics: Arc<Metrics>,
     assignment: Mutex<Assignment>,
     /// How many responses have come from the brokers, and since when no more.
     received: Mutex<(i64, Instant)>,
-    /// What the statistics ask for; the callback has no client.
-    due: Mutex<Option<Step>>,
-    is_due: Notify,
-    metrics: Arc<Metrics>,
+    /// What is to be done with the client; the callback has none.
+    due: Mutex<Due>,
+    /// Something is due, or there is another client.
+    news: Notify,
 }
+
+#[derive(Default)]
+struct Due {
+    step: Option<Step>,
+    silent: Option<Silent>,
+}
+
+enum Client {
+    Joined(Arc<StreamConsumer<Member>>),
+    /// The one before is leaving the group, and another one follows.
+    Replaced,
+    /// There will be no other one, for this reason.
+    Failed(Fault),
+    Left,
+}
+
+/// What librdkafka reports to a member.
+struct Member(Arc<Shared>);
 
 impl KafkaSource {
     /// Joins the group and asks for a share of `topic`, which has `partitions` partitions (more of them
@@ -66,15 +88,145 @@ impl KafkaSource {
         partitions: usize,
         metrics: Arc<Metrics>,
     ) -> Result<Self, Fault> {
-        let member = Member {
+        let shared = Arc::new(Shared {
+            settings: settings.clone(),
             topic: topic.to_owned(),
+            metrics,
             assignment: Mutex::new(Assignment::new(partitions)),
             received: Mutex::new((0, Instant::now())),
             due: Mutex::default(),
-            is_due: Notify::new(),
-            metrics,
+            news: Notify::new(),
+        });
+        let client = Arc::new(Mutex::new(Client::Joined(shared.new_client()?)));
+        tokio::spawn(look(Arc::downgrade(&shared)));
+        Ok(Self { shared, client })
+    }
+
+    /// Commits what is stored and leaves the group. Waits for both, within a bound.
+    pub async fn leave(self) {
+        let client = std::mem::replace(&mut *lock(&self.client), Client::Left);
+        let left = tokio::task::spawn_blocking(move || {
+            if let Client::Joined(consumer) = client {
+                commit(&*consumer);
+                drop(consumer); // waits until the group has been left
+            }
+        });
+        if tokio::time::timeout(LEAVE_DEADLINE, left).await.is_err() {
+            tracing::warn!(
+                "the group was not left within {} s; some records may come again, which changes nothing",
+                LEAVE_DEADLINE.as_secs()
+            );
+        }
+    }
+
+    fn set_paused(&self, paused: bool) {
+        self.shared.assignment().set_paused(paused);
+        // What another client is assigned gets the flag that holds then.
+        let Ok(Some(consumer)) = self.consumer() else { return };
+        let done = consumer.assignment().and_then(|partitions| match (partitions.count(), paused) {
+            (0, _) => Ok(()),
+            (_, true) => consumer.pause(&partitions),
+            (_, false) => consumer.resume(&partitions),
+        });
+        if let Err(error) = done {
+            tracing::warn!(%error, "pausing or resuming failed");
+        }
+    }
+
+    /// The client that reads; none while it is being replaced.
+    fn consumer(&self) -> Result<Option<Arc<StreamConsumer<Member>>>, Fault> {
+        match &*lock(&self.client) {
+            Client::Joined(consumer) => Ok(Some(Arc::clone(consumer))),
+            Client::Replaced | Client::Left => Ok(None),
+            Client::Failed(fault) => Err(fault.clone()),
+        }
+    }
+
+    /// Does what is due.
+    fn do_due(&self) {
+        let Due { step, silent } = std::mem::take(&mut *lock(&self.shared.due));
+        if let Some(silent) = silent {
+            self.replace(silent);
+        } else if let Some(Step::CommitBack(offsets)) = step
+            && let Ok(Some(consumer)) = self.consumer()
+        {
+            tracing::debug!(?offsets, "committing again what is settled");
+            let done =
+                list(&self.shared.topic, offsets).and_then(|offsets| consumer.commit(&offsets, CommitMode::Async));
+            if let Err(error) = done {
+                tracing::warn!(%error, "the offsets were not committed; trying again");
+            }
+        }
+    }
+
+    /// Ends the client that does not read, on a thread that may block, and joins with another one.
+    fn replace(&self, silent: Silent) {
+        let consumer = {
+            let mut client = lock(&self.client);
+            match std::mem::replace(&mut *client, Client::Replaced) {
+                Client::Joined(consumer) => consumer,
+                other => return *client = other,
+            }
         };
-        let mut config = settings.client_with(&[
+        self.shared.metrics.consumers_replaced.inc();
+        tracing::warn!("records do not arrive, so a new consumer joins the group: {silent}");
+        // What is stored may belong to an earlier topic, and librdkafka commits it when it gives a partition up.
+        let forgotten = consumer.assignment().and_then(|mut partitions| {
+            partitions.set_all_offsets(Offset::Invalid)?;
+            consumer.store_offsets(&partitions)
+        });
+        if let Err(error) = forgotten {
+            tracing::warn!(%error, "the stored offsets were not discarded");
+        }
+        let (shared, client) = (Arc::clone(&self.shared), Arc::clone(&self.client));
+        tokio::task::spawn_blocking(move || {
+            if let Some(begin_at) = silent.begin_at {
+                let done = list(&shared.topic, begin_at).and_then(|begin| consumer.commit(&begin, CommitMode::Sync));
+                if let Err(error) = done {
+                    tracing::warn!(%error, "the offsets of the earlier topic were not replaced");
+                }
+            }
+            drop(consumer); // waits until the group has been left
+            let mut client = lock(&client);
+            if matches!(*client, Client::Replaced) {
+                *client = shared.new_client().map_or_else(Client::Failed, Client::Joined);
+            }
+            drop(client);
+            shared.news.notify_one();
+        });
+    }
+}
+
+/// Looks at the ends of the partitions until the source is gone.
+async fn look(shared: Weak<Shared>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let Some(shared) = shared.upgrade() else { return };
+        let expected = shared.assignment().expected();
+        if expected.is_empty() {
+            continue;
+        }
+        match topics::ends(&shared.settings, &shared.topic, expected).await {
+            Ok(ends) => {
+                let silent = shared.assignment().looked(&ends, Instant::now());
+                if silent.is_some() {
+                    lock(&shared.due).silent = silent;
+                    shared.news.notify_one();
+                }
+            }
+            // The client that reads reports it, too.
+            Err(fault) => {
+                shared.assignment().not_looked();
+                tracing::debug!(label = fault.label, "the ends of the partitions are not known: {fault}");
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// A client that joins the group.
+    fn new_client(self: &Arc<Self>) -> Result<Arc<StreamConsumer<Member>>, Fault> {
+        let mut config = self.settings.client_with(&[
             ("auto.commit.interval.ms", "1000"),
             // How long the partitions of a member that died without leaving stay with it.
             ("session.timeout.ms", "15000"),
@@ -89,85 +241,56 @@ impl KafkaSource {
             ("fetch.queue.backoff.ms", "50"),
         ]);
         config
-            .set("group.id", &settings.group)
+            .set("group.id", &self.settings.group)
             .set("enable.auto.commit", "true")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "earliest")
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("statistics.interval.ms", "5000");
-        if let Some(instance_id) = &settings.instance_id {
+        if let Some(instance_id) = &self.settings.instance_id {
             config.set("group.instance.id", instance_id);
         }
-        let consumer: StreamConsumer<Member> =
-            config.create_with_context(member).map_err(|error| client::fault(labels::SETTINGS, false, &error))?;
-        consumer.subscribe(&[topic]).map_err(|error| client::fault(labels::SUBSCRIBE, false, &error))?;
-        Ok(Self { consumer: Arc::new(consumer), topic: topic.to_owned() })
+        let consumer: StreamConsumer<Member> = config
+            .create_with_context(Member(Arc::clone(self)))
+            .map_err(|error| client::fault(labels::SETTINGS, false, &error))?;
+        consumer.subscribe(&[&self.topic]).map_err(|error| client::fault(labels::SUBSCRIBE, false, &error))?;
+        Ok(Arc::new(consumer))
     }
 
-    /// Commits what is stored and leaves the group. Waits for both, within a bound.
-    pub async fn leave(self) {
-        let left = tokio::task::spawn_blocking(move || {
-            commit(&*self.consumer);
-            drop(self.consumer); // waits until the group has been left
-        });
-        if tokio::time::timeout(LEAVE_DEADLINE, left).await.is_err() {
-            tracing::warn!(
-                "the group was not left within {} s; some records may come again, which changes nothing",
-                LEAVE_DEADLINE.as_secs()
-            );
-        }
-    }
-
-    fn set_paused(&self, paused: bool) {
-        self.consumer.context().assignment().set_paused(paused);
-        let done = self.consumer.assignment().and_then(|partitions| match (partitions.count(), paused) {
-            (0, _) => Ok(()),
-            (_, true) => self.consumer.pause(&partitions),
-            (_, false) => self.consumer.resume(&partitions),
-        });
-        if let Err(error) = done {
-            tracing::warn!(%error, "pausing or resuming failed");
-        }
-    }
-
-    /// Commits the offsets that librdkafka does not commit by itself, where the statistics have found any.
-    fn commit_back(&self) {
-        let due = lock(&self.consumer.context().due).take();
-        let Some(Step::CommitBack(offsets)) = due else { return };
-        tracing::debug!(?offsets, "committing again what is settled");
-        let done = list(&self.topic, offsets.iter().map(|(partition, offset)| (*partition, *offset)))
-            .and_then(|offsets| self.consumer.commit(&offsets, CommitMode::Async));
-        if let Err(error) = done {
-            tracing::warn!(%error, "the offsets were not committed; trying again");
-        }
+    fn assignment(&self) -> MutexGuard<'_, Assignment> {
+        lock(&self.assignment)
     }
 }
 
 impl RecordSource for KafkaSource {
     async fn recv(&self) -> Result<Delivery, Fault> {
-        let received = loop {
-            self.commit_back();
-            tokio::select! {
-                received = self.consumer.recv() => break received,
-                // Nothing may arrive for a long time: what is settled is committed all the same.
-                () = self.consumer.context().is_due.notified() => {}
-            }
-        };
-        match received {
-            Ok(message) => Ok(Delivery {
-                partition: message.partition(),
-                offset: message.offset(),
-                key: message.key().map(<[u8]>::to_vec),
-                payload: message.payload().map(<[u8]>::to_vec).unwrap_or_default(),
-                replayed: message.headers().is_some_and(|all| all.iter().any(|one| one.key == header::REPLAYED)),
-            }),
-            Err(error @ KafkaError::MessageConsumptionFatal(_)) => Err(client::fault(labels::FATAL, false, &error)),
-            Err(error) => Err(client::fault(labels::CONSUME, true, &error)),
+        loop {
+            self.do_due();
+            let Some(consumer) = self.consumer()? else {
+                self.shared.news.notified().await;
+                continue;
+            };
+            let received = tokio::select! {
+                received = consumer.recv() => received,
+                // Nothing may arrive for a long time: what is due is done all the same.
+                () = self.shared.news.notified() => continue,
+            };
+            return match received {
+                Ok(message) => Ok(Delivery {
+                    partition: message.partition(),
+                    offset: message.offset(),
+                    key: message.key().map(<[u8]>::to_vec),
+                    payload: message.payload().map(<[u8]>::to_vec).unwrap_or_default(),
+                    replayed: message.headers().is_some_and(|all| all.iter().any(|one| one.key == header::REPLAYED)),
+                }),
+                Err(error @ KafkaError::MessageConsumptionFatal(_)) => Err(client::fault(labels::FATAL, false, &error)),
+                Err(error) => Err(client::fault(labels::CONSUME, true, &error)),
+            };
         }
     }
 
     fn revoked(&self) -> Vec<i32> {
-        self.consumer.context().assignment().take_revoked()
+        self.shared.assignment().take_revoked()
     }
 
     fn pause(&self) {
@@ -179,7 +302,10 @@ impl RecordSource for KafkaSource {
     }
 
     fn store(&self, next: &[(i32, i64)]) -> Result<(), Fault> {
-        let stored = list(&self.topic, next.iter().copied()).and_then(|offsets| self.consumer.store_offsets(&offsets));
+        // Without a client, the records come again.
+        let Some(consumer) = self.consumer()? else { return Ok(()) };
+        let stored =
+            list(&self.shared.topic, next.iter().copied()).and_then(|offsets| consumer.store_offsets(&offsets));
         match stored {
             // All of them belong to other members by now, who will find the rows.
             Ok(()) | Err(KafkaError::StoreOffset(RDKafkaErrorCode::State)) => Ok(()),
@@ -188,15 +314,19 @@ impl RecordSource for KafkaSource {
     }
 
     fn lags(&self) -> Vec<(i32, Option<u64>)> {
-        self.consumer.context().assignment().lags()
+        self.shared.assignment().lags()
     }
 
     fn silent_for(&self) -> Duration {
-        lock(&self.consumer.context().received).1.elapsed()
+        lock(&self.shared.received).1.elapsed()
+    }
+
+    fn unread(&self) -> Option<String> {
+        self.shared.assignment().silence().map(ToString::to_string)
     }
 
     fn partitions(&self) -> Partitions {
-        let assignment = self.consumer.context().assignment();
+        let assignment = self.shared.assignment();
         Partitions { owned: assignment.owned().len(), all: assignment.all() }
     }
 }
@@ -211,42 +341,38 @@ impl ClientContext for Member {
     }
 
     fn stats(&self, statistics: Statistics) {
-        let mut received = lock(&self.received);
+        let shared = &*self.0;
+        let mut received = lock(&shared.received);
         // Heartbeats are answered every second, so a number that stands still means that no broker answers.
         if received.0 != statistics.rx {
             *received = (statistics.rx, Instant::now());
         }
         drop(received);
-        let Some(topic) = statistics.topics.get(&self.topic) else {
+        let Some(topic) = statistics.topics.get(&shared.topic) else {
             return;
         };
         // Partition -1 is librdkafka's own. A topic may be given more partitions at any time.
         let partitions: BTreeMap<i32, Offsets> =
             topic.partitions.iter().filter(|(id, _)| **id >= 0).map(|(id, found)| (*id, offsets(found))).collect();
-        let mut assignment = self.assignment();
+        let mut assignment = shared.assignment();
         let step = assignment.statistics(partitions.len(), &partitions);
         for (partition, lag) in assignment.lags() {
             // A partition of which nothing is known shows no lag rather than an old one.
             let label = PartitionLabel { partition };
             match lag {
                 Some(lag) => {
-                    let gauge = self.metrics.lag.get_or_create_owned(&label);
+                    let gauge = shared.metrics.lag.get_or_create_owned(&label);
                     gauge.set(i64::try_from(lag).unwrap_or(i64::MAX));
                 }
-                None => drop(self.metrics.lag.remove(&label)),
+                None => drop(shared.metrics.lag.remove(&label)),
             }
         }
+        drop(assignment);
         let is_due = step.is_some();
-        *lock(&self.due) = step;
+        lock(&shared.due).step = step;
         if is_due {
-            self.is_due.notify_one();
+            shared.news.notify_one();
         }
-    }
-}
-
-impl Member {
-    fn assignment(&self) -> MutexGuard<'_, Assignment> {
-        lock(&self.assignment)
     }
 }
 
@@ -262,6 +388,11 @@ fn offsets(found: &statistics::Partition) -> Offsets {
         end: known(found.hi_offset),
         committed: known(found.committed_offset),
         stored: known(found.stored_offset),
+        reading: Reading {
+            next: known(found.next_offset),
+            // The queue is that of all partitions.
+            is_queued: found.fetchq_cnt > 0 && (found.app_offset < 0 || found.next_offset > found.app_offset),
+        },
     }
 }
 
@@ -281,7 +412,7 @@ impl ConsumerContext for Member {
             Rebalance::Assign(list) => {
                 let partitions = ids(list);
                 tracing::info!(?partitions, "partitions assigned");
-                let done = match self.assignment().assigned(&partitions) {
+                let done = match self.0.assignment().assigned(&partitions) {
                     Some(Step::Pause(_)) => consumer.pause(list),
                     Some(Step::Resume(_)) => consumer.resume(list),
                     _ => Ok(()),
@@ -294,13 +425,13 @@ impl ConsumerContext for Member {
                 let partitions = ids(list);
                 let lost = consumer.assignment_lost();
                 tracing::info!(?partitions, lost, "partitions revoked");
-                let step = self.assignment().revoking(&partitions, lost);
+                let step = self.0.assignment().revoking(&partitions, lost);
                 if step == Some(Step::Commit) {
                     commit(consumer);
                 }
-                self.assignment().revoked(&partitions);
+                self.0.assignment().revoked(&partitions);
                 for partition in partitions {
-                    self.metrics.lag.remove(&PartitionLabel { partition });
+                    self.0.metrics.lag.remove(&PartitionLabel { partition });
                 }
             }
             Rebalance::Error(error) => tracing::warn!(%error, "rebalance failed"),

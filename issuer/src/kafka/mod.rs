@@ -7,4 +7,5 @@ pub mod dead_letter_reader;
 pub mod dead_letters;
 pub mod ports;
 pub mod settings;
+pub mod silence;
 pub mod topics;

@@ -2,6 +2,7 @@
 
 use crate::store::rows::DeadLetterKey;
 use dropgate_shared::fault::Fault;
+use dropgate_shared::ids::CampaignId;
 use dropgate_shared::record::AdmissionRecord;
 use time::PrimitiveDateTime;
 
@@ -34,6 +35,36 @@ pub trait Backlog {
     /// # Errors
     /// [`Fault`] if no broker answers, or there is no such topic.
     async fn lag(&self) -> Result<u64, Fault>;
+
+    /// The same, and how many of these records are of this campaign.
+    ///
+    /// # Errors
+    /// As [`Backlog::lag`].
+    async fn lag_of(&self, campaign: &CampaignId) -> Result<CampaignLag, Fault>;
+}
+
+/// Records that the group has not committed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CampaignLag {
+    /// Of all campaigns.
+    pub all: u64,
+    /// Of the campaign; `None`: there were too many to be read in time.
+    pub own: Option<u64>,
+    /// When the oldest one of the campaign was admitted, ms since the epoch.
+    pub oldest_ms: Option<u64>,
+}
+
+impl CampaignLag {
+    /// Counts the campaign's among the records that wait, by their payloads. A record that cannot be decoded becomes no
+    /// row.
+    pub fn count<'a>(&mut self, campaign: &CampaignId, payloads: impl IntoIterator<Item = &'a [u8]>) {
+        let records = payloads.into_iter().filter_map(|payload| AdmissionRecord::decode(payload).ok());
+        for record in records.filter(|record| record.campaign == *campaign) {
+            self.own = Some(self.own.unwrap_or(0) + 1);
+            let oldest_ms = self.oldest_ms.map_or(record.admitted_at, |oldest_ms| oldest_ms.min(record.admitted_at));
+            self.oldest_ms = Some(oldest_ms);
+        }
+    }
 }
 
 /// A reading of the dead-letter topic from its beginning to where its end was when the reading began.

@@ -1,19 +1,25 @@
 //! Kafka's topics: whether they exist, creating them, and how far the group is behind.
 
 use super::client::{self, Logged};
-use super::ports::Backlog;
+use super::ports::{Backlog, CampaignLag};
 use super::settings::KafkaSettings;
+use super::silence::Ends;
 use crate::labels;
 use dropgate_shared::fault::{Fault, Source};
+use dropgate_shared::ids::CampaignId;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message as _;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const DEADLINE: Duration = Duration::from_secs(5);
+/// Within this time the records that wait are read, or they are not counted by campaign.
+const READ_WITHIN: Duration = Duration::from_secs(20);
 
 /// How topics are created.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +65,22 @@ pub async fn count(settings: &KafkaSettings, topic: &str) -> Result<usize, Fault
     }
 }
 
+/// The ends of these partitions, as a client reports them that knows nothing from before.
+///
+/// # Errors
+/// [`Fault`] if no broker answers, or there is no such partition.
+pub async fn ends(settings: &KafkaSettings, topic: &str, ids: BTreeSet<i32>) -> Result<BTreeMap<i32, Ends>, Fault> {
+    let topic = topic.to_owned();
+    look(settings.client(), move |consumer| {
+        let ends = ids.into_iter().map(|id| {
+            let (begin, end) = consumer.fetch_watermarks(&topic, id, DEADLINE)?;
+            Ok((id, Ends { begin, end }))
+        });
+        ends.collect()
+    })
+    .await
+}
+
 /// Creates topics: the dead-letter topic with one partition and unlimited retention, the others with the wanted
 /// number of partitions.
 ///
@@ -100,38 +122,98 @@ pub async fn create(
 /// # Errors
 /// [`Fault`] if no broker answers, or there is no such topic.
 pub async fn lag(settings: &KafkaSettings, topic: &str) -> Result<u64, Fault> {
-    let (mut config, topic) = (settings.client(), topic.to_owned());
-    config.set("group.id", &settings.group);
+    let topic = topic.to_owned();
+    look(group_client(settings), move |consumer| Ok(length(&backlog(consumer, &topic)?))).await
+}
+
+/// The same, and how many of them are of this campaign: reads them.
+///
+/// # Errors
+/// As [`lag`].
+pub async fn lag_of(settings: &KafkaSettings, topic: &str, campaign: &CampaignId) -> Result<CampaignLag, Fault> {
+    let (topic, campaign) = (topic.to_owned(), campaign.clone());
+    let mut config = group_client(settings);
+    // It joins no group, and only reads.
+    config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
+    config.set("auto.offset.reset", "error").set("enable.partition.eof", "true");
     look(config, move |consumer| {
-        let topic = topic.as_str();
-        let ids = partitions(consumer, topic)?;
-        if ids.is_empty() {
-            return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
+        let mut ends = backlog(consumer, &topic)?;
+        ends.retain(|_, (next, end)| next < end);
+        let mut lag = CampaignLag { all: length(&ends), own: Some(0), oldest_ms: None };
+        let mut assigned = TopicPartitionList::new();
+        for (id, (next, _)) in &ends {
+            assigned.add_partition_offset(&topic, *id, Offset::Offset(*next))?;
         }
-        let mut wanted = TopicPartitionList::with_capacity(ids.len());
-        for id in &ids {
-            wanted.add_partition(topic, *id);
-        }
-        let committed = consumer.committed_offsets(wanted, DEADLINE)?;
-        let mut lag = 0;
-        for element in committed.elements() {
-            let (low, high) = consumer.fetch_watermarks(topic, element.partition(), DEADLINE)?;
-            let next = match element.offset() {
-                // Records below `low` are gone: nobody can be behind on them. An offset beyond `high` belongs to an
-                // earlier topic of the same name: nothing of this one is consumed.
-                Offset::Offset(next) if next <= high => next.max(low),
-                _ => low,
-            };
-            lag += u64::try_from(high - next).unwrap_or(0);
+        consumer.assign(&assigned)?;
+        let until = Instant::now() + READ_WITHIN;
+        while !ends.is_empty() {
+            match consumer.poll(Duration::from_millis(100)) {
+                _ if Instant::now() > until => return Ok(CampaignLag { own: None, oldest_ms: None, ..lag }),
+                None => {}
+                Some(Ok(message)) => {
+                    let end = ends.get(&message.partition()).map_or(0, |(_, end)| *end);
+                    if message.offset() < end {
+                        lag.count(&campaign, message.payload());
+                    }
+                    if message.offset() + 1 >= end {
+                        ends.remove(&message.partition());
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(id))) => drop(ends.remove(&id)),
+                // librdkafka tries again by itself, until the time is over.
+                Some(Err(KafkaError::MessageConsumption(
+                    RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown,
+                ))) => {}
+                Some(Err(error)) => return Err(error),
+            }
         }
         Ok(lag)
     })
     .await
 }
 
+fn group_client(settings: &KafkaSettings) -> ClientConfig {
+    let mut config = settings.client();
+    config.set("group.id", &settings.group);
+    config
+}
+
+/// Of each partition, where the group goes on, and the end.
+fn backlog(consumer: &BaseConsumer<Observer>, topic: &str) -> Result<BTreeMap<i32, (i64, i64)>, KafkaError> {
+    let ids = partitions(consumer, topic)?;
+    if ids.is_empty() {
+        return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
+    }
+    let mut wanted = TopicPartitionList::with_capacity(ids.len());
+    for id in &ids {
+        wanted.add_partition(topic, *id);
+    }
+    let committed = consumer.committed_offsets(wanted, DEADLINE)?;
+    let mut backlog = BTreeMap::new();
+    for element in committed.elements() {
+        let (low, high) = consumer.fetch_watermarks(topic, element.partition(), DEADLINE)?;
+        let next = match element.offset() {
+            // Records below `low` are gone: nobody can be behind on them. An offset beyond `high` belongs to an
+            // earlier topic of the same name: nothing of this one is consumed.
+            Offset::Offset(next) if next <= high => next.max(low),
+            _ => low,
+        };
+        backlog.insert(element.partition(), (next, high));
+    }
+    Ok(backlog)
+}
+
+fn length(backlog: &BTreeMap<i32, (i64, i64)>) -> u64 {
+    backlog.values().map(|(next, end)| u64::try_from(end - next).unwrap_or(0)).sum()
+}
+
 impl Backlog for KafkaSettings {
     async fn lag(&self) -> Result<u64, Fault> {
         lag(self, &self.topics.admissions).await
+    }
+
+    async fn lag_of(&self, campaign: &CampaignId) -> Result<CampaignLag, Fault> {
+        lag_of(self, &self.topics.admissions, campaign).await
     }
 }
 

@@ -9,7 +9,8 @@
 //! |---|---|
 //! | `Constraint` | `resolve` at once; again if another issuer wrote one of the rows in between |
 //! | `Contention` | the same way again, after a random pause that grows from the second try on |
-//! | `Data` | both halves of the batch by themselves, until the one bad record is alone: it is rejected |
+//! | `Data`, `OthersConstraint` | both halves of the batch by themselves, until the one bad record is alone: it is rejected |
+//! | `Away` with an unknown error number | the same, and it is rejected if the server takes another row; else the fault goes to the loop |
 //! | `Away`, or no end within 30 s | the connection is discarded and the fault goes to the loop, which waits |
 //! | 12 tries, or 60 s in all | a fault goes to the loop |
 //!
@@ -40,6 +41,8 @@ const TRIES: u32 = 12;
 /// After this time a batch goes back to the loop, whatever is still to be tried, so that the loop can log, wait, or
 /// stop.
 const ALL_TRIES: Duration = Duration::from_secs(60);
+/// Rows that are rejected with an unknown error number before the server counts as the cause.
+const UNCLEAR: usize = 8;
 /// Rows of one INSERT. 7 binds a row: well below 65,535 a statement, and the statement well below
 /// `max_allowed_packet`.
 pub const MAX_ROWS: usize = 2_000;
@@ -316,24 +319,33 @@ impl<S: Store> CouponStore for CouponWriter<S> {
         let mut placed = HashMap::with_capacity(admissions.len());
         // A value that the database will never take is found by halving, so that it alone is blamed.
         let mut work = vec![rows];
+        let mut unclear = Vec::new();
         let deadline = Instant::now() + ALL_TRIES;
-        while let Some(mut rows) = work.pop() {
+        while let Some(rows) = work.pop() {
             match self.write(&rows, deadline).await {
                 Ok(outcomes) => placed.extend(outcomes),
-                Err(StoreError::Data(text)) => match rows.as_slice() {
-                    [row] => {
-                        let reason = RejectReason { label: labels::DATA, text };
-                        placed.insert(row.index, ClaimOutcome::Rejected(reason));
+                Err(StoreError::Data(_) | StoreError::OthersConstraint(_)) if rows.len() > 1 => halve(rows, &mut work),
+                Err(StoreError::Data(text)) => reject(&rows, labels::DATA, text, &mut placed),
+                Err(StoreError::OthersConstraint(text)) => {
+                    reject(&rows, labels::OTHERS_CONSTRAINT, text, &mut placed);
+                }
+                Err(StoreError::Away(fault)) if fault.label == labels::REFUSED && unclear.len() < UNCLEAR => {
+                    match rows.len() {
+                        1 => unclear.push((rows, fault)),
+                        _ => halve(rows, &mut work),
                     }
-                    _ => {
-                        let half = rows.split_off(rows.len() / 2);
-                        work.extend([half, rows]);
-                    }
-                },
+                }
                 Err(StoreError::Away(fault)) => return Err(fault),
-                // `write` returns only the two above. For anything else the loop waits.
+                // `write` returns only those above. For anything else the loop waits.
                 Err(StoreError::Constraint | StoreError::Contention) => return Err(incomplete()),
             }
+        }
+        let is_writable = placed.values().any(|outcome| matches!(outcome, ClaimOutcome::Issued { .. }));
+        for (rows, fault) in unclear {
+            if !is_writable {
+                return Err(fault);
+            }
+            reject(&rows, labels::ROW_REFUSED, fault.detail, &mut placed);
         }
         for (index, first) in twins {
             let outcome = match placed.get(&first) {
@@ -345,6 +357,17 @@ impl<S: Store> CouponStore for CouponWriter<S> {
         }
         (0..admissions.len()).map(|index| placed.remove(&index).ok_or_else(incomplete)).collect()
     }
+}
+
+fn halve<'a>(mut rows: Vec<Row<'a>>, work: &mut Vec<Vec<Row<'a>>>) {
+    let half = rows.split_off(rows.len() / 2);
+    work.extend([half, rows]);
+}
+
+/// The rows are one.
+fn reject(rows: &[Row<'_>], label: &'static str, text: String, placed: &mut HashMap<usize, ClaimOutcome>) {
+    let rejected = |row: &Row<'_>| (row.index, ClaimOutcome::Rejected(RejectReason { label, text: text.clone() }));
+    placed.extend(rows.iter().map(rejected));
 }
 
 pub(super) fn unknown_campaign() -> ClaimOutcome {

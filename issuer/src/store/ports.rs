@@ -23,6 +23,8 @@ pub enum StoreError {
     Contention,
     /// The database will never take this value. The text names column and reason.
     Data(String),
+    /// A constraint or trigger that is not of dropgate's schema rejects a row. The text names it.
+    OthersConstraint(String),
     /// The database is away, or rejects all writes: wait, lose nothing, blame no record.
     Away(Fault),
 }
@@ -38,6 +40,7 @@ impl From<StoreError> for Fault {
             StoreError::Constraint => {
                 Self::none(Source::MySql, labels::CONSTRAINT, false, "a constraint rejected the row")
             }
+            StoreError::OthersConstraint(text) => Self::none(Source::MySql, labels::OTHERS_CONSTRAINT, false, text),
             StoreError::Data(text) => Self::none(Source::MySql, labels::DATA, false, text),
         }
     }

@@ -13,6 +13,8 @@ pub struct AdapterRules {
     pub report_revoked: bool,
     /// Stored offsets that do not exceed the committed ones are committed.
     pub commit_back: bool,
+    /// A client that reads nothing although there are records is replaced.
+    pub replace_silent: bool,
     /// An offset is stored as soon as its record is received.
     pub store_at_once: bool,
 }
@@ -25,6 +27,7 @@ impl Default for AdapterRules {
             commit_on_revoke: true,
             report_revoked: true,
             commit_back: true,
+            replace_silent: true,
             store_at_once: false,
         }
     }

@@ -5,6 +5,7 @@
 //! | a key lands in partition `toPositive(murmur2(key)) % partitions` | apache/kafka `BuiltInPartitioner.partitionForKey`; librdkafka `partitioner=murmur2_random` (src/rdkafka_msg.c) |
 //! | a record without a key goes to any partition (here: round robin) | as above |
 //! | a topic that is deleted and created again has another id, and its offsets begin at 0 | KIP-516 |
+//! | a leader that is elected again, as after a restart, has a higher epoch; those of a new topic begin at 0. A request with another epoch fails | apache/kafka `Partition.checkCurrentLeaderEpoch`; KIP-320 |
 //! | the offsets that groups have committed for a topic are removed with the topic | apache/kafka 4.x `BrokerMetadataPublisher` -> `GroupCoordinator.onPartitionsDeleted`; tried, see `tests/kafka_contract.rs` |
 
 use std::collections::BTreeMap;
@@ -61,6 +62,8 @@ struct Topic {
     id: u64,
     partitions: Vec<Partition>,
     next_without_key: usize,
+    /// Of all partitions.
+    leader_epoch: i32,
 }
 
 /// The answer to a metadata request.
@@ -68,6 +71,7 @@ struct Topic {
 pub struct TopicMetadata {
     pub id: u64,
     pub partitions: i32,
+    pub leader_epoch: i32,
 }
 
 /// Records of a partition, with its log start offset and its end offset.
@@ -100,8 +104,14 @@ impl Topics {
         }
         self.ids += 1;
         let partitions = (0..partitions).map(|_| Partition::default()).collect();
-        self.topics.insert(name.to_owned(), Topic { id: self.ids, partitions, next_without_key: 0 });
+        let topic = Topic { id: self.ids, partitions, next_without_key: 0, leader_epoch: 0 };
+        self.topics.insert(name.to_owned(), topic);
         true
+    }
+
+    /// The broker has started again: each partition has elected its leader again.
+    pub fn elect_leaders(&mut self) {
+        self.topics.values_mut().for_each(|topic| topic.leader_epoch += 1);
     }
 
     /// Deletes a topic. False if there is none.
@@ -120,7 +130,8 @@ impl Topics {
     #[must_use]
     pub fn metadata(&self, name: &str) -> Option<TopicMetadata> {
         let topic = self.topics.get(name)?;
-        Some(TopicMetadata { id: topic.id, partitions: i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX) })
+        let partitions = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
+        Some(TopicMetadata { id: topic.id, partitions, leader_epoch: topic.leader_epoch })
     }
 
     /// Appends a record. Returns its partition and offset.

@@ -12,7 +12,8 @@ use super::settings::MemberSettings;
 use super::wire::{ClientId, Partitions};
 use super::world::World;
 use dropgate_issuer::kafka::assignment::{Assignment, Step};
-use std::cell::RefCell;
+use dropgate_issuer::kafka::silence::LOOK_EVERY;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -33,12 +34,28 @@ pub struct ConsumeError {
 /// when the session expires.
 pub struct SimRecordSource {
     kafka: Kafka,
-    id: ClientId,
+    topic: String,
+    settings: MemberSettings,
+    /// The client that reads.
+    id: Rc<Cell<ClientId>>,
     rules: AdapterRules,
     assignment: RefCell<Assignment>,
     /// A revoke whose commit is under way.
     callback: RefCell<Option<(Partitions, u64)>>,
-    news: Rc<Notify>,
+    replacing: Cell<Replacing>,
+    look_at: Cell<Instant>,
+    news: RefCell<Rc<Notify>>,
+}
+
+/// How far the replacement of a client is that reads nothing.
+#[derive(Debug, Clone, Copy, Default)]
+enum Replacing {
+    #[default]
+    No,
+    /// It commits where the next one begins.
+    Commits(u64),
+    /// It leaves the group.
+    Leaves,
 }
 
 enum Polled {
@@ -51,19 +68,36 @@ impl SimRecordSource {
     /// Joins a group and asks for a share of `topic`, which has `partitions` partitions.
     #[must_use]
     pub fn join(kafka: &Kafka, topic: &str, partitions: usize, settings: MemberSettings) -> Self {
-        let (rules, assignment) = (settings.adapter, RefCell::new(Assignment::new(partitions)));
-        let (id, news) = kafka.change(|world, now| {
-            let id = world.join(topic, settings, now);
+        let source = Self {
+            kafka: kafka.clone(),
+            topic: topic.to_owned(),
+            id: Rc::default(),
+            rules: settings.adapter,
+            settings,
+            assignment: RefCell::new(Assignment::new(partitions)),
+            callback: RefCell::default(),
+            replacing: Cell::default(),
+            look_at: Cell::new(Instant::now() + LOOK_EVERY),
+            news: RefCell::default(),
+        };
+        source.join_anew();
+        source
+    }
+
+    fn join_anew(&self) {
+        let (id, news) = self.kafka.change(|world, now| {
+            let id = world.join(&self.topic, self.settings.clone(), now);
             let news = world.processes.get(&id).map(|process| Rc::clone(&process.client.news));
             (id, news.unwrap_or_default())
         });
-        Self { kafka: kafka.clone(), id, rules, assignment, callback: RefCell::default(), news }
+        self.id.set(id);
+        *self.news.borrow_mut() = news;
     }
 
     /// Controls the member's process.
     #[must_use]
     pub fn handle(&self) -> MemberHandle {
-        MemberHandle { kafka: self.kafka.clone(), id: self.id }
+        MemberHandle { kafka: self.kafka.clone(), id: Rc::clone(&self.id) }
     }
 
     /// The next record, with its partition. Dropping the future loses none.
@@ -75,12 +109,80 @@ impl SimRecordSource {
             match self.poll() {
                 Polled::Item(item) => return item,
                 Polled::Consumed => tokio::task::yield_now().await,
-                Polled::Nothing => self.news.notified().await,
+                Polled::Nothing => self.notified().await,
             }
         }
     }
 
+    async fn notified(&self) {
+        let news = Rc::clone(&self.news.borrow());
+        news.notified().await;
+    }
+
+    /// Looks at the ends of the partitions, if it is time. In a real process a task does it.
+    fn look(&self, now: Instant) {
+        if !self.rules.replace_silent || now < self.look_at.get() {
+            return;
+        }
+        self.look_at.set(now + LOOK_EVERY);
+        let expected = self.assignment.borrow().expected();
+        let ends = self.kafka.world.borrow().ends(self.id.get(), &expected);
+        let mut assignment = self.assignment.borrow_mut();
+        let Some(ends) = ends else { return assignment.not_looked() };
+        let silent = assignment.looked(&ends, now);
+        drop(assignment);
+        if let Some(silent) = silent {
+            self.kafka.world.borrow().log_fault("client: replaced", silent.to_string());
+            let begins = self.with(|client, now| {
+                client.discard_stored();
+                silent.begin_at.map(|begin_at| client.commit_offsets_and_wait(begin_at, now))
+            });
+            match begins.flatten() {
+                Some(ticket) => self.replacing.set(Replacing::Commits(ticket)),
+                None => self.leave_to_replace(),
+            }
+        }
+    }
+
+    fn leave_to_replace(&self) {
+        self.with(Client::close);
+        self.replacing.set(Replacing::Leaves);
+    }
+
+    /// Goes on with the replacement of the client. False if nothing was done.
+    fn replace(&self) -> bool {
+        match self.replacing.get() {
+            Replacing::No => return false,
+            Replacing::Commits(ticket) => {
+                if self.with(|client, _| client.take_commit_result(ticket).is_some()) != Some(true) {
+                    return false;
+                }
+                self.leave_to_replace();
+            }
+            Replacing::Leaves => {
+                if self.with(|client, _| client.closed) != Some(true) {
+                    return false;
+                }
+                self.kafka.world.borrow_mut().kill(self.id.get());
+                self.replacing.set(Replacing::No);
+                self.join_anew();
+            }
+        }
+        true
+    }
+
     fn poll(&self) -> Polled {
+        if self.replace() {
+            return Polled::Consumed;
+        }
+        let polled = self.poll_client();
+        if matches!(polled, Polled::Consumed) {
+            self.look(Instant::now());
+        }
+        polled
+    }
+
+    fn poll_client(&self) -> Polled {
         self.with(|client, now| {
             let waiting = self.callback.borrow_mut().take();
             if let Some((partitions, ticket)) = waiting {
@@ -156,6 +258,12 @@ impl SimRecordSource {
         self.rules
     }
 
+    /// Why the client was replaced, until records arrive.
+    #[must_use]
+    pub fn unread(&self) -> Option<String> {
+        self.assignment.borrow().silence().map(ToString::to_string)
+    }
+
     /// The lag of each owned partition, where it is known.
     #[must_use]
     pub fn lags(&self) -> Vec<(i32, Option<u64>)> {
@@ -181,13 +289,16 @@ impl SimRecordSource {
     }
 
     async fn close(&self) {
+        while !matches!(self.replacing.get(), Replacing::No) {
+            self.serve().await;
+        }
         // A callback that waits for its commit ends first.
         while self.callback.borrow().is_some() {
             self.serve().await;
         }
         if let Some(ticket) = self.with(Client::commit) {
             while self.with(|client, _| client.take_commit_result(ticket).is_none()) == Some(true) {
-                self.news.notified().await;
+                self.notified().await;
             }
         }
         self.with(Client::close);
@@ -198,16 +309,16 @@ impl SimRecordSource {
 
     async fn serve(&self) {
         if matches!(self.poll(), Polled::Nothing) {
-            self.news.notified().await;
+            self.notified().await;
         }
     }
 
     /// Calls the client, unless its process is suspended or killed.
     fn with<T>(&self, work: impl FnOnce(&mut Client, Instant) -> T) -> Option<T> {
         self.kafka.change(|world: &mut World, now| {
-            let process = world.processes.get_mut(&self.id).filter(|process| !process.frozen)?;
+            let process = world.processes.get_mut(&self.id.get()).filter(|process| !process.frozen)?;
             let done = work(&mut process.client, now);
-            world.flush(self.id, now);
+            world.flush(self.id.get(), now);
             Some(done)
         })
     }
@@ -215,7 +326,7 @@ impl SimRecordSource {
 
 impl Drop for SimRecordSource {
     fn drop(&mut self) {
-        self.kafka.world.borrow_mut().kill(self.id);
+        self.kafka.world.borrow_mut().kill(self.id.get());
     }
 }
 
@@ -223,39 +334,39 @@ impl Drop for SimRecordSource {
 #[derive(Clone)]
 pub struct MemberHandle {
     kafka: Kafka,
-    id: ClientId,
+    id: Rc<Cell<ClientId>>,
 }
 
 impl MemberHandle {
     /// SIGSTOP: no heartbeat, no poll. The caller suspends the other tasks of the process.
     pub fn freeze(&self) {
-        self.kafka.change(|world, now| world.set_frozen(self.id, true, now));
+        self.kafka.change(|world, now| world.set_frozen(self.id.get(), true, now));
     }
 
     /// SIGCONT: held events are processed in their order.
     pub fn thaw(&self) {
-        self.kafka.change(|world, now| world.set_frozen(self.id, false, now));
+        self.kafka.change(|world, now| world.set_frozen(self.id.get(), false, now));
     }
 
     /// SIGKILL: no LeaveGroup, no commit.
     pub fn kill(&self) {
-        self.kafka.change(|world, _| world.kill(self.id));
+        self.kafka.change(|world, _| world.kill(self.id.get()));
     }
 
     /// No message passes between it and the broker until [`MemberHandle::restore_link`].
     pub fn cut_link(&self) {
-        self.kafka.change(|world, now| world.set_cut(self.id, true, now));
+        self.kafka.change(|world, now| world.set_cut(self.id.get(), true, now));
     }
 
     /// Delivers held messages, except those whose request has timed out.
     pub fn restore_link(&self) {
-        self.kafka.change(|world, now| world.set_cut(self.id, false, now));
+        self.kafka.change(|world, now| world.set_cut(self.id.get(), false, now));
     }
 
     /// The assignment as the client sees it.
     #[must_use]
     pub fn assignment(&self) -> Partitions {
         let world = self.kafka.world.borrow();
-        world.processes.get(&self.id).map(|process| process.client.assignment().clone()).unwrap_or_default()
+        world.processes.get(&self.id.get()).map(|process| process.client.assignment().clone()).unwrap_or_default()
     }
 }

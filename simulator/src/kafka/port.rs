@@ -57,6 +57,10 @@ impl RecordSource for SimRecordSource {
         Duration::ZERO
     }
 
+    fn unread(&self) -> Option<String> {
+        Self::unread(self)
+    }
+
     fn partitions(&self) -> Partitions {
         Partitions { owned: self.owned().len(), all: self.all() }
     }

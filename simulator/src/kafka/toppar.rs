@@ -18,6 +18,7 @@
 //! | a commit with a list of offsets may go back, and the cached committed offset with it | rdkafka.c `rd_kafka_commit`; rdkafka_cgrp.c `rd_kafka_cgrp_offsets_commit` (`set_offsets` only without a list), `rd_kafka_cgrp_update_committed_offsets` |
 
 use dropgate_issuer::kafka::assignment::Offsets;
+use dropgate_issuer::kafka::silence::Reading;
 use tokio::time::Instant;
 
 /// What the fetcher of a partition does.
@@ -178,7 +179,8 @@ impl Toppar {
 
     /// What the statistics report.
     #[must_use]
-    pub fn offsets(&self) -> Offsets {
-        Offsets { begin: self.begin, end: self.end, committed: self.committed, stored: self.stored }
+    pub fn offsets(&self, is_queued: bool) -> Offsets {
+        let reading = Reading { next: self.position, is_queued };
+        Offsets { begin: self.begin, end: self.end, committed: self.committed, stored: self.stored, reading }
     }
 }

@@ -28,8 +28,8 @@ pub enum Request {
     Leave,
     Commit { generation: i32, offsets: BTreeMap<i32, i64>, ticket: Option<u64> },
     OffsetFetch { partitions: Partitions, assignment_version: u64 },
-    ListOffsets { partition: i32, version: u64 },
-    Fetch { topic_id: u64, from: Vec<FetchFrom>, wait: Duration },
+    ListOffsets { partition: i32, version: u64, leader_epoch: i32 },
+    Fetch { topic_id: u64, leader_epoch: i32, from: Vec<FetchFrom>, wait: Duration },
 }
 
 impl Request {
@@ -124,6 +124,8 @@ pub enum ErrorCode {
     FencedInstanceId,
     UnknownTopicOrPartition,
     UnknownTopicId,
+    FencedLeaderEpoch,
+    UnknownLeaderEpoch,
     OffsetOutOfRange,
 }
 

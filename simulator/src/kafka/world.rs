@@ -4,8 +4,10 @@ use super::broker::{NewRecord, ProduceError, Topics};
 use super::client::{Client, Outgoing, TICK};
 use super::group::{Group, Return};
 use super::settings::{BrokerSettings, MemberSettings};
-use super::wire::{Answer, ClientId, Envelope, ErrorCode, FetchFrom, Outcome, Request};
+use super::wire::{Answer, ClientId, Envelope, ErrorCode, FetchFrom, Outcome, Partitions, Request};
+use dropgate_issuer::kafka::silence::Ends;
 use std::cell::RefCell;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
@@ -259,6 +261,16 @@ impl World {
         }
     }
 
+    /// First and next offset of each of these partitions, if the client's process reaches the broker.
+    pub fn ends(&self, id: ClientId, partitions: &Partitions) -> Option<BTreeMap<i32, Ends>> {
+        let process = self.processes.get(&id).filter(|process| !process.frozen && !process.cut)?;
+        let of = |partition: &i32| {
+            let (begin, end) = self.topics.ends(&process.client.topic, *partition)?;
+            Some((*partition, Ends { begin, end }))
+        };
+        if self.availability == Availability::Up { partitions.iter().map(of).collect() } else { None }
+    }
+
     pub fn set_cut(&mut self, id: ClientId, cut: bool, now: Instant) {
         let Some(process) = self.processes.get_mut(&id) else {
             return;
@@ -307,7 +319,10 @@ impl World {
                 }
                 self.groups.values_mut().for_each(Group::crash);
             }
-            (Availability::Down, _) => self.groups.values_mut().for_each(|group| group.reload(now)),
+            (Availability::Down, _) => {
+                self.topics.elect_leaders();
+                self.groups.values_mut().for_each(|group| group.reload(now));
+            }
             _ => {}
         }
         if availability == Availability::Up {
@@ -377,10 +392,15 @@ impl World {
         let outcome = match &envelope.request {
             Request::FindCoordinator => Ok(Answer::Coordinator),
             Request::Metadata { .. } => Ok(Answer::Metadata(topic)),
-            Request::ListOffsets { partition, .. } => self
-                .topics
-                .ends(&envelope.topic, *partition)
-                .map_or(Err(ErrorCode::UnknownTopicOrPartition), |(begin, _)| Ok(Answer::Offset(begin))),
+            Request::ListOffsets { partition, leader_epoch, .. } => {
+                let ends = self.topics.ends(&envelope.topic, *partition);
+                let wrong_epoch = topic.and_then(|topic| wrong_epoch(*leader_epoch, topic.leader_epoch));
+                match (ends, wrong_epoch) {
+                    (None, _) => Err(ErrorCode::UnknownTopicOrPartition),
+                    (_, Some(error)) => Err(error),
+                    (Some((begin, _)), None) => Ok(Answer::Offset(begin)),
+                }
+            }
             Request::Fetch { .. } => {
                 self.fetch(envelope, now);
                 return;
@@ -451,23 +471,36 @@ impl World {
     }
 
     fn read(&self, envelope: &Envelope, even_if_empty: bool) -> Option<Answer> {
-        let Request::Fetch { topic_id, from, .. } = &envelope.request else {
+        let Request::Fetch { topic_id, leader_epoch, from, .. } = &envelope.request else {
             return None;
         };
-        let current = self.topics.metadata(&envelope.topic).is_some_and(|topic| topic.id == *topic_id);
+        let current = self.topics.metadata(&envelope.topic).filter(|topic| topic.id == *topic_id);
+        let wrong_epoch = match current {
+            None => Some(ErrorCode::UnknownTopicId),
+            Some(topic) => wrong_epoch(*leader_epoch, topic.leader_epoch),
+        };
         let mut answer = BTreeMap::new();
         let mut worth = even_if_empty;
         for FetchFrom { partition, offset, .. } in from {
             let slice = self.topics.read(&envelope.topic, *partition, *offset, self.settings.fetch_records);
-            let result = match slice {
-                _ if !current => Err(ErrorCode::UnknownTopicId),
-                None => Err(ErrorCode::UnknownTopicOrPartition),
-                Some(slice) if *offset < slice.start || *offset > slice.end => Err(ErrorCode::OffsetOutOfRange),
-                Some(slice) => Ok(slice),
+            let result = match (slice, wrong_epoch.clone()) {
+                (_, Some(error)) => Err(error),
+                (None, _) => Err(ErrorCode::UnknownTopicOrPartition),
+                (Some(slice), _) if *offset < slice.start || *offset > slice.end => Err(ErrorCode::OffsetOutOfRange),
+                (Some(slice), _) => Ok(slice),
             };
             worth |= result.as_ref().map_or(true, |slice| !slice.records.is_empty());
             answer.insert(*partition, result);
         }
         worth.then_some(Answer::Fetched(answer))
+    }
+}
+
+/// What is wrong with the leader epoch of a request, if it is.
+fn wrong_epoch(asked: i32, current: i32) -> Option<ErrorCode> {
+    match asked.cmp(&current) {
+        Ordering::Less => Some(ErrorCode::FencedLeaderEpoch),
+        Ordering::Equal => None,
+        Ordering::Greater => Some(ErrorCode::UnknownLeaderEpoch),
     }
 }

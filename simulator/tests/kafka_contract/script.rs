@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Number of scenarios.
-pub const SCENARIOS: usize = 12;
+pub const SCENARIOS: usize = 13;
 pub const SESSION: Duration = Duration::from_secs(6);
 pub const MAX_POLL: Duration = Duration::from_secs(8);
 /// Far more than any step takes, so that a hang fails instead of hanging.
@@ -89,6 +89,7 @@ pub async fn run(world: &impl World) -> Vec<Log> {
     );
     // These affect every member.
     let l = broken(world).await;
+    let m = recreated_after_restart(world).await;
     vec![
         ("a second member joins and is killed", a),
         ("a pause outlives revoke and assign", b),
@@ -102,6 +103,7 @@ pub async fn run(world: &impl World) -> Vec<Log> {
         ("a member does not poll", j),
         ("lag by the client's statistics", k),
         ("the broker is suspended, then killed", l),
+        ("a topic is recreated after the broker was killed", m),
     ]
 }
 
@@ -323,6 +325,30 @@ async fn recreated_longer(world: &impl World) -> Vec<String> {
     a.thaw().await;
     sees(&a, 0, 7).await;
     vec![format!("a sees {:?}", a.report().await.seen(0))]
+}
+
+async fn recreated_after_restart(world: &impl World) -> Vec<String> {
+    let topic = "recreated_after_restart";
+    let mut log = Vec::new();
+    world.create_topic(topic, 1).await;
+    let a = world.join(topic, None).await;
+    owns(&a, 1).await;
+    world.produce(topic, 0, 20).await;
+    until("all is committed", async || world.committed(topic).await.get(&0) == Some(&20)).await;
+    world.crashed(async {}).await;
+    // The client has read under the new leader epoch.
+    world.produce(topic, 0, 1).await;
+    until("all is committed", async || world.committed(topic).await.get(&0) == Some(&21)).await;
+    a.call(Command::Forget).await;
+    world.delete_topic(topic).await;
+    world.create_topic(topic, 1).await;
+    world.produce(topic, 0, 5).await;
+    sees(&a, 0, 4).await;
+    let report = a.report().await;
+    log.push(format!("a sees {:?}, has given up {:?}", report.seen(0), report.revoked));
+    until("it is committed", async || world.committed(topic).await.get(&0) == Some(&5)).await;
+    log.push(format!("lag {}", world.lag(topic).await));
+    log
 }
 
 async fn frozen(world: &impl World) -> Vec<String> {

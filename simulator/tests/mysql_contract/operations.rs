@@ -254,6 +254,7 @@ pub fn shown<T: Debug>(result: Result<T, StoreError>) -> String {
     match result {
         Ok(value) => format!("{value:?}"),
         Err(StoreError::Data(_)) => "data".to_owned(),
+        Err(StoreError::OthersConstraint(_)) => "others' constraint".to_owned(),
         Err(StoreError::Away(fault)) => format!("away: {}", fault.label),
         Err(error) => format!("{error:?}"),
     }

@@ -63,10 +63,14 @@ pub async fn verify<S: Store, H: Http, B: Backlog>(
     // Before the claims: what waits in Kafka now has no row yet, or one by the time it is looked at.
     let lag = match &servers.kafka {
         None => Err("Kafka was not looked at: KAFKA_BOOTSTRAP is not set".to_owned()),
-        Some(backlog) => backlog.lag().await.map_err(|fault| fault.to_string()),
+        Some(backlog) => backlog.lag_of(id).await.map_err(|fault| fault.to_string()),
     };
     match lag {
-        Ok(lag) => report.lag = Some(lag),
+        Ok(lag) => {
+            report.lag = Some(lag);
+            let age = |oldest_ms: u64| servers.clock.now_ms().saturating_sub(oldest_ms) / 1_000;
+            report.oldest_seconds = lag.oldest_ms.map(age);
+        }
         Err(why) => report.unknown.push(why),
     }
     match comparison.look(secrets, &mut report).await {

@@ -1,6 +1,7 @@
 //! What `verify` found, and the verdict on it. No I/O.
 
 use super::findings::{FindingKind, Repair, Verdict, Weight};
+use crate::kafka::ports::CampaignLag;
 use crate::operator::output::{json, masked};
 use dropgate_shared::campaign::CampaignState;
 use dropgate_shared::code::CodeKeyId;
@@ -30,8 +31,10 @@ pub struct VerifyReport {
     pub claims: Option<u64>,
     /// Outbox entries, where Redis answered.
     pub waiting: Option<u64>,
-    /// Records of all campaigns that wait for the issuer, where Kafka answered.
-    pub lag: Option<u64>,
+    /// Records that wait for the issuer, where Kafka answered.
+    pub lag: Option<CampaignLag>,
+    /// How long ago the oldest one of the campaign was admitted.
+    pub oldest_seconds: Option<u64>,
     /// Whether codes were computed again.
     pub codes_checked: bool,
     /// The secret of the codes, as Redis names it.
@@ -55,6 +58,8 @@ struct ReportJson<'a> {
     claims: Option<u64>,
     outbox: Option<u64>,
     lag: Option<u64>,
+    campaign_lag: Option<u64>,
+    oldest_record_seconds: Option<u64>,
     codes_checked: bool,
     code_key: Option<CodeKeyId>,
     unknown: &'a [String],
@@ -115,7 +120,8 @@ impl VerifyReport {
             }
             FindingKind::Stranded | FindingKind::RowWithoutClaim | FindingKind::CountOff | FindingKind::Uncounted => {
                 match self.lag {
-                    Some(0) => Weight::Violated,
+                    // What waits of other campaigns is none of these.
+                    Some(CampaignLag { all: 0, .. } | CampaignLag { own: Some(0), .. }) => Weight::Violated,
                     Some(_) => Weight::UnderWay,
                     None => Weight::Unknown,
                 }
@@ -205,7 +211,7 @@ impl fmt::Display for ShownReport<'_> {
         writeln!(f, "MySQL      {coupons} coupons of {capacity}, {refusals} refusals")?;
         let (claims, waiting) = (known(self.report.claims), known(self.report.waiting));
         writeln!(f, "Redis      {claims} claims, {waiting} in the outbox")?;
-        writeln!(f, "Kafka      {} records wait for the issuer", known(self.report.lag))?;
+        writeln!(f, "Kafka      {}", self.lag())?;
         let codes = match self.report.codes_checked {
             true => "computed again",
             false => "not checked (COUPON_CODE_SECRET is not set)",
@@ -264,12 +270,28 @@ impl ShownReport<'_> {
             refused_after_admission: report.refused_after_admission(),
             claims: report.claims,
             outbox: report.waiting,
-            lag: report.lag,
+            lag: report.lag.map(|lag| lag.all),
+            campaign_lag: report.lag.and_then(|lag| lag.own),
+            oldest_record_seconds: report.oldest_seconds,
             codes_checked: report.codes_checked,
             code_key: report.code_key,
             unknown: &report.unknown,
             findings: findings.collect(),
         })
+    }
+
+    fn lag(&self) -> String {
+        let Some(CampaignLag { all, own, .. }) = self.report.lag else {
+            return "it is unknown how many records wait for the issuer".to_owned();
+        };
+        let own = match (own, self.report.oldest_seconds) {
+            (None, _) => "too many to count those of this campaign".to_owned(),
+            (Some(own), None) => format!("{own} of them of this campaign"),
+            (Some(own), Some(seconds)) => {
+                format!("{own} of them of this campaign, the oldest admitted {seconds} s ago")
+            }
+        };
+        format!("{all} records wait for the issuer, {own}")
     }
 
     fn examples(&self, finding: &Finding) -> Vec<String> {
@@ -286,7 +308,7 @@ mod tests {
             campaign: "c".to_owned(),
             published: Some(true),
             waiting: Some(0),
-            lag,
+            lag: lag.map(|own| CampaignLag { all: 500 + own, own: Some(own), oldest_ms: None }),
             ..VerifyReport::default()
         }
     }
@@ -318,6 +340,22 @@ mod tests {
             assert_eq!(it.verdict(), verdict, "{lag:?}");
             assert!(it.needs(Repair::Restore) && !it.needs(Repair::Publish));
         }
+    }
+
+    #[test]
+    fn what_waits_of_other_campaigns_excuses_nothing() {
+        let mut it = report(Some(0));
+        it.found(FindingKind::Stranded, "u");
+        assert_eq!(it.verdict(), Verdict::Violated, "500 records of others wait");
+        assert!(it.shown(false).to_string().contains("500 records wait for the issuer, 0 of them of this campaign"));
+        it.lag = Some(CampaignLag { all: 9, own: Some(2), oldest_ms: None });
+        it.oldest_seconds = Some(70);
+        assert_eq!(it.verdict(), Verdict::UnderWay);
+        assert!(it.shown(false).to_string().contains("2 of them of this campaign, the oldest admitted 70 s ago"));
+        let json = it.shown(false).json();
+        assert!(json.contains("\"campaign_lag\":2") || json.contains("\"campaign_lag\": 2"), "{json}");
+        it.lag = Some(CampaignLag { all: 9, own: None, oldest_ms: None });
+        assert_eq!(it.verdict(), Verdict::UnderWay, "it may be among them");
     }
 
     #[test]

@@ -14,22 +14,54 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// What an error of the server means for the statement; `None` if it says that the database is away.
+/// The constraints of the schema (`migrations/`).
+const OURS: [&str; 9] = [
+    "PRIMARY",
+    "campaign_state",
+    "campaign_window",
+    "allotment_capacity",
+    "allotment_campaign",
+    "coupon_user",
+    "coupon_allotment",
+    "coupon_slot",
+    "refusal_campaign",
+];
+
+/// What an error of the server means for the statement; `None` if it says that the database is away, or does not say
+/// what it means.
 #[must_use]
 pub fn classify(number: u16, state: &str, message: &str) -> Option<StoreError> {
+    let others = |message: &str| Some(StoreError::OthersConstraint(message.to_owned()));
     match (number, state) {
         // Duplicate entry; no such parent row; CHECK on MySQL.
-        (1062 | 1169 | 1586 | 1216 | 1452 | 3819, _) => Some(StoreError::Constraint),
-        // CHECK on MariaDB. The number is another error on MySQL.
-        (4025, "23000") => Some(StoreError::Constraint),
+        // 4025: CHECK on MariaDB. The number is another error on MySQL.
+        (1062 | 1169 | 1586 | 1216 | 1452 | 3819, _) | (4025, "23000") => match constraint_of(message) {
+            Some(name) if !OURS.contains(&name) => others(message),
+            _ => Some(StoreError::Constraint),
+        },
+        // SIGNAL, as in a trigger.
+        (1644, _) | (_, "45000") => others(message),
         // Lock wait timeout; deadlock; a row changed under a snapshot (MariaDB); lock table full.
         (1205 | 1213 | 1020 | 1206, _) => Some(StoreError::Contention),
         // Truncated, not representable, invalid in its character set, of another type than its column; and NULL.
         (1048 | 1265 | 1300 | 1366 | 1406 | 3988, _) => Some(StoreError::Data(message.to_owned())),
-        // SQLSTATE class 22: data exception.
+        // SQLSTATE class 22: data exception; 23: integrity constraint violation.
         (_, state) if state.starts_with("22") => Some(StoreError::Data(message.to_owned())),
+        (_, state) if state.starts_with("23") => others(message),
         _ => None,
     }
+}
+
+/// The constraint that a message names: "Duplicate entry '..' for key 'coupons.coupon_user'", "Check constraint
+/// 'coupon_slot' is violated.", "CONSTRAINT `coupon_slot` failed for ..", "a foreign key constraint fails (.., CONSTRAINT
+/// `coupon_allotment` FOREIGN KEY ..". What a row holds comes before the key, and in no other message.
+fn constraint_of(message: &str) -> Option<&str> {
+    if let Some((_, key)) = message.rsplit_once(" for key '") {
+        let key = key.trim_end_matches('\'');
+        return Some(key.rsplit_once('.').map_or(key, |(_, name)| name));
+    }
+    let named = |before: &str, quote: char| Some(message.split_once(before)?.1.split_once(quote)?.0);
+    named("Check constraint '", '\'').or_else(|| named("CONSTRAINT `", '`'))
 }
 
 /// The error number that the server gave, if it was the server that failed the call.
@@ -118,6 +150,33 @@ fn database_error(error: &sqlx::Error) -> Option<&MySqlDatabaseError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_constraint_that_is_not_ours_blames_the_row() {
+        for (number, state, message, is_ours) in [
+            (1062, "23000", "Duplicate entry 'c-1' for key 'coupons.PRIMARY'", true),
+            (1062, "23000", "Duplicate entry 'c-u for key 'x'' for key 'coupon_user'", true),
+            (1062, "23000", "Duplicate entry 'c-u' for key 'coupons.one_for_each_household'", false),
+            (3819, "HY000", "Check constraint 'coupon_slot' is violated.", true),
+            (3819, "HY000", "coupon_guard: slot beyond the allotment", true),
+            (3819, "HY000", "Check constraint 'shop_rule' is violated.", false),
+            (4025, "23000", "CONSTRAINT `coupon_slot` failed for `d`.`coupons`", true),
+            (4025, "23000", "CONSTRAINT `shop_rule` failed for `d`.`coupons`", false),
+            (1452, "23000", "Cannot add .. fails (`d`.`coupons`, CONSTRAINT `coupon_allotment` FOREIGN KEY", true),
+            (1452, "23000", "Cannot add .. fails (`d`.`coupons`, CONSTRAINT `shop_customer` FOREIGN KEY", false),
+            (1452, "23000", "Cannot add or update a child row: a foreign key constraint fails", true),
+            (1644, "45000", "this customer is blocked", false),
+            (9999, "45001", "nothing that is known", false),
+            (3999, "23999", "a constraint of a later version", false),
+        ] {
+            let expected = match (is_ours, number) {
+                (_, 9999) => None,
+                (true, _) => Some(StoreError::Constraint),
+                (false, _) => Some(StoreError::OthersConstraint(message.to_owned())),
+            };
+            assert_eq!(classify(number, state, message), expected, "{number} {message}");
+        }
+    }
 
     /// Settings that no waiting changes, each with its own remedy.
     #[test]

@@ -12,12 +12,13 @@ const AFTER_ERROR: Duration = Duration::from_millis(500);
 impl Client {
     /// Asks for records and, where a partition has no first offset yet, for that.
     pub(super) fn fetch(&mut self, now: Instant) {
+        let leader_epoch = self.leader_epoch;
         for (partition, toppar) in &mut self.toppars {
             if let Fetching::Lookup(at) = toppar.fetching
                 && at.is_none_or(|at| at <= now)
             {
                 toppar.fetching = Fetching::LookedUp;
-                let request = Request::ListOffsets { partition: *partition, version: toppar.version };
+                let request = Request::ListOffsets { partition: *partition, version: toppar.version, leader_epoch };
                 self.out.push(super::Outgoing::new(request, self.settings.socket_timeout, &self.member_id));
             }
         }
@@ -32,7 +33,7 @@ impl Client {
         let from: Vec<FetchFrom> = self.toppars.iter_mut().filter_map(from).collect();
         if !from.is_empty() {
             self.fetching = true;
-            self.send(Request::Fetch { topic_id: topic.id, from, wait: self.settings.fetch_wait });
+            self.send(Request::Fetch { topic_id: topic.id, leader_epoch, from, wait: self.settings.fetch_wait });
         }
     }
 

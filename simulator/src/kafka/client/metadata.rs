@@ -42,12 +42,19 @@ impl Client {
 
     pub(super) fn note_topic(&mut self, found: Option<TopicMetadata>, now: Instant) {
         match found {
-            Some(_) => (self.metadata, self.missing_since) = (found, None),
+            Some(topic) => {
+                (self.metadata, self.missing_since) = (found, None);
+                // A lower one counts as out of date.
+                self.leader_epoch = self.leader_epoch.max(topic.leader_epoch);
+            }
             None => {
                 // After `topic.metadata.propagation.max.ms` the partitions are destroyed, and their flags with them.
                 let since = *self.missing_since.get_or_insert(now);
                 if now >= since + self.settings.metadata_propagation {
                     self.toppars.retain(|_, toppar| toppar.assigned);
+                    if self.toppars.is_empty() {
+                        self.leader_epoch = 0;
+                    }
                 }
             }
         }
@@ -79,7 +86,10 @@ impl Client {
 
     pub(super) fn push_statistics(&mut self) {
         let all = self.metadata.map_or(0, |topic| usize::try_from(topic.partitions).unwrap_or(0));
-        let offsets = self.toppars.iter().map(|(id, toppar)| (*id, toppar.offsets())).collect();
+        let is_queued = |id: &i32| {
+            self.queue.iter().any(|event| matches!(event, Event::Record { partition, .. } if partition == id))
+        };
+        let offsets = self.toppars.iter().map(|(id, toppar)| (*id, toppar.offsets(is_queued(id)))).collect();
         self.push(Event::Statistics { all, offsets });
     }
 }

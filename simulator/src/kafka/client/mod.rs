@@ -18,6 +18,7 @@
 //! | the second member with an instance id ends the first for good | rdkafka_cgrp.c, `FENCED_INSTANCE_ID` |
 //! | `close` revokes everything through the callback, and leaves the group unless it is a static member | rdkafka_cgrp.c `rd_kafka_cgrp_terminate0`, `rd_kafka_cgrp_leave_maybe`; base_consumer.rs `Drop` |
 //! | a subscribed topic that is gone: its partitions are lost at the next look at the metadata | rdkafka_cgrp.c `rd_kafka_cgrp_metadata_update_check` |
+//! | metadata with a lower leader epoch than the one known is ignored, also that of a new topic of the same name: every fetch fails, and is repeated without an event | rdkafka_topic.c `rd_kafka_toppar_leader_update`; rdkafka_fetcher.c `rd_kafka_fetch_reply_handle_partition_error` |
 //! | a poll handles one event; after a callback, statistics or a commit result it yields once | stream_consumer.rs `MessageStream::poll_next` |
 //!
 //! Not modelled: several brokers and leaders, followers to read from, transactions, throttling, several topics.
@@ -106,6 +107,8 @@ pub struct Client {
     pub lost: bool,
     toppars: BTreeMap<i32, Toppar>,
     metadata: Option<TopicMetadata>,
+    /// The highest that was seen.
+    leader_epoch: i32,
     missing_reported: bool,
     fetching: bool,
     fetch_at: Instant,
@@ -163,6 +166,7 @@ impl Client {
             lost: false,
             toppars: BTreeMap::new(),
             metadata: None,
+            leader_epoch: 0,
             missing_reported: false,
             fetching: false,
             fetch_at: now,
@@ -246,6 +250,11 @@ impl Client {
         offsets.is_empty() || stored > 0
     }
 
+    /// Nothing that is stored will be committed.
+    pub fn discard_stored(&mut self) {
+        self.toppars.values_mut().for_each(|toppar| toppar.stored = None);
+    }
+
     /// Commits the stored offsets. [`Client::take_commit_result`] returns the result for the ticket.
     pub fn commit(&mut self, now: Instant) -> u64 {
         self.next_ticket += 1;
@@ -265,6 +274,14 @@ impl Client {
     /// Commits these offsets, lower or not.
     pub fn commit_offsets(&mut self, offsets: BTreeMap<i32, i64>, now: Instant) {
         self.send_commit(offsets, None, now);
+    }
+
+    /// The same; [`Client::take_commit_result`] returns the result for the ticket.
+    pub fn commit_offsets_and_wait(&mut self, offsets: BTreeMap<i32, i64>, now: Instant) -> u64 {
+        self.next_ticket += 1;
+        self.tickets.insert(self.next_ticket, None);
+        self.send_commit(offsets, Some(self.next_ticket), now);
+        self.next_ticket
     }
 
     pub fn take_commit_result(&mut self, ticket: u64) -> Option<CommitResult> {
@@ -433,7 +450,7 @@ impl Client {
             (Request::OffsetFetch { partitions, assignment_version }, outcome) => {
                 self.on_offsets(partitions, assignment_version, outcome, now);
             }
-            (Request::ListOffsets { partition, version }, outcome) => {
+            (Request::ListOffsets { partition, version, .. }, outcome) => {
                 let begin = if let Ok(Answer::Offset(begin)) = outcome { Some(begin) } else { None };
                 if let Some(toppar) = self.toppars.get_mut(&partition) {
                     toppar.looked_up(version, begin, now + TICK);
