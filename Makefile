@@ -5,7 +5,7 @@ BIN := target/service
 DEVSTACK := $(BIN)/dropgate-devstack
 CACHE := $(or $(DROPGATE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dropgate)
 WORKER := edge/build/index_bg.wasm
-EDGE_SOURCES := edge/entry.mjs $(shell find edge/src shared/src shared/lua -type f) shared/build.rs \
+EDGE_SOURCES := edge/entry.mjs edge/public/404.html $(shell find edge/src shared/src shared/lua -type f) shared/build.rs \
 	Cargo.toml Cargo.lock edge/Cargo.toml shared/Cargo.toml edge/build.sh edge/package-lock.json
 BENCH := $(BIN)/dropgate-bench
 DENY := $(CACHE)/cargo-deny-0.20.2

@@ -114,6 +114,17 @@ impl Problem {
     }
 }
 
+/// The answer to a person who has mistyped a path: the same as [`Problem::NotFound`], as a page.
+#[must_use]
+pub fn not_found_page() -> Response {
+    const PAGE: &str = include_str!("../../public/404.html");
+    let mut response = Response::empty(404, Outcome::NotFound)
+        .with("content-type", "text/html; charset=utf-8")
+        .with("content-security-policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'");
+    PAGE.clone_into(&mut response.body);
+    response
+}
+
 impl From<Problem> for Rc<Response> {
     fn from(problem: Problem) -> Self {
         Self::new(problem.response())

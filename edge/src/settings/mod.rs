@@ -56,7 +56,7 @@ pub struct Settings {
     pub code_secrets: CodeSecrets,
     /// `AUTH`, and for tokens `JWT_..`
     pub auth: Auth,
-    /// `TURNSTILE_SECRET`, `TURNSTILE_URL`
+    /// `TURNSTILE_SECRET`, `TURNSTILE_SITE_KEY`, `TURNSTILE_URL`
     pub turnstile: Option<Turnstile>,
     /// `CORS_ORIGINS`: the pages that may read responses, beside those of the gate's own origin.
     pub cors_origins: Vec<String>,
@@ -200,10 +200,16 @@ fn kafka_dialect(reader: &Reader<'_>) -> Dialect {
 
 fn turnstile(reader: &Reader<'_>) -> Option<Turnstile> {
     const SITEVERIFY: &str = "https://challenges.cloudflare.com/turnstile/v0/siteverify";
-    let secret = reader.find("TURNSTILE_SECRET")?;
+    let site_key = reader.find("TURNSTILE_SITE_KEY");
+    let Some(secret) = reader.find("TURNSTILE_SECRET") else {
+        if site_key.is_some() {
+            reader.problem("TURNSTILE_SITE_KEY is set and TURNSTILE_SECRET is not; expected both, or no site key");
+        }
+        return None;
+    };
     let url = reader.find("TURNSTILE_URL");
     let url = url.map_or_else(|| SITEVERIFY.to_owned(), |url| reader.url("TURNSTILE_URL", &url));
-    Some(Turnstile { url, secret })
+    Some(Turnstile { url, secret, site_key })
 }
 
 fn cors_origins(reader: &Reader<'_>) -> Vec<String> {
