@@ -40,6 +40,13 @@ export class Challenge {
     this.#frame?.contentWindow.postMessage("reset", location.origin);
   }
 
+  /** No claim needs a token any more. */
+  end() {
+    this.#frame?.remove();
+    this.#frame = null;
+    this.#place.hidden = true;
+  }
+
   /** A token that is fresh enough, or null after a time. A repeated claim may use the same token again. */
   async token() {
     if (this.#token && performance.now() - this.#received_ms < FRESH_MS) return this.#token;

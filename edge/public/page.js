@@ -159,7 +159,8 @@ function begin_challenge() {
 let challenge_at_ms;
 function plan_challenge() {
   const { opens_at, state } = page.campaign;
-  if (!page.site_key || page.claim || !["open", "not-open"].includes(state)) return;
+  if (!page.site_key || page.asking) return;
+  if (page.claim || !["open", "not-open", "paused"].includes(state)) return challenge.end();
   challenge_at_ms ??= CHALLENGE_TO_MS + Math.random() * (CHALLENGE_FROM_MS - CHALLENGE_TO_MS);
   if (state === "open" || opens_at - clock.now_ms() <= challenge_at_ms) begin_challenge();
 }
@@ -295,7 +296,6 @@ function until_next_poll_ms(looks) {
 // --- the view -------------------------------------------------------------------------------------
 
 function phase() {
-  if (!page.dressed) return "loading";
   if (!page.id) return "start";
   if (page.claim) return page.claim.status;
   if (page.unknown) return "unknown";
@@ -330,7 +330,7 @@ const number = (n) => (Number.isFinite(n) ? n.toLocaleString(locale) : "…");
 let announced = "";
 
 function render() {
-  const now = phase();
+  const now = page.dressed ? phase() : "loading";
   const { campaign, claim } = page;
   const key = now.replace("-", "_");
   const won = now === "admitted" || now === "issued";

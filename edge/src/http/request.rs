@@ -27,7 +27,7 @@ impl Request<'_> {
     /// Whether a person asks, with a browser.
     #[must_use]
     pub fn accepts_html(&self) -> bool {
-        (self.header)("accept").is_some_and(|types| types.contains("text/html"))
+        (self.header)("accept").is_some_and(|types| types.starts_with("text/html"))
     }
 
     /// `traceparent` (W3C Trace Context, version 00), if it is valid.

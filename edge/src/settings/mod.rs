@@ -200,16 +200,10 @@ fn kafka_dialect(reader: &Reader<'_>) -> Dialect {
 
 fn turnstile(reader: &Reader<'_>) -> Option<Turnstile> {
     const SITEVERIFY: &str = "https://challenges.cloudflare.com/turnstile/v0/siteverify";
-    let site_key = reader.find("TURNSTILE_SITE_KEY");
-    let Some(secret) = reader.find("TURNSTILE_SECRET") else {
-        if site_key.is_some() {
-            reader.problem("TURNSTILE_SITE_KEY is set and TURNSTILE_SECRET is not; expected both, or no site key");
-        }
-        return None;
-    };
+    let secret = reader.find("TURNSTILE_SECRET")?;
     let url = reader.find("TURNSTILE_URL");
     let url = url.map_or_else(|| SITEVERIFY.to_owned(), |url| reader.url("TURNSTILE_URL", &url));
-    Some(Turnstile { url, secret, site_key })
+    Some(Turnstile { url, secret, site_key: reader.find("TURNSTILE_SITE_KEY") })
 }
 
 fn cors_origins(reader: &Reader<'_>) -> Vec<String> {
