@@ -16,6 +16,7 @@ rm -rf "$folder" && mkdir -p "$folder/build"
 cp build/index.js build/index_bg.wasm "$folder/build/"
 cp -r entry.mjs drops.mjs package.json package-lock.json public "$folder/"
 cp -r dist/. "$folder/"
+cp dist-readme.md "$folder/README.md"
 cp -r ../docs/drop-page "$folder/example"
 cp ../LICENSE-APACHE ../LICENSE-MIT "$folder/"
 (cd "$folder" && find . -type f ! -name SHA256SUMS | LC_ALL=C sort | xargs sha256sum >SHA256SUMS)
@@ -29,7 +30,7 @@ for tool in node npm npx; do ln -s "$(command -v "$tool")" "$tried/bin/$tool"; d
 tar -C "$tried" -xzf "$folder.tar.gz"
 ln -s "$PWD/node_modules" "$tried/$name/node_modules"
 cp "$tried/$name/.env.production.example" "$tried/$name/.env.production"
-mkdir "$tried/$name/public/drops" && cp "$tried/$name"/example/* "$tried/$name/public/drops/"
+cp "$tried/$name"/example/* "$tried/$name/public/drops/"
 (cd "$tried/$name" && env -i PATH="$tried/bin" HOME="$tried" CI=true WRANGLER_SEND_METRICS=false \
   node node_modules/wrangler/bin/wrangler.js deploy --dry-run --outdir out --secrets-file .env.production </dev/null) \
   | grep -E 'drop files|Total Upload|--dry-run'

@@ -1,6 +1,8 @@
 // The page of an address that does not exist: the worker's response is only this script.
 import { direction, speak } from "./words.js";
 
+// The shop's own texts.
+await import("./shop.js").catch(() => {});
 const { lang, say } = speak(navigator.languages ?? ["en"], window.dropgateWords);
 Object.assign(document.documentElement, { lang, dir: direction(lang) });
 document.head.innerHTML = `
