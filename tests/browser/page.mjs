@@ -470,7 +470,7 @@ const tests = {
     try {
       cpSync(`${repository}edge/public`, folder, { recursive: true });
       const redirects = readFileSync(join(folder, "_redirects"), "utf8");
-      mkdirSync(join(folder, "drops"));
+      mkdirSync(join(folder, "drops"), { recursive: true });
       for (const file of ["spring.json", "spring.svg", "shop.svg"]) cpSync(`${repository}docs/drop-page/${file}`, join(folder, "drops", file));
       assert.equal(run().status, 0);
       const html = readFileSync(join(folder, "drops/spring.html"), "utf8");
@@ -541,6 +541,26 @@ const tests = {
       await v.leave();
     }
     console.log(`      ${checked} states without a violation of axe-core's rules`);
+  },
+
+  async "no language is too long for a small phone, and no user's font size for the page"() {
+    for (const lang of Object.keys(WORDS)) {
+      const v = await visitor({ locale: lang, viewport: { width: 320, height: 568 } });
+      await dress(v);
+      for (const state of ["waiting-days", "open", "issued", "sold-out"]) {
+        await v.page.goto(`${gate}/c/spring?preview=${state}`);
+        await v.page.waitForSelector("#campaign:not([hidden])");
+        assert.equal(await v.page.getAttribute("html", "lang"), lang);
+        const size = () => v.page.evaluate(() => ({
+          over: document.documentElement.scrollWidth - innerWidth,
+          cut: [...document.querySelectorAll("button, a.big")].filter((it) => it.scrollWidth > it.clientWidth + 1).map((it) => it.id),
+        }));
+        assert.deepEqual(await size(), { over: 0, cut: [] }, `${lang} ${state}`);
+        await v.page.evaluate(() => (document.documentElement.style.fontSize = "200%"));
+        assert.deepEqual(await size(), { over: 0, cut: [] }, `${lang} ${state} with letters twice as large`);
+      }
+      await v.leave();
+    }
   },
 
   async "winners copy, share, save and use their code; nobody stays without a next step"() {
