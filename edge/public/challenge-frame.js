@@ -1,7 +1,7 @@
 // Inside the frame /challenge: runs Turnstile's widget and passes each token to the page.
 
 const settings = new URLSearchParams(location.hash.slice(1));
-const tell = (message) => parent.postMessage(message, location.origin);
+const post = (message) => parent.postMessage(message, location.origin);
 document.body.style.margin = "0";
 
 window.dropgateReady = () => {
@@ -13,11 +13,11 @@ window.dropgateReady = () => {
     size: innerWidth < 300 ? "compact" : "flexible",
     appearance: "interaction-only",
     "response-field": false,
-    callback: (token) => tell({ token }),
-    "before-interactive-callback": () => tell({ height: innerWidth < 300 ? 145 : 70 }),
-    "after-interactive-callback": () => tell({ height: 0 }),
-    // Without it the widget throws. It retries by itself, and says to the user what is wrong.
-    "error-callback": () => tell({ height: innerWidth < 300 ? 145 : 70 }),
+    callback: (token) => post({ token }),
+    "before-interactive-callback": () => post({ height: innerWidth < 300 ? 145 : 70 }),
+    "after-interactive-callback": () => post({ height: 0 }),
+    // Without this the widget throws. It retries by itself, and shows the cause.
+    "error-callback": () => post({ height: innerWidth < 300 ? 145 : 70 }),
   });
   addEventListener("message", (event) => {
     if (event.origin === location.origin && event.source === parent && event.data === "reset") window.turnstile.reset(id);
@@ -26,4 +26,6 @@ window.dropgateReady = () => {
 
 const script = document.createElement("script");
 script.src = "https://challenges.cloudflare.com/turnstile/v0/api.js?render=explicit&onload=dropgateReady";
+// An ad blocker, or a network without a way to Cloudflare.
+script.onerror = () => post({ blocked: true });
 document.head.append(script);

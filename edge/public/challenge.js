@@ -11,6 +11,7 @@ export class Challenge {
   #frame = null;
   #token = null;
   #received_ms = 0;
+  #blocked = false;
   #waiting = [];
 
   /** `place` is the element for the widget, which is visible only when the user must do something. */
@@ -18,7 +19,11 @@ export class Challenge {
     this.#place = place;
     addEventListener("message", (event) => {
       if (event.origin !== location.origin || !this.#frame || event.source !== this.#frame.contentWindow) return;
-      const { token, height } = event.data ?? {};
+      const { token, height, blocked } = event.data ?? {};
+      if (blocked) {
+        this.#blocked = true;
+        this.#pass(null);
+      }
       if (typeof token === "string") this.#take(token);
       if (Number.isFinite(height)) this.#frame.style.height = `${Math.min(height, 400)}px`;
     });
@@ -34,9 +39,11 @@ export class Challenge {
     this.#place.hidden = false;
   }
 
-  /** The present token is of no use any more: the widget makes another. */
+  /** The present token is of no use any more: the widget makes another. If it could not be loaded, it is loaded again with
+   *  the next claim. */
   reset() {
     this.#token = null;
+    if (this.#blocked) return this.end();
     this.#frame?.contentWindow.postMessage("reset", location.origin);
   }
 
@@ -44,12 +51,14 @@ export class Challenge {
   end() {
     this.#frame?.remove();
     this.#frame = null;
+    this.#blocked = false;
     this.#place.hidden = true;
   }
 
   /** A token that is fresh enough, or null after a time. A repeated claim may use the same token again. */
   async token() {
     if (this.#token && performance.now() - this.#received_ms < FRESH_MS) return this.#token;
+    if (this.#blocked) return null;
     if (this.#token) this.reset();
     return new Promise((done) => {
       this.#waiting.push(done);
@@ -60,6 +69,10 @@ export class Challenge {
   #take(token) {
     this.#token = token;
     this.#received_ms = performance.now();
+    this.#pass(token);
+  }
+
+  #pass(token) {
     for (const done of this.#waiting.splice(0)) done(token);
   }
 }

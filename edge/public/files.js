@@ -1,4 +1,4 @@
-// What a user can take away: the coupon as a text, the opening as an entry of their calendar.
+// Files for the user: the coupon as a text, the opening as an entry of their calendar.
 
 /** Offers a file for download. */
 export function save(name, type, text) {

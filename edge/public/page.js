@@ -46,7 +46,7 @@ const page = {
   expires_ms: Infinity, // when it is no longer valid, if it came with the link
   note: "",
   drop: {}, // the valid fields of the drop file
-  dressed: false, // the drop file was read, or it took too long
+  drop_ready: false, // the drop file was read, or it took too long
 };
 const preview = new URLSearchParams(location.search).get("preview");
 /** In a preview nothing reaches the gate, whatever is pressed. */
@@ -194,7 +194,7 @@ function decide({ word, body, ...answer }) {
       sign_out(answer);
       return true;
     case "challenge-failed":
-      // A token counts once, and for five minutes.
+      // A token is valid once, and for five minutes.
       challenge.reset();
       if (page.site_key && ++challenge_fails < CHALLENGE_TRIES) return false;
       page.note = say("challenge_failed");
@@ -330,7 +330,7 @@ const number = (n) => (Number.isFinite(n) ? n.toLocaleString(locale) : "…");
 let announced = "";
 
 function render() {
-  const now = page.dressed ? phase() : "loading";
+  const now = page.drop_ready ? phase() : "loading";
   const { campaign, claim } = page;
   const key = now.replace("-", "_");
   const won = now === "admitted" || now === "issued";
@@ -361,7 +361,7 @@ function render() {
   show("calendar", now === "waiting" && campaign.opens_at - clock.now_ms() > CALENDAR_MS);
   show("use", won && page.drop.winner_link);
   if (won && page.drop.winner_link) $("use").href = page.drop.winner_link.replaceAll("{code}", encodeURIComponent(claim.code ?? ""));
-  show("lead", page.drop.loser_link && ["sold-out", "closed", "refused", "unknown"].includes(now));
+  show("next", page.drop.loser_link && ["sold-out", "closed", "refused", "unknown"].includes(now));
   show("claim", !won && !link && !["start", "unknown", "refused", "loading"].includes(now));
   const usable = now === "open" && !sign_in && !(page.dev && page.signed_out);
   // Not `disabled`: it keeps the focus, so the user can wait with a finger on it.
@@ -393,7 +393,7 @@ let ticking;
 /** The countdown and the opening. It runs by the page's own clock, so the opening sends no request. */
 function tick() {
   clearTimeout(ticking);
-  stay_awake();
+  update_wake_lock();
   if (page.campaign) plan_challenge();
   const now = $("stage").dataset.phase;
   const { opens_at, closes_at } = page.campaign ?? {};
@@ -417,7 +417,7 @@ function tick() {
 
 /** The screen must not switch off in the last seconds. */
 let lock = null;
-async function stay_awake() {
+async function update_wake_lock() {
   const now = $("stage").dataset.phase;
   const from_opening_ms = Math.abs((page.campaign?.opens_at ?? Infinity) - clock.now_ms());
   const wanted = now === "asking" || (["waiting", "open"].includes(now) && from_opening_ms <= AWAKE_MS);
@@ -428,7 +428,7 @@ async function stay_awake() {
     return void held?.release();
   }
   lock = navigator.wakeLock?.request("screen").catch(() => null) ?? Promise.resolve(null);
-  // The browser takes it back when the page is hidden.
+  // The browser releases it when the page is hidden.
   (await lock)?.addEventListener("release", () => (lock = null));
 }
 
@@ -495,9 +495,9 @@ addEventListener("online", () => page.note === say("offline_note") && ((page.not
 
 // --- begin ----------------------------------------------------------------------------------------
 
-/** Reads the drop file, and gives the page the shop's texts, pictures and colours. Without the file, or without any of its
+/** Reads the drop file, and shows its texts, pictures and colours. Without the file, or without any of its
  *  fields, the page is complete too. */
-async function dress() {
+async function apply_drop_file() {
   const url = new URL(`/drops/${page.id}.json`, location.href).href;
   const response = page.id && (await fetch(url, { credentials: "omit", signal: AbortSignal.timeout(10_000) }).catch(() => null));
   if (response?.ok) {
@@ -506,7 +506,7 @@ async function dress() {
     for (const problem of problems) console.warn(`drop file /drops/${page.id}.json: ${problem}; it is ignored`);
     page.drop = drop;
   }
-  page.dressed = true;
+  page.drop_ready = true;
   const { title, prize, picture, picture_alt, shop, logo, terms } = page.drop;
   for (const [property, value] of Object.entries(colors_of(page.drop))) document.documentElement.style.setProperty(property, value);
   put("shop", shop ?? say("title"));
@@ -525,12 +525,12 @@ async function dress() {
   show("terms", terms);
   if (terms) $("terms").href = terms;
   put("use", page.drop.winner_link_text ?? say("use"));
-  put("lead", page.drop.loser_link_text ?? say("lead"));
-  if (page.drop.loser_link) $("lead").href = page.drop.loser_link;
+  put("next", page.drop.loser_link_text ?? say("next"));
+  if (page.drop.loser_link) $("next").href = page.drop.loser_link;
   render();
 }
 
-/** Shows a state without the gate, and says so. */
+/** Shows a state without the gate, under a notice. */
 async function begin_preview() {
   const { STATES } = await import("./preview.js");
   const state = Object.hasOwn(STATES, preview) ? preview : "waiting";
@@ -550,8 +550,8 @@ for (const id of ["start-label", "start-go", "dev-label", "dev-go", "slot-label"
 }
 put("shop", say("title"));
 $("dev-id").value = recall("sessionStorage", "dropgate:user") ?? "";
-dress();
-setTimeout(() => ((page.dressed = true), render()), DROP_FILE_MS);
+apply_drop_file();
+setTimeout(() => ((page.drop_ready = true), render()), DROP_FILE_MS);
 if (preview !== null && page.id) {
   begin_preview();
 } else if (page.id) {

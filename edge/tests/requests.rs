@@ -138,7 +138,7 @@ async fn a_person_who_mistypes_a_path_gets_a_page_and_a_program_a_problem() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_drop_page_learns_which_widget_makes_the_tokens() {
+async fn a_campaign_names_the_widget_whose_tokens_claims_need() {
     let site_key = async |settings: &[(&str, &str)]| {
         let network = ScriptedNetwork::default();
         let gate = gate_with(&network, settings);

@@ -84,7 +84,7 @@ const problem = (status, kind, fields) => ({
 });
 
 /** Serves the example of the documentation as the drop file of the campaign `spring`. */
-async function dress({ page }) {
+async function serve_drop_file({ page }) {
   for (const [file, contentType] of [["spring.json", "application/json"], ["spring.svg", "image/svg+xml"], ["shop.svg", "image/svg+xml"]]) {
     await page.route(`**/drops/${file}`, (route) => route.fulfill({ contentType, path: `${repository}docs/drop-page/${file}` }));
   }
@@ -495,18 +495,18 @@ const tests = {
 
   async "every state in a preview, which sends nothing: phone, desktop, landscape, light, dark, right to left"() {
     let checked = 0;
-    for (const [name, options, dressed] of [
+    for (const [name, options, with_file] of [
       ["phone", {}, true], ["plain", {}, false], ["small", { viewport: { width: 320, height: 568 } }, true],
       ["landscape", { viewport: { width: 667, height: 375 } }, true], ["low", { viewport: { width: 568, height: 320 } }, false],
       ["desktop", { viewport: { width: 1280, height: 800 } }, true], ["ar", { locale: "ar-EG" }, true], ["he", { locale: "he-IL" }, false],
     ]) {
       const v = await visitor(options);
-      if (dressed) await dress(v);
+      if (with_file) await serve_drop_file(v);
       await v.page.addInitScript({ content: axe });
       for (const state of Object.keys(STATES)) {
         await v.page.goto(`${gate}/c/spring?preview=${state}`);
         await v.page.waitForSelector("#preview:not([hidden])");
-        if (dressed) await v.page.waitForSelector("#campaign:not([hidden])");
+        if (with_file) await v.page.waitForSelector("#campaign:not([hidden])");
         if (state !== "loading") await v.page.waitForFunction(() => !["loading", ""].includes(document.querySelector("main").dataset.phase));
         const { width, height, direction, buttons, brand } = await v.page.evaluate(() => {
           const boxes = [...document.querySelectorAll(".action > .big")].map((it) => it.getBoundingClientRect());
@@ -546,7 +546,7 @@ const tests = {
   async "no language is too long for a small phone, and no user's font size for the page"() {
     for (const lang of Object.keys(WORDS)) {
       const v = await visitor({ locale: lang, viewport: { width: 320, height: 568 } });
-      await dress(v);
+      await serve_drop_file(v);
       for (const state of ["waiting-days", "open", "issued", "sold-out"]) {
         await v.page.goto(`${gate}/c/spring?preview=${state}`);
         await v.page.waitForSelector("#campaign:not([hidden])");
@@ -563,9 +563,9 @@ const tests = {
     }
   },
 
-  async "winners copy, share, save and use their code; nobody stays without a next step"() {
+  async "winners copy, share, save and use their code; everybody else gets a next step"() {
     const v = await visitor();
-    await dress(v);
+    await serve_drop_file(v);
     await v.page.addInitScript(() => { navigator.share = async (what) => void (window.shared = what); });
     await v.page.goto(`${gate}/c/spring?preview=issued`);
     await v.page.waitForSelector("#use:not([hidden])");
@@ -582,21 +582,21 @@ const tests = {
     for (const part of [code, "42", "20 % off any pair of shoes", `${gate}/c/spring\n`]) assert.ok(saved.includes(part), part);
     for (const state of ["sold-out", "closed", "refused"]) {
       await v.page.goto(`${gate}/c/spring?preview=${state}`);
-      await v.page.waitForSelector("#lead:not([hidden])");
-      assert.equal(await v.page.getAttribute("#lead", "href"), "https://shop.example/outlet");
+      await v.page.waitForSelector("#next:not([hidden])");
+      assert.equal(await v.page.getAttribute("#next", "href"), "https://shop.example/outlet");
       assert.equal(await v.page.isVisible("#use"), false);
     }
     assert.equal(await v.page.getAttribute("#terms", "href"), "https://shop.example/spring/terms");
     await v.leave();
   },
 
-  async "a bad drop file costs its bad fields only"() {
+  async "only the bad fields of a drop file are ignored"() {
     const v = await visitor();
     await v.page.route("**/drops/spring.json", (route) => route.fulfill({ json: { ...example, accent: "red", loser_link: "javascript:alert(1)" } }));
     await v.page.goto(`${gate}/c/spring?preview=sold-out`);
     await v.page.waitForSelector("#campaign:not([hidden])");
     assert.equal(await v.says("campaign"), "Spring sale");
-    assert.equal(await v.page.isVisible("#lead"), false);
+    assert.equal(await v.page.isVisible("#next"), false);
     const problems = v.warnings.filter((text) => text.startsWith("drop file /drops/spring.json: "));
     assert.deepEqual(problems.map((text) => text.split(" ")[3]).sort(), ["accent", "loser_link"]);
     // The pictures do not exist here: the page closes their gaps.
@@ -667,6 +667,33 @@ const tests = {
     const policy = async (path) => (await fetch(gate + path)).headers.get("content-security-policy");
     assert.ok(!(await policy("/c/challenged")).includes("cloudflare"));
     assert.match(await policy("/challenge"), /script-src 'self' https:\/\/challenges\.cloudflare\.com;.*frame-ancestors 'self'/);
+  },
+
+  async "a blocked challenge refuses nobody: the gate decides, and the next press tries again"() {
+    const v = await visitor({ others: [TURNSTILE] });
+    let blocked = true;
+    const script = `window.turnstile = { render: (_, options) => void setTimeout(() => options.callback("token")) }; dropgateReady();`;
+    await v.page.route(`${TURNSTILE}/**`, (route) => (blocked ? route.abort() : route.fulfill({ contentType: "text/javascript", body: script })));
+    const tokens = [];
+    await v.page.route(/\/v1\//, (route) => {
+      const token = route.request().headers()["x-challenge"];
+      if (route.request().method() === "POST") {
+        tokens.push(token);
+        return route.fulfill(token ? { json: { slot: 1, code: "ABCD-EFGH-JKMN-PQRS", status: "issued" } } : problem(403, "challenge-failed"));
+      }
+      const headers = { "x-challenge-site-key": "0x4AAAAAAA", "content-type": "application/json" };
+      return route.fulfill({ headers, json: { state: "open", capacity: 5, remaining: 5, opens_at: 0, closes_at: null, server_time: Date.now(), server_time_latest: Date.now() } });
+    });
+    await v.open("blocked", "#token=a.b.c");
+    await v.phase("open");
+    await v.page.click("#claim");
+    await v.page.waitForFunction((text) => document.getElementById("note").textContent === text, WORDS.en.challenge_failed);
+    assert.deepEqual(tokens, [undefined, undefined, undefined]);
+    blocked = false;
+    await v.page.click("#claim");
+    await v.phase("issued");
+    assert.equal(tokens.at(-1), "token");
+    await v.leave();
   },
 
   async "a rejected request is reported in the language of the page, without English"() {

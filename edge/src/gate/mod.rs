@@ -316,7 +316,7 @@ impl<H: Network> Gate<H> {
         .into())
     }
 
-    /// Tells the drop page which widget makes the tokens that claims need.
+    /// Names the widget whose tokens claims need, for the drop page.
     fn with_site_key(&self, response: Response) -> Response {
         match self.turnstile.as_ref().and_then(|turnstile| turnstile.site_key.as_deref()) {
             Some(key) => response.with("x-challenge-site-key", key),
