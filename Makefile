@@ -10,7 +10,7 @@ EDGE_SOURCES := edge/entry.mjs $(shell find edge/src shared/src shared/lua -type
 BENCH := $(BIN)/dropgate-bench
 DENY := $(CACHE)/cargo-deny-0.20.2
 
-.PHONY: help setup build edge demo up down status logs sql test test-page unit e2e simulate mutants explore chaos fuzz bench bench-edge bench-issuer image image-test manifests openapi size deny audit lint fmt docs clean
+.PHONY: help setup build edge demo up down status logs sql test test-page unit e2e simulate mutants explore chaos fuzz bench bench-edge bench-issuer image image-test manifests openapi size worker-dist deny audit lint fmt docs clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -111,6 +111,9 @@ openapi: setup ## check the OpenAPI document and its examples
 
 size: edge ## check the worker's size and start-up time against their budgets, and dry-run its deployment
 	@edge/size.sh
+
+worker-dist: edge ## pack the built gate, which Node alone then deploys, into target/dropgate-worker.tar.gz
+	@edge/dist.sh
 
 deny: $(DENY) ## check licences and sources of all dependencies
 	@$(DENY)/bin/cargo-deny --log-level error check bans licenses sources

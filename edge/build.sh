@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Compiles the gate to build/. wrangler calls it; with EDGE_PREBUILT=1 it uses the existing build.
+# Checks the drop files, and compiles the gate to build/. wrangler calls it; with EDGE_PREBUILT=1 it uses the existing build.
 set -euo pipefail
 cd "$(dirname "$0")"
+NODE_NO_WARNINGS=1 node drops.mjs
 [ "${EDGE_PREBUILT:-}" != 1 ] || exit 0
 
 CACHE=${DROPGATE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dropgate}

@@ -37,9 +37,9 @@ export class Clock {
   }
 }
 
-/** Sends a request. Returns `{ word, body, wait_ms, dev, sent_ms, received_ms }`: `word` is "claim", "campaign", the
+/** Sends a request. Returns `{ word, body, wait_ms, dev, site_key, sent_ms, received_ms }`: `word` is "claim", "campaign", the
  *  last word of the problem type, or "undecided"; `wait_ms` is Retry-After; `dev` is whether the gate accepts X-User-Id;
- *  the times are those of performance.now(). */
+ *  `site_key` that of the challenge which claims need; the times are those of performance.now(). */
 export async function send(method, path, headers = {}) {
   let response, body;
   const sent_ms = performance.now();
@@ -54,7 +54,8 @@ export async function send(method, path, headers = {}) {
     // No response, or not JSON.
   }
   const wait_ms = Math.min(600, Math.max(0, Number(response?.headers.get("retry-after")) || 0)) * 1000;
-  return { word: word_of(response?.status, body), body, wait_ms, dev: accepts_user_id(response, body), sent_ms, received_ms };
+  const site_key = response?.headers.get("x-challenge-site-key");
+  return { word: word_of(response?.status, body), body, wait_ms, dev: accepts_user_id(response, body), site_key, sent_ms, received_ms };
 }
 
 /** The word for a response. */

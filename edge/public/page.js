@@ -1,7 +1,10 @@
 // The drop page: a countdown by the gate's clock, one button, and the result.
 
-import { Clock, send, pause, pause_ms } from "./gate.js";
-import { speak } from "./words.js";
+import { Challenge } from "./challenge.js";
+import { colors_of, read_drop } from "./drop.js";
+import { calendar, save } from "./files.js";
+import { Clock, send as send_to_gate, pause, pause_ms } from "./gate.js";
+import { direction, speak } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const wanted = navigator.languages ?? [navigator.language ?? "en"];
@@ -17,12 +20,23 @@ const EARLY_LOOK_MS = 60_000;
 /** The clock looks again, so often at most, until its error is this small. */
 const CLOCK_LOOKS = 4;
 const CLOCK_ERROR_MS = 15;
+/** The page waits so long for the drop file before it shows anything: nothing moves when it arrives. */
+const DROP_FILE_MS = 1500;
+/** The screen stays on from so long before the opening until so long after it. */
+const AWAKE_MS = 120_000;
+/** The challenge begins at a random time in this span before the opening: its token is valid for 300 s. */
+const CHALLENGE_FROM_MS = 120_000;
+const CHALLENGE_TO_MS = 20_000;
+const CHALLENGE_TRIES = 3;
+/** An entry of the calendar is offered until so long before the opening. */
+const CALENDAR_MS = 900_000;
 
 /** The state of the page. */
 const page = {
   id: /^\/c\/([a-z0-9-]{1,64})\/?$/i.exec(location.pathname)?.[1].toLowerCase() ?? null,
   bad_id: /^\/c\/./.test(location.pathname),
   campaign: null, // the response of the gate
+  site_key: null, // of the challenge that claims need
   unknown: false,
   claim: null,
   asking: false, // a claim is under way
@@ -31,7 +45,14 @@ const page = {
   linked: false, // the token came with the link, and ends with this tab
   expires_ms: Infinity, // when it is no longer valid, if it came with the link
   note: "",
+  drop: {}, // the valid fields of the drop file
+  drop_ready: false, // the drop file was read, or it took too long
 };
+const preview = new URLSearchParams(location.search).get("preview");
+/** In a preview nothing reaches the gate, whatever is pressed. */
+const send = preview === null ? send_to_gate : async () => ({ word: "undecided", wait_ms: 600_000 });
+const challenge = new Challenge($("challenge"));
+let challenge_fails = 0;
 // A campaign may be called anything, also "token".
 const store_key = `dropgate:pressed:${page.id}`;
 
@@ -96,13 +117,15 @@ const path = (rest = "") => `/v1/campaigns/${page.id}${rest}`;
 
 /** Claims, and retries until there is a decision. */
 async function claim() {
+  if (preview !== null) return;
   page.asking = true;
   page.note = "";
+  challenge_fails = 0;
   // After a reload the page looks for the claim. Only a mark is stored: the code must not be found on this device.
   keep("localStorage", store_key, "1");
   render();
   for (let tries = 0; page.asking; tries++) {
-    const answer = await send("POST", path("/claims"), await identity());
+    const answer = await send("POST", path("/claims"), { ...(await identity()), ...(await challenge_header()) });
     const settled = decide(answer);
     if (settled) break;
     render();
@@ -114,6 +137,32 @@ async function claim() {
     $("title").focus();
     await follow();
   }
+}
+
+/** The header for a gate that requires a challenge. */
+async function challenge_header() {
+  if (!page.site_key) return {};
+  begin_challenge();
+  const note = page.note;
+  const slow = setTimeout(() => { page.note ||= say("challenge_note"); render(); }, 500);
+  const token = await challenge.token();
+  clearTimeout(slow);
+  page.note = note;
+  return token ? { "x-challenge": token } : {};
+}
+
+function begin_challenge() {
+  challenge.begin(page.site_key, lang);
+}
+
+/** Starts the challenge so that its token is there at the opening and fresh, not at the same time for the whole crowd. */
+let challenge_at_ms;
+function plan_challenge() {
+  const { opens_at, state } = page.campaign;
+  if (!page.site_key || page.asking) return;
+  if (page.claim || !["open", "not-open", "paused"].includes(state)) return challenge.end();
+  challenge_at_ms ??= CHALLENGE_TO_MS + Math.random() * (CHALLENGE_FROM_MS - CHALLENGE_TO_MS);
+  if (state === "open" || opens_at - clock.now_ms() <= challenge_at_ms) begin_challenge();
 }
 
 /** How long to wait after a response that is no decision. A press that was early is repeated at the opening, as near to it
@@ -144,6 +193,12 @@ function decide({ word, body, ...answer }) {
     case "unauthenticated":
       sign_out(answer);
       return true;
+    case "challenge-failed":
+      // A token is valid once, and for five minutes.
+      challenge.reset();
+      if (page.site_key && ++challenge_fails < CHALLENGE_TRIES) return false;
+      page.note = say("challenge_failed");
+      return true;
     case "paused":
     case "too-many-requests":
       page.note = say(word === "paused" ? "paused_note" : "busy_note");
@@ -154,7 +209,9 @@ function decide({ word, body, ...answer }) {
       page.note = say(navigator.onLine ? "undecided_note" : "offline_note");
       return false;
     default:
-      page.note = say("failed_note", { detail: body.detail ?? body.title });
+      // The detail is English, and for whoever runs the gate.
+      console.warn(word, body.detail ?? body.title);
+      page.note = say("failed_note");
       return true;
   }
 }
@@ -200,8 +257,9 @@ async function visible() {
 /** Polls the campaign: rarely, each page at its own time, and never around the opening. */
 async function watch() {
   for (let failures = 0, looks = 0; ; ) {
-    const { word, body, wait_ms, sent_ms, received_ms } = await send("GET", path());
+    const { word, body, wait_ms, site_key, sent_ms, received_ms } = await send("GET", path());
     if (word === "campaign") {
+      page.site_key = site_key;
       failures = 0;
       clock.sync(body, sent_ms, received_ms);
       page.campaign = body;
@@ -227,7 +285,7 @@ async function watch() {
 function until_next_poll_ms(looks) {
   const { state, opens_at } = page.campaign;
   const spread = (from_s, to_s) => 1000 * (from_s + Math.random() * (to_s - from_s));
-  if (state === "open") return spread(5, 10);
+  if (state === "open" || state === "paused") return spread(5, 10);
   if (state !== "not-open") return spread(30, 60);
   const ahead_ms = opens_at - clock.now_ms();
   if (looks < CLOCK_LOOKS && clock.error_ms > CLOCK_ERROR_MS && ahead_ms > 5000) return spread(0.5, 2);
@@ -265,21 +323,24 @@ function show(id, shown) {
   $(id).hidden = !shown;
 }
 
+/** What the tab calls the page. */
+const name = () => page.drop.title ?? say("title");
+const number = (n) => (Number.isFinite(n) ? n.toLocaleString(locale) : "…");
+
 let announced = "";
 
 function render() {
-  const now = phase();
+  const now = page.drop_ready ? phase() : "loading";
   const { campaign, claim } = page;
   const key = now.replace("-", "_");
   const won = now === "admitted" || now === "issued";
   const before = ["waiting", "open"].includes(now);
   const time_of = (ms) => new Date(ms).toLocaleString(locale, { dateStyle: "medium", timeStyle: "medium" });
   const time = campaign?.opens_at && time_of(campaign.opens_at);
-  const number = (n) => (Number.isFinite(n) ? n.toLocaleString(locale) : "…");
 
   $("stage").dataset.phase = now;
-  put("campaign", page.id ?? "");
   put("title", say(TITLES[now] ?? "loading_title"));
+  if (now !== "waiting") document.title = `${say(TITLES[now] ?? "loading_title")} · ${name()}`;
   show("countdown", now === "waiting");
   show("ticket", won);
   if (won) {
@@ -295,6 +356,12 @@ function render() {
   show("signin", link);
   if (link) $("signin").href = link;
   show("copy", won);
+  show("share", won && navigator.share);
+  show("save", won);
+  show("calendar", now === "waiting" && campaign.opens_at - clock.now_ms() > CALENDAR_MS);
+  show("use", won && page.drop.winner_link);
+  if (won && page.drop.winner_link) $("use").href = page.drop.winner_link.replaceAll("{code}", encodeURIComponent(claim.code ?? ""));
+  show("next", page.drop.loser_link && ["sold-out", "closed", "refused", "unknown"].includes(now));
   show("claim", !won && !link && !["start", "unknown", "refused", "loading"].includes(now));
   const usable = now === "open" && !sign_in && !(page.dev && page.signed_out);
   // Not `disabled`: it keeps the focus, so the user can wait with a finger on it.
@@ -326,6 +393,8 @@ let ticking;
 /** The countdown and the opening. It runs by the page's own clock, so the opening sends no request. */
 function tick() {
   clearTimeout(ticking);
+  update_wake_lock();
+  if (page.campaign) plan_challenge();
   const now = $("stage").dataset.phase;
   const { opens_at, closes_at } = page.campaign ?? {};
   const edge = now === "waiting" ? opens_at : now === "open" ? closes_at : null;
@@ -334,13 +403,33 @@ function tick() {
   if (left_ms <= 0) return void render();
   if (now === "waiting") {
     const s = Math.ceil(left_ms / 1000);
-    const two = (n) => String(n).padStart(2, "0");
+    const two = (n) => n.toLocaleString(locale, { minimumIntegerDigits: 2 });
     const hms = `${two(Math.floor(s / 3600) % 24)}:${two(Math.floor(s / 60) % 60)}:${two(s % 60)}`;
-    put("countdown", s >= 86_400 ? say("days", { n: Math.floor(s / 86_400), time: hms }) : hms);
+    // Isolated: its order is the same in every direction of writing.
+    const left = s >= 86_400 ? say("days", { n: number(Math.floor(s / 86_400)), time: `\u2066${hms}\u2069` }) : hms;
+    put("countdown", left);
+    document.title = `${left} · ${name()}`;
     $("countdown").classList.toggle("long", s >= 86_400);
     if ([600, 60, 10].includes(s)) put("live", `${say("waiting_title")} ${hms}`);
   }
   ticking = setTimeout(tick, Math.min(left_ms % 1000 || 1000, left_ms));
+}
+
+/** The screen must not switch off in the last seconds. */
+let lock = null;
+async function update_wake_lock() {
+  const now = $("stage").dataset.phase;
+  const from_opening_ms = Math.abs((page.campaign?.opens_at ?? Infinity) - clock.now_ms());
+  const wanted = now === "asking" || (["waiting", "open"].includes(now) && from_opening_ms <= AWAKE_MS);
+  if (wanted === Boolean(lock) || (wanted && document.hidden)) return;
+  if (!wanted) {
+    const held = await lock;
+    lock = null;
+    return void held?.release();
+  }
+  lock = navigator.wakeLock?.request("screen").catch(() => null) ?? Promise.resolve(null);
+  // The browser releases it when the page is hidden.
+  (await lock)?.addEventListener("release", () => (lock = null));
 }
 
 // --- user actions ---------------------------------------------------------------------------------
@@ -352,6 +441,25 @@ $("copy").onclick = async () => {
   if (done !== "copied") getSelection().selectAllChildren($("code"));
   page.note = say(done ?? "copy_failed");
   render();
+};
+
+/** The coupon as a text, to be kept or sent to another device of the user. */
+function coupon_text() {
+  const { slot, code } = page.claim;
+  const { title, prize, shop, terms } = page.drop;
+  const lines = [name(), title && prize, shop, `${say("code")}: ${code}`, `${say("slot")}: ${slot}`, location.href.split(/[?#]/)[0], terms];
+  return `${lines.filter(Boolean).join("\n")}\n`;
+}
+
+$("save").onclick = () => save(`${page.id}.txt`, "text/plain;charset=utf-8", coupon_text());
+
+// A user who closes the dialog has shared nothing: no error.
+$("share").onclick = () => navigator.share({ title: name(), text: coupon_text() }).catch(() => {});
+
+$("calendar").onclick = () => {
+  const { opens_at } = page.campaign;
+  const url = location.href.split(/[?#]/)[0];
+  save(`${page.id}.ics`, "text/calendar;charset=utf-8", calendar({ id: `${page.id}-${opens_at}`, opens_at, summary: name(), url }));
 };
 
 $("check").onclick = async () => {
@@ -387,18 +495,70 @@ addEventListener("online", () => page.note === say("offline_note") && ((page.not
 
 // --- begin ----------------------------------------------------------------------------------------
 
-document.documentElement.lang = lang;
-document.title = page.id ? `${page.id} · ${say("title")}` : say("title");
-for (const id of ["start-label", "start-go", "dev-label", "dev-go", "slot-label", "code-label", "copy", "signin", "check"]) {
+/** Reads the drop file, and shows its texts, pictures and colours. Without the file, or without any of its
+ *  fields, the page is complete too. */
+async function apply_drop_file() {
+  const url = new URL(`/drops/${page.id}.json`, location.href).href;
+  const response = page.id && (await fetch(url, { credentials: "omit", signal: AbortSignal.timeout(10_000) }).catch(() => null));
+  if (response?.ok) {
+    const file = await response.json().catch(() => null);
+    const { drop, problems } = read_drop(file, lang, url);
+    for (const problem of problems) console.warn(`drop file /drops/${page.id}.json: ${problem}; it is ignored`);
+    page.drop = drop;
+  }
+  page.drop_ready = true;
+  const { title, prize, picture, picture_alt, shop, logo, terms } = page.drop;
+  for (const [property, value] of Object.entries(colors_of(page.drop))) document.documentElement.style.setProperty(property, value);
+  put("shop", shop ?? say("title"));
+  for (const [id, text] of [["campaign", title], ["prize", prize]]) {
+    put(id, text ?? "");
+    show(id, text);
+  }
+  for (const [id, src] of [["picture", picture], ["logo", logo]]) {
+    if (!src) continue;
+    $(id).src = src;
+    show(id, true);
+    $(id).onerror = () => show(id, false);
+  }
+  $("picture").alt = picture_alt ?? "";
+  if (shop && !logo) show("logo", false);
+  show("terms", terms);
+  if (terms) $("terms").href = terms;
+  put("use", page.drop.winner_link_text ?? say("use"));
+  put("next", page.drop.loser_link_text ?? say("next"));
+  if (page.drop.loser_link) $("next").href = page.drop.loser_link;
+  render();
+}
+
+/** Shows a state without the gate, under a notice. */
+async function begin_preview() {
+  const { STATES } = await import("./preview.js");
+  const state = Object.hasOwn(STATES, preview) ? preview : "waiting";
+  for (const one of Object.keys(STATES)) $("preview-state").add(new Option(one, one, false, one === state));
+  $("preview-state").onchange = () => location.replace(`?preview=${$("preview-state").value}`);
+  put("preview-label", say("preview_label"));
+  show("preview", true);
+  const { note_key, ...known } = STATES[state]();
+  Object.assign(page, known, { note: note_key ? say(note_key) : "" });
+  render();
+}
+
+Object.assign(document.documentElement, { lang, dir: direction(lang) });
+for (const id of ["start-label", "start-go", "dev-label", "dev-go", "slot-label", "code-label", "copy", "share", "save", "calendar", "terms", "signin", "check"]) {
   const key = { "slot-label": "slot", "code-label": "code", signin: "signin_button" }[id] ?? id.replace("-", "_");
   $(id).textContent = say(key);
 }
+put("shop", say("title"));
 $("dev-id").value = recall("sessionStorage", "dropgate:user") ?? "";
-render();
-if (page.id) {
+apply_drop_file();
+setTimeout(() => ((page.drop_ready = true), render()), DROP_FILE_MS);
+if (preview !== null && page.id) {
+  begin_preview();
+} else if (page.id) {
   watch();
   begin();
 }
+render();
 
 /** Shows the claim of a user who pressed before. Tells a user without a token early how to sign in. */
 async function begin() {

@@ -116,3 +116,41 @@ async fn every_response_has_the_common_headers() {
     let other = send(&gate, &platform, "GET", "/healthz", &[("origin", "https://evil.example")]).await;
     assert_eq!(header(&other, "access-control-allow-origin"), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_person_who_mistypes_a_path_gets_a_page_and_a_program_a_problem() {
+    let gate = gate_with(&ScriptedNetwork::default(), &[]);
+    let platform = TestPlatform::new();
+    let browser = [("accept", "text/html,application/xhtml+xml,*/*;q=0.8")];
+    for path in ["/nothing", "/v1/campaign/spring"] {
+        let page = send(&gate, &platform, "GET", path, &browser).await;
+        assert_eq!((page.status, header(&page, "content-type")), (404, Some("text/html; charset=utf-8")), "{path}");
+        assert!(page.body.contains("<script type=module src=/missing.js>"), "{path}");
+        let problem = send(&gate, &platform, "GET", path, &[("accept", "*/*")]).await;
+        assert_eq!(
+            (problem.status, header(&problem, "content-type")),
+            (404, Some("application/problem+json")),
+            "{path}"
+        );
+    }
+    let health = send(&gate, &platform, "GET", "/healthz", &browser).await;
+    assert_eq!(header(&health, "content-type"), Some("application/json"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_campaign_names_the_widget_whose_tokens_claims_need() {
+    let site_key = async |settings: &[(&str, &str)]| {
+        let network = ScriptedNetwork::default();
+        let gate = gate_with(&network, settings);
+        let meta = json!(["open", "5", "0", "0", "0", "0", "1", null]);
+        let view = json!({ "result": [meta, ["1", "1"], null] });
+        network.respond(200, &view);
+        let local = LocalSet::new();
+        let response = local.run_until(send(&gate, &TestPlatform::new(), "GET", "/v1/campaigns/a", &[])).await;
+        assert_eq!(response.outcome, Outcome::Campaign);
+        header(&response, "x-challenge-site-key").map(str::to_owned)
+    };
+    let both = [("TURNSTILE_SECRET", "s"), ("TURNSTILE_SITE_KEY", "0x4AAA")];
+    assert_eq!(site_key(&both).await.as_deref(), Some("0x4AAA"));
+    assert_eq!(site_key(&[("TURNSTILE_SECRET", "s")]).await, None);
+}

@@ -8,7 +8,7 @@ use crate::cache::campaigns::CampaignCache;
 use crate::gate::admissions::Admissions;
 use crate::gate::authenticator::Authenticator;
 use crate::http::common_headers::CommonHeaders;
-use crate::http::problem::{Problem, Rejection};
+use crate::http::problem::{Problem, Rejection, not_found_page};
 use crate::http::request::{Request, URL_LIMIT_BYTES};
 use crate::http::response::Response;
 use crate::http::route::{Route, route};
@@ -167,6 +167,7 @@ impl<H: Network> Gate<H> {
         };
         let (label, examined) = match found {
             Ok(route) => (route.label(), self.examine(request, route, &common_headers, began, platform)),
+            Err(Problem::NotFound) if request.accepts_html() => (RouteLabel::Unknown, Err(Rc::new(not_found_page()))),
             Err(problem) => (RouteLabel::Unknown, Err(problem.into())),
         };
         let mut response = match examined {
@@ -211,7 +212,8 @@ impl<H: Network> Gate<H> {
             Route::Campaign(campaign) => {
                 check_body_size(request)?;
                 match self.campaigns.cached(&campaign, now) {
-                    Some(result) => Err(Rc::new(result.unwrap_or_else(|problem| problem.response()))),
+                    Some(Ok(response)) => Err(Rc::new(self.with_site_key(response))),
+                    Some(Err(problem)) => Err(problem.into()),
                     None => Ok((campaign, Operation::Campaign)),
                 }
             }
@@ -252,7 +254,10 @@ impl<H: Network> Gate<H> {
             Operation::OwnClaim(identity) => {
                 (RouteLabel::OwnClaim, self.own_claim(&campaign, identity, address, &platform).await)
             }
-            Operation::Campaign => (RouteLabel::Campaign, self.campaigns.get(&campaign, &platform).await),
+            Operation::Campaign => {
+                let result = self.campaigns.get(&campaign, &platform).await;
+                (RouteLabel::Campaign, result.map(|response| self.with_site_key(response)))
+            }
         };
         let mut response = result.unwrap_or_else(|rejection| match rejection {
             Rejection::Problem(problem) => problem.response(),
@@ -309,6 +314,14 @@ impl<H: Network> Gate<H> {
             problem => problem,
         }
         .into())
+    }
+
+    /// Names the widget whose tokens claims need, for the drop page.
+    fn with_site_key(&self, response: Response) -> Response {
+        match self.turnstile.as_ref().and_then(|turnstile| turnstile.site_key.as_deref()) {
+            Some(key) => response.with("x-challenge-site-key", key),
+            None => response,
+        }
     }
 
     async fn own_claim<P: Platform>(

@@ -114,6 +114,17 @@ impl Problem {
     }
 }
 
+/// The answer to a person who has mistyped a path: the same as [`Problem::NotFound`], as a page.
+#[must_use]
+pub fn not_found_page() -> Response {
+    // The script makes the page, in the language of the person.
+    const PAGE: &str = "<!doctype html><meta http-equiv=Content-Security-Policy content=\"default-src 'self'\">\
+                        <title>Not found</title><script type=module src=/missing.js></script><p>Not found";
+    let mut response = Problem::NotFound.response().replace("content-type", "text/html; charset=utf-8");
+    PAGE.clone_into(&mut response.body);
+    response
+}
+
 impl From<Problem> for Rc<Response> {
     fn from(problem: Problem) -> Self {
         Self::new(problem.response())

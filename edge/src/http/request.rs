@@ -24,6 +24,12 @@ impl Request<'_> {
         end.and_then(|end| path.get(..end)).unwrap_or(path)
     }
 
+    /// Whether a person asks, with a browser.
+    #[must_use]
+    pub fn accepts_html(&self) -> bool {
+        (self.header)("accept").is_some_and(|types| types.starts_with("text/html"))
+    }
+
     /// `traceparent` (W3C Trace Context, version 00), if it is valid.
     #[must_use]
     pub fn trace(&self) -> Option<String> {

@@ -56,7 +56,7 @@ pub struct Settings {
     pub code_secrets: CodeSecrets,
     /// `AUTH`, and for tokens `JWT_..`
     pub auth: Auth,
-    /// `TURNSTILE_SECRET`, `TURNSTILE_URL`
+    /// `TURNSTILE_SECRET`, `TURNSTILE_SITE_KEY`, `TURNSTILE_URL`
     pub turnstile: Option<Turnstile>,
     /// `CORS_ORIGINS`: the pages that may read responses, beside those of the gate's own origin.
     pub cors_origins: Vec<String>,
@@ -203,7 +203,7 @@ fn turnstile(reader: &Reader<'_>) -> Option<Turnstile> {
     let secret = reader.find("TURNSTILE_SECRET")?;
     let url = reader.find("TURNSTILE_URL");
     let url = url.map_or_else(|| SITEVERIFY.to_owned(), |url| reader.url("TURNSTILE_URL", &url));
-    Some(Turnstile { url, secret })
+    Some(Turnstile { url, secret, site_key: reader.find("TURNSTILE_SITE_KEY") })
 }
 
 fn cors_origins(reader: &Reader<'_>) -> Vec<String> {

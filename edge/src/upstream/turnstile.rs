@@ -28,6 +28,8 @@ pub struct Turnstile {
     pub url: String,
     /// The secret of the widget. Never printed.
     pub secret: String,
+    /// The public key of the widget, for the drop page.
+    pub site_key: Option<String>,
 }
 
 impl fmt::Debug for Turnstile {
@@ -100,7 +102,7 @@ mod tests {
 
     #[test]
     fn the_secret_is_never_printed() {
-        let turnstile = Turnstile { url: "https://x".to_owned(), secret: "s3cret".to_owned() };
+        let turnstile = Turnstile { url: "https://x".to_owned(), secret: "s3cret".to_owned(), site_key: None };
         assert!(!format!("{turnstile:?}").contains("s3cret"));
     }
 }
