@@ -85,7 +85,8 @@ if (fragment.has("token")) {
 
 async function identity() {
   const hook = window.dropgateToken;
-  const token = typeof hook === "function" ? await Promise.resolve().then(hook).catch(() => null) : recall("sessionStorage", "dropgate:token");
+  const asked = typeof hook === "function" && Promise.resolve().then(hook).catch(() => null);
+  const token = asked ? await asked : recall("sessionStorage", "dropgate:token");
   page.linked = Boolean(token) && typeof hook !== "function";
   page.expires_ms = page.linked ? expiry_ms(token) : Infinity;
   if (token) return { authorization: `Bearer ${token}` };
@@ -360,7 +361,7 @@ function render() {
   show("save", won);
   show("calendar", now === "waiting" && campaign.opens_at - clock.now_ms() > CALENDAR_MS);
   show("use", won && page.drop.winner_link);
-  if (won && page.drop.winner_link) $("use").href = page.drop.winner_link.replaceAll("{code}", encodeURIComponent(claim.code ?? ""));
+  if (won) $("use").href = page.drop.winner_link?.replaceAll("{code}", encodeURIComponent(claim.code ?? "")) ?? "";
   show("next", page.drop.loser_link && ["sold-out", "closed", "refused", "unknown"].includes(now));
   show("claim", !won && !link && !["start", "unknown", "refused", "loading"].includes(now));
   const usable = now === "open" && !sign_in && !(page.dev && page.signed_out);
@@ -443,11 +444,15 @@ $("copy").onclick = async () => {
   render();
 };
 
+/** Without a token and without a preview. */
+const page_url = () => location.origin + location.pathname;
+
 /** The coupon as a text, to be kept or sent to another device of the user. */
 function coupon_text() {
   const { slot, code } = page.claim;
   const { title, prize, shop, terms } = page.drop;
-  const lines = [name(), title && prize, shop, `${say("code")}: ${code}`, `${say("slot")}: ${slot}`, location.href.split(/[?#]/)[0], terms];
+  const numbers = [`${say("code")}: ${code}`, `${say("slot")}: ${slot}`];
+  const lines = [name(), title && prize, shop, ...numbers, page_url(), terms];
   return `${lines.filter(Boolean).join("\n")}\n`;
 }
 
@@ -458,8 +463,8 @@ $("share").onclick = () => navigator.share({ title: name(), text: coupon_text() 
 
 $("calendar").onclick = () => {
   const { opens_at } = page.campaign;
-  const url = location.href.split(/[?#]/)[0];
-  save(`${page.id}.ics`, "text/calendar;charset=utf-8", calendar({ id: `${page.id}-${opens_at}`, opens_at, summary: name(), url }));
+  const text = calendar({ id: `${page.id}-${opens_at}`, opens_at, summary: name(), url: page_url() });
+  save(`${page.id}.ics`, "text/calendar;charset=utf-8", text);
 };
 
 $("check").onclick = async () => {
@@ -508,7 +513,8 @@ async function apply_drop_file() {
   }
   page.drop_ready = true;
   const { title, prize, picture, picture_alt, shop, logo, terms } = page.drop;
-  for (const [property, value] of Object.entries(colors_of(page.drop))) document.documentElement.style.setProperty(property, value);
+  const { style } = document.documentElement;
+  for (const [property, value] of Object.entries(colors_of(page.drop))) style.setProperty(property, value);
   put("shop", shop ?? say("title"));
   for (const [id, text] of [["campaign", title], ["prize", prize]]) {
     put(id, text ?? "");
@@ -536,7 +542,6 @@ async function begin_preview() {
   const state = Object.hasOwn(STATES, preview) ? preview : "waiting";
   for (const one of Object.keys(STATES)) $("preview-state").add(new Option(one, one, false, one === state));
   $("preview-state").onchange = () => location.replace(`?preview=${$("preview-state").value}`);
-  put("preview-label", say("preview_label"));
   show("preview", true);
   const { note_key, ...known } = STATES[state]();
   Object.assign(page, known, { note: note_key ? say(note_key) : "" });
@@ -544,10 +549,7 @@ async function begin_preview() {
 }
 
 Object.assign(document.documentElement, { lang, dir: direction(lang) });
-for (const id of ["start-label", "start-go", "dev-label", "dev-go", "slot-label", "code-label", "copy", "share", "save", "calendar", "terms", "signin", "check"]) {
-  const key = { "slot-label": "slot", "code-label": "code", signin: "signin_button" }[id] ?? id.replace("-", "_");
-  $(id).textContent = say(key);
-}
+for (const element of document.querySelectorAll("[data-text]")) element.textContent = say(element.dataset.text);
 put("shop", say("title"));
 $("dev-id").value = recall("sessionStorage", "dropgate:user") ?? "";
 apply_drop_file();

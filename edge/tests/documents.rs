@@ -6,11 +6,14 @@ use dropgate_edge::http::problem::Problem;
 use dropgate_edge::http::request::URL_LIMIT_BYTES;
 use dropgate_edge::identity::{Auth, BAD_TOKEN};
 use dropgate_edge::outbox::schedule::SCHEDULE;
+use dropgate_edge::settings::Settings;
 use dropgate_shared::time::Millis;
 use serde_json::Value;
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 const OPENAPI: &str = include_str!("../public/openapi.json");
+const DIST_SETTINGS: &str = include_str!("../dist/.env.production.example");
 const WRANGLER: &str = include_str!("../wrangler.toml");
 const DEVSTACK_CRON: &str = include_str!("../../devstack/src/cron.rs");
 const ARCHITECTURE: &str = include_str!("../../docs/architecture.md");
@@ -120,4 +123,36 @@ fn the_worker_keeps_its_own_log_lines_and_no_invocation_logs() {
     let logs = wrangler.split_once("[observability.logs]").unwrap().1;
     let logs = logs.split("\n[").next().unwrap();
     assert!(logs.contains("\nenabled = true\n") && logs.contains("\ninvocation_logs = false\n"), "{logs}");
+}
+
+/// The example of the archive that `make worker-dist` packs.
+#[test]
+fn the_gate_reads_every_setting_of_the_example_and_takes_an_empty_one_as_absent() {
+    let names: BTreeSet<&str> = DIST_SETTINGS.lines().filter_map(|line| line.strip_suffix('=')).collect();
+    assert!(
+        names.len() >= 20
+            && DIST_SETTINGS.lines().all(|line| line.is_empty() || line.starts_with('#') || line.ends_with('='))
+    );
+    let read = RefCell::new(BTreeSet::new());
+    for (auth, dialect) in [("jwt-hs256", "v2"), ("jwt-jwks", "v3")] {
+        let settings = Settings::read(|name| {
+            read.borrow_mut().insert(name.to_owned());
+            let value = match name {
+                "ENVIRONMENT" => "production",
+                "UPSTASH_REDIS_REST_URL" | "KAFKA_REST_URL" => "https://upstream.example",
+                "UPSTASH_REDIS_REST_TOKEN" | "KAFKA_CLUSTER_ID" | "TURNSTILE_SECRET" => "a",
+                "COUPON_CODE_SECRET" | "JWT_SECRET" => "0123456789abcdef0123456789abcdef",
+                "AUTH" => auth,
+                "KAFKA_REST_DIALECT" => dialect,
+                "JWT_JWKS_URL" => "https://login.example/keys",
+                "JWT_AUDIENCE" => "dropgate",
+                _ if names.contains(name) => "",
+                _ => return None,
+            };
+            Some(value.to_owned())
+        });
+        assert!(settings.is_ok(), "{:?}", settings.err());
+    }
+    let read = read.into_inner();
+    assert_eq!(names.iter().find(|name| !read.contains(**name)), None, "no such setting");
 }
