@@ -76,14 +76,18 @@ pub fn promise(work: impl Future<Output = Result<JsValue, JsValue>> + 'static) -
 }
 
 fn drop_abandoned(now: f64) {
-    let abandoned = WAITING.with_borrow_mut(|waiting| {
-        // In the order in which they began.
-        let kept = waiting.iter().find(|(_, task)| now - task.began < ABANDONED_AFTER_MS).map(|(number, _)| *number);
-        let kept = kept.map(|number| waiting.split_off(&number)).unwrap_or_default();
-        std::mem::replace(waiting, kept)
-    });
-    // After the borrow: what a task owns may wake another.
-    drop(abandoned);
+    loop {
+        let abandoned = WAITING.with_borrow_mut(|waiting| {
+            // The one that began first.
+            let (number, task) = waiting.iter().next()?;
+            let number = *number;
+            if now - task.began < ABANDONED_AFTER_MS { None } else { waiting.remove(&number) }
+        });
+        // Dropped after the borrow: what a task owns may wake another.
+        if abandoned.is_none() {
+            return;
+        }
+    }
 }
 
 fn run(mut task: Task, waker: &Arc<TaskWaker>) {
