@@ -17,6 +17,7 @@ use crate::operator::exit::Exit;
 use crate::redis::client::client;
 use crate::redis::confirm;
 use crate::redis::probe::probe;
+use crate::sample::Sampler;
 use crate::store::coupon_writer::CouponWriter;
 use crate::store::mysql::database::MySqlStore;
 use crate::timestamp::Clock;
@@ -171,6 +172,9 @@ async fn run(settings: RunSettings) -> Result<(), Exit> {
 
     let redis = client(&settings.redis)?;
     let dead_letters = KafkaDeadLetters::new(settings.kafka.clone(), topic, dead_letter_topic, clock.clone())?;
+    if settings.http_listen.is_some() {
+        tokio::spawn(Sampler::new(database.clone(), redis.clone(), Arc::clone(&metrics), clock.clone()).run());
+    }
     let store = CouponWriter::new(database.clone(), settings.secrets, settings.batch_records, clock, jitter.clone());
     // Coupons do not depend on it, so the service starts all the same.
     let tried = redis.clone();

@@ -81,6 +81,9 @@ pub const DEAD_LETTER: &str = "dead_letter";
 pub const DEAD_LETTERS: &str = "dead_letters";
 pub const REPLAY: &str = "replay";
 pub const CANCELLED: &str = "cancelled";
+pub const ALL_BROKERS_DOWN: &str = "all_brokers_down";
+/// Any other error of the client.
+pub const OTHER: &str = "other";
 
 // Traces.
 pub const TRACES: &str = "traces";

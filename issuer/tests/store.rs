@@ -8,6 +8,8 @@ mod deadlines;
 mod grants;
 #[path = "store/migrations.rs"]
 mod migrations;
+#[path = "store/samples.rs"]
+mod samples;
 #[path = "store/scratch.rs"]
 mod scratch;
 

@@ -17,7 +17,7 @@ use super::ports::header;
 use super::settings::KafkaSettings;
 use crate::consume::ports::{Delivery, Partitions, RecordSource};
 use crate::labels;
-use crate::metrics::{Metrics, PartitionLabel};
+use crate::metrics::{Metrics, PartitionLabel, ReasonLabel};
 use dropgate_shared::fault::{Fault, Source};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -162,7 +162,10 @@ impl RecordSource for KafkaSource {
                 replayed: message.headers().is_some_and(|all| all.iter().any(|one| one.key == header::REPLAYED)),
             }),
             Err(error @ KafkaError::MessageConsumptionFatal(_)) => Err(client::fault(labels::FATAL, false, &error)),
-            Err(error) => Err(client::fault(labels::CONSUME, true, &error)),
+            Err(error) => {
+                self.consumer.context().count_fault(labels::CONSUME);
+                Err(client::fault(labels::CONSUME, true, &error))
+            }
         }
     }
 
@@ -207,6 +210,7 @@ impl ClientContext for Member {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.count_fault(client::label_of(&error));
         client::report(&error, reason);
     }
 
@@ -245,6 +249,10 @@ impl ClientContext for Member {
 }
 
 impl Member {
+    fn count_fault(&self, reason: &'static str) {
+        self.metrics.kafka_faults.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
     fn assignment(&self) -> MutexGuard<'_, Assignment> {
         lock(&self.assignment)
     }
@@ -311,7 +319,8 @@ impl ConsumerContext for Member {
         match result {
             Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
             Err(error) => {
-                tracing::warn!(%error, "offsets were not committed; records may come again")
+                self.count_fault(labels::COMMIT);
+                tracing::warn!(%error, "offsets were not committed; records may come again");
             }
         }
     }

@@ -44,7 +44,7 @@ impl MySqlSession {
 
     // Unwrap safety: only `drop` takes it.
     #[allow(clippy::expect_used)]
-    fn raw(&mut self) -> Timed<'_> {
+    pub(super) fn raw(&mut self) -> Timed<'_> {
         self.connection.as_mut().expect("a session has its connection").timed()
     }
 
