@@ -23,7 +23,6 @@ pub mod labels;
 pub mod metrics;
 pub mod operator;
 pub mod phase;
-pub mod process;
 pub mod redis;
 pub mod sample;
 pub mod store;

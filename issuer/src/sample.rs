@@ -7,6 +7,7 @@
 //! - Redis is asked about a campaign at rest only every five minutes.
 
 use crate::labels;
+use crate::metrics::campaigns::{CampaignSample, InRedis};
 use crate::metrics::{Metrics, ReasonLabel, SourceLabel};
 use crate::phase::Phase;
 use crate::redis::view::View;
@@ -45,28 +46,6 @@ pub trait CampaignRows {
     /// # Errors
     /// [`Fault`] where MySQL does not answer.
     async fn tally(&self, id: &CampaignId) -> Result<Tally, Fault>;
-}
-
-/// A campaign at one moment. What is not known is absent.
-#[derive(Debug, Clone)]
-pub struct CampaignSample {
-    pub id: CampaignId,
-    pub phase: Phase,
-    pub capacity: u32,
-    pub opens_ms: u64,
-    pub rows: Option<Tally>,
-    pub redis: Option<InRedis>,
-}
-
-/// What Redis has of a campaign.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InRedis {
-    /// Slots handed out.
-    pub slots: u64,
-    /// Outbox entries.
-    pub outbox: u64,
-    /// Age of the oldest that was read, in ms.
-    pub oldest_ms: u64,
 }
 
 /// What was read of a campaign, and when to read it again.

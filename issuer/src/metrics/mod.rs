@@ -1,22 +1,21 @@
-//! What the service counts, under the names by which dashboards know it. All names are in this file, and the same in
-//! `docs/metrics.md`.
+//! What the service counts, under the names by which dashboards know it: all of them are in `docs/metrics.md`.
+
+pub mod campaigns;
+mod process;
 
 use crate::labels;
-use crate::process::Process;
-use crate::sample::CampaignSample;
+use campaigns::Campaigns;
 use dropgate_shared::fault::Source;
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, text};
-use prometheus_client::metrics::MetricType;
+use process::Process;
+use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Before every name.
@@ -44,56 +43,6 @@ pub struct StateLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct SourceLabel {
     pub source: &'static str,
-}
-
-/// The newest samples of campaigns. A campaign that is no longer sampled, and a value that is not known, is not shown:
-/// an old value would look like a present one.
-#[derive(Debug, Default)]
-pub struct Campaigns(Mutex<Vec<CampaignSample>>);
-
-impl Campaigns {
-    pub fn show(&self, samples: Vec<CampaignSample>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = samples;
-    }
-}
-
-type ValueOf = fn(&CampaignSample) -> Option<f64>;
-
-/// Name, meaning, unit, value.
-const CAMPAIGN_GAUGES: [(&str, &str, Option<Unit>, ValueOf); 7] = [
-    ("campaign_capacity", "Coupons granted, in MySQL", None, |c| Some(c.capacity.into())),
-    ("campaign_opens_timestamp", "Opening time", Some(Unit::Seconds), |c| Some(c.opens_ms as f64 / 1e3)),
-    ("campaign_coupons", "Coupon rows in MySQL", None, |c| c.rows.map(|rows| rows.issued as f64)),
-    ("campaign_refusals", "Refusal rows in MySQL", None, |c| c.rows.map(|rows| rows.refused as f64)),
-    ("campaign_slots", "Slots handed out, in Redis", None, |c| c.redis.map(|redis| redis.slots as f64)),
-    ("campaign_outbox_entries", "Outbox entries in Redis", None, |c| c.redis.map(|redis| redis.outbox as f64)),
-    (
-        "campaign_outbox_oldest",
-        "Time since the admission of the oldest of the 1000 outbox entries that are due first; 0: none waits",
-        Some(Unit::Seconds),
-        |c| c.redis.map(|redis| redis.oldest_ms as f64 / 1e3),
-    ),
-];
-
-impl Collector for Campaigns {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (name, help, unit, value) in CAMPAIGN_GAUGES {
-            let mut gauge = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
-            for sample in &*samples {
-                if let Some(value) = value(sample) {
-                    gauge.encode_family(&[("campaign", sample.id.as_str())])?.encode_gauge(&value)?;
-                }
-            }
-        }
-        let help = "1 for the state of the campaign, as the gate's API names it";
-        let mut gauge = encoder.encode_descriptor("campaign_state", help, None, MetricType::Gauge)?;
-        for sample in &*samples {
-            let labels = [("campaign", sample.id.as_str()), ("state", sample.phase.as_str())];
-            gauge.encode_family(&labels)?.encode_gauge(&1_i64)?;
-        }
-        Ok(())
-    }
 }
 
 /// The metrics; `Metrics::register` says what each means. Each is shared with the registry: to count here is to
@@ -263,9 +212,9 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
+    use super::campaigns::{CampaignSample, InRedis};
     use super::*;
     use crate::phase::Phase;
-    use crate::sample::InRedis;
     use crate::store::rows::Tally;
     use dropgate_shared::ids::CampaignId;
     use std::collections::{BTreeMap, BTreeSet};
@@ -326,7 +275,7 @@ mod tests {
     #[test]
     fn the_names_are_those_in_the_documentation() {
         let found = described(&complete().encode());
-        let text = include_str!("../../docs/metrics.md");
+        let text = include_str!("../../../docs/metrics.md");
         let documented: BTreeSet<String> =
             text.lines().filter(|line| line.starts_with("| `")).map(|line| line.replace("  ", " ")).collect();
         let missing: Vec<_> = found.difference(&documented).map(String::as_str).collect();
