@@ -67,8 +67,11 @@ pub struct CreateArgs {
     /// RFC 3339; without it the campaign closes when it is sold out
     #[arg(long, value_name = "TIME")]
     pub closes_at: Option<String>,
+    /// Publish it at once, as `campaign publish` does; without this, only MySQL is needed
+    #[arg(long)]
+    pub publish: bool,
     #[command(flatten)]
-    pub database: DatabaseArgs,
+    pub servers: ServerArgs,
 }
 
 #[derive(Args)]
@@ -86,7 +89,7 @@ pub struct ShowArgs {
 #[derive(Args)]
 #[command(after_help = STATUSES)]
 pub struct ListArgs {
-    /// Print a JSON array on standard output
+    /// Print one JSON object on standard output
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
@@ -147,7 +150,7 @@ pub struct ReconcileArgs {
 pub enum Format {
     /// Comma-separated with a heading, RFC 4180
     Csv,
-    /// One array of objects
+    /// One object with the rows
     Json,
 }
 

@@ -43,7 +43,8 @@ pub fn label_of(error: &KafkaError) -> &'static str {
     match error.rdkafka_error_code() {
         Some(Code::AllBrokersDown) => labels::ALL_BROKERS_DOWN,
         Some(Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut) => labels::TRANSPORT,
-        Some(Code::Authentication | Code::SSL | Code::SaslAuthenticationFailed) => labels::AUTHENTICATION,
+        Some(Code::Authentication | Code::SaslAuthenticationFailed) => labels::AUTHENTICATION,
+        Some(Code::SSL) => labels::TLS,
         _ => labels::OTHER,
     }
 }
@@ -71,6 +72,7 @@ mod tests {
             (RDKafkaErrorCode::AllBrokersDown, "all_brokers_down"),
             (RDKafkaErrorCode::BrokerTransportFailure, "transport"),
             (RDKafkaErrorCode::Authentication, "authentication"),
+            (RDKafkaErrorCode::SSL, "tls"),
             (RDKafkaErrorCode::UnknownTopicOrPartition, "other"),
         ] {
             assert_eq!(label_of(&KafkaError::Global(code)), label);

@@ -12,7 +12,6 @@ use super::export::export;
 use super::output::{json, say};
 use super::servers::Servers;
 use super::verify::compare::verify;
-use super::verify::findings::Verdict;
 use super::verify::reconcile::reconcile;
 use super::{check_config, migrate, probe};
 use crate::cli::command::{Cli, Command};
@@ -29,6 +28,7 @@ use crate::store::mysql::settings::DatabaseSettings;
 use crate::store::ports::{Session, Store};
 use crate::timestamp::{self, Clock};
 use clap::CommandFactory;
+use dropgate_shared::ids::CampaignId;
 
 /// Connections of a verb.
 const CONNECTIONS: u32 = 2;
@@ -85,12 +85,13 @@ async fn on_campaign(command: CampaignCommand) -> Result<(), Exit> {
         CampaignCommand::Create(args) => on_create(args).await,
         CampaignCommand::Publish(args) => {
             let (servers, shown) = open_all(&args.servers)?;
-            print(&shown, publish(&servers, &args.id).await)
+            print_published(&servers, &shown, &args.id).await
         }
         CampaignCommand::Show(args) => {
             let (database, redis, kafka) = args.servers.at_least_database()?;
             let redis = redis.as_ref().map(client).transpose()?;
-            let report = show(&open(&database), redis.as_ref(), kafka.as_ref(), &args.id).await;
+            let now = Clock::system().now();
+            let report = show(&open(&database), redis.as_ref(), kafka.as_ref(), &args.id, now).await;
             let report = report.map_err(|error| Exit::at(&database.shown, error))?;
             print(&database.shown, if args.json { Ok(json(&report)) } else { Ok(report.to_string()) })
         }
@@ -98,7 +99,8 @@ async fn on_campaign(command: CampaignCommand) -> Result<(), Exit> {
             let settings = args.database.settings()?;
             let list = async { Ok::<_, CampaignError>(open(&settings).connect().await?.campaigns().await?) };
             let all = list.await.map_err(|error| Exit::at(&settings.shown, error))?;
-            say!("{}", if args.json { list_json(&all) } else { list_table(&all) });
+            let now = Clock::system().now();
+            say!("{}", if args.json { list_json(&all, now) } else { list_table(&all, now) });
             Ok(())
         }
         CampaignCommand::Pause(args) => change(args.servers, args.id, Transition::Pause).await,
@@ -127,8 +129,30 @@ async fn on_create(args: CreateArgs) -> Result<(), Exit> {
     if closes_at.is_some_and(|closes_at| closes_at <= opens_at.unwrap_or(now)) {
         return Err(Exit::usage("--closes-at must be after --opens-at"));
     }
-    let settings = args.database.settings()?;
-    print(&settings.shown, create(&open(&settings), now, &args.id, args.capacity, opens_at, closes_at).await)
+    let id = &args.id;
+    if args.publish {
+        // What publishing needs is looked at before anything is created.
+        let (servers, shown) = open_all(&args.servers)?;
+        if servers.secrets.is_none() {
+            return Err(CampaignError::NoSecret(id.clone()).into());
+        }
+        print(&shown, create(&servers.store, now, id, args.capacity, opens_at, closes_at).await)?;
+        return print_published(&servers, &shown, id).await;
+    }
+    let settings = args.servers.at_least_database()?.0;
+    print(&settings.shown, create(&open(&settings), now, id, args.capacity, opens_at, closes_at).await)?;
+    say!("next: issuer campaign publish {id}");
+    Ok(())
+}
+
+async fn print_published(
+    servers: &Servers<MySqlStore, ReqwestHttp, KafkaSettings>,
+    shown: &str,
+    id: &CampaignId,
+) -> Result<(), Exit> {
+    print(shown, publish(servers, id).await)?;
+    say!("next: issuer campaign show {id}");
+    Ok(())
 }
 
 async fn on_verify(args: VerifyArgs) -> Result<(), Exit> {
@@ -137,7 +161,7 @@ async fn on_verify(args: VerifyArgs) -> Result<(), Exit> {
     let report = report.map_err(|error| Exit::at(&shown, error).unless_violated())?;
     let shown = report.shown(args.show_users);
     say!("{}", if args.json { shown.json() } else { shown.to_string() });
-    end_with(report.verdict())
+    end_with(report.status())
 }
 
 async fn on_reconcile(ReconcileArgs { apply, verify, .. }: ReconcileArgs) -> Result<(), Exit> {
@@ -153,11 +177,11 @@ async fn on_reconcile(ReconcileArgs { apply, verify, .. }: ReconcileArgs) -> Res
     if !apply && report.needs_repair() && !verify.json {
         say!("\nnothing was changed: `issuer reconcile {} --apply` does it", verify.id);
     }
-    end_with(report.verdict())
+    end_with(report.status())
 }
 
-fn end_with(verdict: Verdict) -> Result<(), Exit> {
-    match verdict.status() {
+fn end_with(status: u8) -> Result<(), Exit> {
+    match status {
         0 => Ok(()),
         status => Err(Exit { status, text: String::new() }),
     }
