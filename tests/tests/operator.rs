@@ -157,13 +157,13 @@ async fn a_campaign_is_checked_run_and_exported() {
     })
     .await;
 
-    scheduled(&system);
+    scheduled(&system).await;
     bad_input(&system, &campaign);
     system.stop().await;
 }
 
 /// Created and published by one command; the states are those that visitors see.
-fn scheduled(system: &System) {
+async fn scheduled(system: &System) {
     let create = ["campaign", "create", "in-2099", "--capacity", "7", "--opens-at", "2099-01-01T00:00:00Z"];
     assert_output(
         &run_with(system, &[&create[..], &["--publish"]].concat(), &[("COUPON_CODE_SECRET", "")]),
@@ -185,6 +185,23 @@ fn scheduled(system: &System) {
     let shown = parsed(&run(system, &["campaign", "show", "in-2099", "--json"]));
     assert_eq!((&shown["version"], &shown["state"]), (&json!(1), &json!("not-open")));
     assert_output(&run(system, &["campaign", "list"]), 0, &["scheduled"]);
+    let reschedule = |args: &[&str]| run(system, &[&["campaign", "reschedule", "in-2099"], args].concat());
+    assert_output(&reschedule(&[]), 2, &["--opens-at"]);
+    assert_output(&reschedule(&["--opens-at", "soon"]), 2, &["--opens-at", "RFC 3339"]);
+    assert_output(&reschedule(&["--closes-at", "2020-01-01T00:00:00Z"]), 2, &["issuer campaign close in-2099"]);
+    assert_output(&reschedule(&["--closes-at", "2098-01-01T00:00:00Z"]), 2, &["is not after its opening"]);
+    let unknown = ["campaign", "reschedule", "nobody", "--opens-at", "now"];
+    assert_output(&run(system, &unknown), 2, &["MySQL has no campaign nobody"]);
+    assert_eq!(system.claim("in-2099", "early").await.problem(), "not-open");
+    let opened = reschedule(&["--opens-at", "now", "--closes-at", "2100-01-01T00:00:00Z"]);
+    assert_output(
+        &opened,
+        0,
+        &["in-2099 is rescheduled: open", "warning: it opens now", "the gate is up to date", "next: "],
+    );
+    until("the gate has the new opening", async || system.claim("in-2099", "early").await.status == 202).await;
+    assert_output(&reschedule(&["--opens-at", "now"]), 0, &["in-2099 has these times already"]);
+    assert_output(&reschedule(&["--opens-at", "2099-01-01T00:00:00Z"]), 1, &["in-2099 has opened", "campaign pause"]);
     let past = run(system, &["campaign", "create", "past", "--capacity", "1", "--opens-at", "2020-01-01T00:00:00Z"]);
     assert_output(&past, 0, &["warning: --opens-at is in the past", "next: issuer campaign publish past"]);
     let shown = run(system, &["campaign", "show", "past"]);

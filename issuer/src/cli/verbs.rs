@@ -41,6 +41,8 @@ pub enum CampaignCommand {
     Close(OneCampaignArgs),
     /// Grant a greater capacity, dated in MySQL, and update the gate
     Raise(RaiseArgs),
+    /// Move the opening, until it has passed, or the closing time
+    Reschedule(RescheduleArgs),
 }
 
 /// A verb that needs nothing but the campaign.
@@ -116,6 +118,24 @@ pub struct RaiseArgs {
     /// New number of coupons; never less than before
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub capacity: u32,
+    #[command(flatten)]
+    pub servers: ServerArgs,
+}
+
+#[derive(Args)]
+#[command(after_help = STATUSES)]
+pub struct RescheduleArgs {
+    /// The campaign
+    pub id: CampaignId,
+    /// RFC 3339, or `now`
+    #[arg(long, value_name = "TIME", required_unless_present = "closes_at")]
+    pub opens_at: Option<String>,
+    /// RFC 3339, or `never`: the campaign closes when it is sold out
+    #[arg(long, value_name = "TIME")]
+    pub closes_at: Option<String>,
+    /// Also if its closing time has passed, and visitors have seen that it is over
+    #[arg(long)]
+    pub reopen: bool,
     #[command(flatten)]
     pub servers: ServerArgs,
 }

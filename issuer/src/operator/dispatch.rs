@@ -4,11 +4,13 @@ use super::campaign::create::create;
 use super::campaign::error::CampaignError;
 use super::campaign::list::{list_json, list_table};
 use super::campaign::publish::publish;
+use super::campaign::reschedule::{Change, reschedule};
 use super::campaign::show::show;
 use super::campaign::state::{Transition, raise, set};
 use super::dlq::{self, DlqError, WithProgress};
 use super::exit::Exit;
 use super::export::export;
+use super::moment::distance;
 use super::output::{json, say};
 use super::servers::Servers;
 use super::verify::compare::verify;
@@ -18,7 +20,7 @@ use crate::cli::command::{Cli, Command};
 use crate::cli::connections::{ServerArgs, ServerSettings};
 use crate::cli::dlq::DlqCommand;
 use crate::cli::secret_file::with_file_arguments;
-use crate::cli::verbs::{CampaignCommand, CreateArgs, ReconcileArgs, VerifyArgs};
+use crate::cli::verbs::{CampaignCommand, CreateArgs, ReconcileArgs, RescheduleArgs, VerifyArgs};
 use crate::kafka::dead_letter_reader::KafkaDeadLetterReader;
 use crate::kafka::dead_letters::KafkaReplayer;
 use crate::kafka::settings::KafkaSettings;
@@ -29,6 +31,7 @@ use crate::store::ports::{Session, Store};
 use crate::timestamp::{self, Clock};
 use clap::CommandFactory;
 use dropgate_shared::ids::CampaignId;
+use time::PrimitiveDateTime;
 
 /// Connections of a verb.
 const CONNECTIONS: u32 = 2;
@@ -112,6 +115,7 @@ async fn on_campaign(command: CampaignCommand) -> Result<(), Exit> {
             let (servers, shown) = open_all(&args.servers)?;
             print(&shown, raise(&servers, &args.id, args.capacity).await)
         }
+        CampaignCommand::Reschedule(args) => on_reschedule(args).await,
     }
 }
 
@@ -120,9 +124,34 @@ fn print(shown: &str, result: Result<String, CampaignError>) -> Result<(), Exit>
     Ok(())
 }
 
+fn time(name: &str, text: &str) -> Result<PrimitiveDateTime, Exit> {
+    timestamp::parse(text).map_err(|problem| Exit::usage(format!("{name}: {problem}")))
+}
+
+async fn on_reschedule(args: RescheduleArgs) -> Result<(), Exit> {
+    let now = Clock::system().now();
+    let opens_at = args.opens_at.as_deref().map(|text| match text {
+        "now" => Ok(now),
+        text => time("--opens-at", text),
+    });
+    let closes_at = args.closes_at.as_deref().map(|text| match text {
+        "never" => Ok(None),
+        text => time("--closes-at", text).map(Some),
+    });
+    let change = Change { opens_at: opens_at.transpose()?, closes_at: closes_at.transpose()?, reopen: args.reopen };
+    if let Some(Some(at)) = change.closes_at
+        && at <= now
+    {
+        let (id, since) = (args.id, distance(at, now));
+        return Err(Exit::usage(format!(
+            "--closes-at is in the past ({since}); to end it: issuer campaign close {id}"
+        )));
+    }
+    let (servers, shown) = open_all(&args.servers)?;
+    print(&shown, reschedule(&servers, &args.id, change).await)
+}
+
 async fn on_create(args: CreateArgs) -> Result<(), Exit> {
-    let time =
-        |name: &str, text: &str| timestamp::parse(text).map_err(|problem| Exit::usage(format!("{name}: {problem}")));
     let now = Clock::system().now();
     let opens_at = if args.opens_at == "now" { None } else { Some(time("--opens-at", &args.opens_at)?) };
     let closes_at = args.closes_at.as_deref().map(|text| time("--closes-at", text)).transpose()?;

@@ -82,9 +82,11 @@ impl From<CampaignError> for Exit {
             CampaignError::Fault(fault) => return fault.clone().into(),
             CampaignError::GateNotUpdated { fault, .. } if labels::is_refusal_of_credentials(fault.label) => 2,
             CampaignError::GateNotUpdated { .. } | CampaignError::Contention(_) => 3,
-            CampaignError::Unknown(_) | CampaignError::NoSecret(_) => 2,
+            CampaignError::Unknown(_) | CampaignError::NoSecret(_) | CampaignError::Window { .. } => 2,
             CampaignError::Exists { .. }
             | CampaignError::Closed(_)
+            | CampaignError::Over(_)
+            | CampaignError::HasOpened { .. }
             | CampaignError::Lower { .. }
             | CampaignError::OtherCodes { .. } => 1,
         };

@@ -123,7 +123,7 @@ async fn grant(session: &mut impl Session, clock: &Clock, id: &CampaignId, capac
 
 /// Redis follows what MySQL has decided. Without an answer of Redis the gate goes on as before: MySQL has
 /// the change, and the operator learns that the gate may not.
-async fn update_gate<S: Store, H: Http, B: Backlog>(
+pub(super) async fn update_gate<S: Store, H: Http, B: Backlog>(
     servers: &Servers<S, H, B>,
     session: &mut S::Session,
     id: &CampaignId,

@@ -221,6 +221,21 @@ impl Session for MySqlSession {
         Ok(done.rows_affected() > 0)
     }
 
+    async fn set_window(
+        &mut self,
+        id: &CampaignId,
+        opens_at: PrimitiveDateTime,
+        closes_at: Option<PrimitiveDateTime>,
+    ) -> StoreResult<()> {
+        sqlx::query("UPDATE campaigns SET version = version + 1, opens_at = ?, closes_at = ? WHERE id = ?")
+            .bind(opens_at)
+            .bind(closes_at)
+            .bind(id.as_str())
+            .execute(self.raw())
+            .await?;
+        Ok(())
+    }
+
     async fn campaign(&mut self, id: &CampaignId) -> StoreResult<Option<Campaign>> {
         let row: Option<(String, PrimitiveDateTime, Option<PrimitiveDateTime>, u32, u32)> = sqlx::query_as(
             "SELECT c.state, c.opens_at, c.closes_at, c.version, a.capacity FROM campaigns c \
