@@ -48,7 +48,7 @@ impl Answer {
             (503, "paused") => Self::Paused,
             (404, "unknown-campaign") => Self::UnknownCampaign,
             (404, "no-claim") => Self::NoClaim,
-            (503, "unavailable") => Self::Unknown,
+            (503, "unavailable" | "misconfigured") => Self::Unknown,
             _ => Self::Unexpected(format!("{status} {text}")),
         }
     }

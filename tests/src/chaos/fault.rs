@@ -36,7 +36,7 @@ impl Link {
 
 /// What a proxy does to its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Trouble {
+pub enum LinkFault {
     Slow,
     RequestsLost,
     ResponsesLost,
@@ -46,7 +46,7 @@ pub enum Trouble {
     Garbage,
 }
 
-impl Trouble {
+impl LinkFault {
     const ALL: [Self; 6] =
         [Self::Slow, Self::RequestsLost, Self::ResponsesLost, Self::Silent, Self::Refused, Self::Garbage];
 }
@@ -86,7 +86,7 @@ impl Verb {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
-    Link(Link, Trouble),
+    Link(Link, LinkFault),
     /// SIGKILL; started again a while later.
     Killed(Party),
     /// SIGSTOP, and SIGCONT a while later.
@@ -119,7 +119,7 @@ pub enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
-            Self::Link(link, trouble) => format!("{link:?}: {trouble:?}"),
+            Self::Link(link, fault) => format!("{link:?}: {fault:?}"),
             Self::Killed(party) => format!("{party:?}: killed"),
             Self::Frozen(party) => format!("{party:?}: frozen"),
             Self::Operator(verb) => format!("operator: {verb:?}"),
@@ -146,8 +146,8 @@ impl Fault {
             Self::RedisOutOfMemory,
         ];
         for link in Link::ALL {
-            let troubles = Trouble::ALL.into_iter().filter(|trouble| *trouble != Trouble::Garbage || link.is_http());
-            all.extend(troubles.map(|trouble| Self::Link(link, trouble)));
+            let faults = LinkFault::ALL.into_iter().filter(|fault| *fault != LinkFault::Garbage || link.is_http());
+            all.extend(faults.map(|fault| Self::Link(link, fault)));
         }
         all.extend(Party::ALL.into_iter().flat_map(|party| [Self::Killed(party), Self::Frozen(party)]));
         all.extend(Verb::ALL.map(Self::Operator));

@@ -1,7 +1,7 @@
 //! Carries out one fault, from its beginning to its end.
 
 use super::evidence;
-use super::fault::{Fault, Link, Party, Trouble, Verb};
+use super::fault::{Fault, Link, LinkFault, Party, Verb};
 use super::round::{Round, run_verb, run_verb_for};
 use super::servers::Server;
 use super::world::{Target, World, now_ms};
@@ -59,7 +59,7 @@ async fn perform(
 ) -> Result<u64, String> {
     let campaign = usize::try_from(random.below(round.campaigns.len() as u64)).unwrap();
     match fault {
-        Fault::Link(link, trouble) => return Ok(through_proxy(world, link, trouble, lasts, random).await),
+        Fault::Link(link, fault) => return Ok(through_proxy(world, link, fault, lasts, random).await),
         Fault::Killed(party) => {
             let server = one(world, party, random);
             server.kill().await;
@@ -177,15 +177,15 @@ async fn frozen(servers: &[&Server], lasts: Duration, apart: Duration) {
     }
 }
 
-async fn through_proxy(world: &World, link: Link, trouble: Trouble, lasts: Duration, random: &mut Random) -> u64 {
+async fn through_proxy(world: &World, link: Link, fault: LinkFault, lasts: Duration, random: &mut Random) -> u64 {
     let proxy = world.link(link);
-    let fault = match trouble {
-        Trouble::Slow => ResponseFault::Delay(Duration::from_millis(random.range(20..=1_500))),
-        Trouble::RequestsLost => ResponseFault::CloseBefore,
-        Trouble::ResponsesLost => ResponseFault::Close,
-        Trouble::Silent => ResponseFault::Hang,
-        Trouble::Refused => ResponseFault::Refuse,
-        Trouble::Garbage => ResponseFault::Garbage,
+    let fault = match fault {
+        LinkFault::Slow => ResponseFault::Delay(Duration::from_millis(random.range(20..=1_500))),
+        LinkFault::RequestsLost => ResponseFault::CloseBefore,
+        LinkFault::ResponsesLost => ResponseFault::Close,
+        LinkFault::Silent => ResponseFault::Hang,
+        LinkFault::Refused => ResponseFault::Refuse,
+        LinkFault::Garbage => ResponseFault::Garbage,
     };
     let before = proxy.injected();
     proxy.inject_into(fault, random.range(100..=1_000));
