@@ -10,7 +10,7 @@ EDGE_SOURCES := edge/entry.mjs $(shell find edge/src shared/src shared/lua -type
 BENCH := $(BIN)/dropgate-bench
 DENY := $(CACHE)/cargo-deny-0.20.2
 
-.PHONY: help setup build edge demo up down status logs sql test test-page unit e2e simulate mutants explore chaos fuzz bench bench-edge bench-issuer image image-test manifests openapi size worker-dist deny audit lint fmt docs clean
+.PHONY: help setup build edge demo up down status logs sql test test-page unit e2e simulate mutants explore chaos fuzz bench bench-edge bench-issuer image image-test manifests observe openapi size worker-dist deny audit lint fmt docs clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -105,6 +105,9 @@ image-test: build ## build the image and test it against the stack: it issues co
 manifests: export DROPGATE_MANIFESTS := 1
 manifests: setup ## check the Kubernetes manifests against the schemas of Kubernetes
 	@deploy/manifests.sh
+
+observe: setup ## check the alert rules, their tests and the dashboard's queries with promtool
+	@deploy/observe/check.sh
 
 openapi: setup ## check the OpenAPI document and its examples
 	@node edge/openapi.mjs

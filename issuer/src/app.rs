@@ -17,6 +17,7 @@ use crate::operator::exit::Exit;
 use crate::redis::client::client;
 use crate::redis::confirm;
 use crate::redis::probe::probe;
+use crate::sample::Sampler;
 use crate::store::coupon_writer::CouponWriter;
 use crate::store::mysql::database::MySqlStore;
 use crate::timestamp::Clock;
@@ -45,7 +46,7 @@ const SAME_SIGNAL: Duration = Duration::from_millis(300);
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::read();
-    log_to_stderr();
+    log_to_stderr(matches!(cli.command, Command::Run(_)));
     // reqwest is built without a provider of its own. An error means that one is installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -69,9 +70,11 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn log_to_stderr() {
-    // sqlx reports a dying connection at several levels; the loop reports it once, with the remedy.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=error"));
+fn log_to_stderr(is_service: bool) {
+    // sqlx reports a dying connection at several levels; the loop reports it once, with the remedy. A command reports
+    // what it has found, and not each try of Kafka's client.
+    let default = if is_service { "info,sqlx=error" } else { "info,sqlx=error,librdkafka=off" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     // Below this level the exporter prints the collector's whole address, which may hold a token.
     let filter = match "opentelemetry-otlp=info".parse() {
         Ok(directive) => filter.add_directive(directive),
@@ -171,6 +174,9 @@ async fn run(settings: RunSettings) -> Result<(), Exit> {
 
     let redis = client(&settings.redis)?;
     let dead_letters = KafkaDeadLetters::new(settings.kafka.clone(), topic, dead_letter_topic, clock.clone())?;
+    if settings.http_listen.is_some() {
+        tokio::spawn(Sampler::new(database.clone(), redis.clone(), Arc::clone(&metrics), clock.clone()).run());
+    }
     let store = CouponWriter::new(database.clone(), settings.secrets, settings.batch_records, clock, jitter.clone());
     // Coupons do not depend on it, so the service starts all the same.
     let tried = redis.clone();

@@ -67,6 +67,15 @@ pub const SCRIPT: &str = "script";
 /// A confirmation was dropped since Redis is slower than MySQL.
 pub const QUEUE_FULL: &str = "queue_full";
 
+/// The service rejects the token, or Redis the user.
+pub const UNAUTHORIZED: &str = "unauthorized";
+
+/// Whether a fault with this label is a refusal of credentials: nothing changes before they are corrected.
+#[must_use]
+pub fn is_refusal_of_credentials(label: &str) -> bool {
+    matches!(label, ACCESS_DENIED | AUTHENTICATION | UNAUTHORIZED)
+}
+
 // Kafka.
 /// librdkafka refuses a setting.
 pub const SETTINGS: &str = "settings";
@@ -85,6 +94,10 @@ pub const DEAD_LETTER: &str = "dead_letter";
 pub const DEAD_LETTERS: &str = "dead_letters";
 pub const REPLAY: &str = "replay";
 pub const CANCELLED: &str = "cancelled";
+pub const TLS: &str = "tls";
+pub const ALL_BROKERS_DOWN: &str = "all_brokers_down";
+/// Any other error of the client.
+pub const OTHER: &str = "other";
 
 // Traces.
 pub const TRACES: &str = "traces";

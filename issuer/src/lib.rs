@@ -22,6 +22,8 @@ pub mod kafka;
 pub mod labels;
 pub mod metrics;
 pub mod operator;
+pub mod phase;
 pub mod redis;
+pub mod sample;
 pub mod store;
 pub mod timestamp;

@@ -10,6 +10,8 @@ mod grants;
 mod migrations;
 #[path = "store/others.rs"]
 mod others;
+#[path = "store/samples.rs"]
+mod samples;
 #[path = "store/scratch.rs"]
 mod scratch;
 
@@ -178,6 +180,11 @@ async fn every_change_of_a_campaign_gets_the_next_version() {
         session.next_version(&id, 0).await.unwrap();
         session.rollback().await.unwrap();
         assert_eq!(session.campaigns().await.unwrap()[0].campaign.version, 9);
+        let at = |ms| timestamp::from_ms(ms).unwrap();
+        session.set_window(&id, at(5_000), Some(at(6_001))).await.unwrap();
+        let now = session.campaign(&id).await.unwrap().unwrap();
+        assert_eq!((now.opens_at, now.closes_at, now.version), (at(5_000), Some(at(6_001)), 10));
+        assert!(session.set_window(&id, at(5_000), Some(at(5_000))).await.is_err(), "the schema rejects it");
     })
     .await;
 }

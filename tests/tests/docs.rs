@@ -220,6 +220,63 @@ fn documents_name_only_what_exists() {
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
 
+/// The names that `text` contains and that are built of `prefix` and what a name may contain.
+fn names<'a>(text: &'a str, prefix: &str) -> BTreeSet<&'a str> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.split(|c| !is_name(c)).filter(|name| name.starts_with(prefix)).collect()
+}
+
+#[test]
+fn alerts_and_dashboard_name_only_what_exists() {
+    let read = |path: &str| fs::read_to_string(repo().join(path)).unwrap();
+    let (rules, tests) = (read("deploy/observe/alerts.yaml"), read("deploy/observe/alerts.test.yaml"));
+    let anchors = Document::read("docs/operating.md").anchors();
+    let runbook = read("docs/operating.md");
+    let alerts: Vec<&str> = rules.split("- alert: ").skip(1).collect();
+    assert!(alerts.len() >= 15, "{} alerts", alerts.len());
+    for alert in alerts {
+        let name = alert.lines().next().unwrap();
+        let anchor = alert.split_once("runbook_url: docs/operating.md#").map(|(_, rest)| rest.lines().next().unwrap());
+        assert!(anchor.is_some_and(|anchor| anchors.contains(anchor)), "{name}: no heading #{anchor:?}");
+        assert!(runbook.contains(&format!("`{name}`")), "{name}: docs/operating.md does not name it");
+        assert!(alert.contains("severity: critical") || alert.contains("severity: warning"), "{name}: no severity");
+        assert!(tests.contains(&format!("alertname: {name}, exp_alerts: []")), "{name}: no test sees it silent");
+        assert!(tests.contains(&format!("alertname: {name}\n        exp_alerts:\n")), "{name}: no test sees it fire");
+    }
+    for name in names(&runbook, "Dropgate") {
+        assert!(rules.contains(&format!("alert: {name}\n")), "docs/operating.md: there is no alert {name}");
+    }
+
+    // docs/metrics.md is compared with the code by a test of the issuer.
+    let documented = read("docs/metrics.md");
+    let mut found = 0;
+    for path in
+        ["deploy/observe/alerts.yaml", "deploy/observe/dashboard.json", "docs/operating.md", "docs/architecture.md"]
+    {
+        let text = read(path);
+        for name in names(&text, "dropgate_issuer_").into_iter().chain(names(&text, "process_")) {
+            found += 1;
+            let shown = name.trim_end_matches("_bucket");
+            assert!(documented.contains(&format!("| `{shown}` |")), "{path}: there is no metric {name}");
+        }
+    }
+    assert!(found >= 40, "{found} names");
+
+    // The words of the gate's dataset.
+    let sources = ["edge/src/labels.rs", "edge/src/counters.rs", "shared/src/redis_rest.rs"].map(read).concat();
+    let queries = read("deploy/observe/gate.sql");
+    let (statements, comments): (Vec<&str>, Vec<&str>) = queries.lines().partition(|line| !line.starts_with("--"));
+    let statements = statements.concat();
+    let quoted = statements.split('\'').skip(1).step_by(2).filter(|word| word.parse::<u32>().is_err());
+    let comments = comments.concat();
+    let labels = comments.split('`').skip(1).step_by(2).filter(|word| !word.starts_with('_') && *word != "dropgate");
+    let words: BTreeSet<&str> = quoted.chain(labels).collect();
+    assert!(words.len() >= 8, "{words:?}");
+    for word in words {
+        assert!(sources.contains(&format!("\"{word}\"")), "deploy/observe/gate.sql: the gate has no label {word}");
+    }
+}
+
 #[test]
 fn the_check_can_fail() {
     let checkout = Checkout::read();

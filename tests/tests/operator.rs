@@ -106,8 +106,10 @@ async fn a_campaign_is_checked_run_and_exported() {
 
     assert_output(&run(&system, &["campaign", "list"]), 0, &["CAMPAIGN", &campaign, "closed"]);
     let listed = parsed(&run(&system, &["campaign", "list", "--json"]));
-    let listed = listed.as_array().unwrap().iter().find(|c| c["campaign"] == campaign.as_str()).unwrap();
+    assert_eq!(listed["version"], 1);
+    let listed = listed["campaigns"].as_array().unwrap().iter().find(|c| c["campaign"] == campaign.as_str()).unwrap();
     assert_eq!((listed["capacity"].as_u64(), listed["issued"].as_u64()), (Some(5), Some(4)));
+    assert_eq!(listed["state"], "closed");
     let shown = parsed(&run(&system, &["campaign", "show", &campaign, "--json"]));
     assert_eq!((&shown["redis"]["outbox"]["waiting"], &shown["redis"]["count"]), (&json!(0), &json!(4)));
 
@@ -136,12 +138,85 @@ async fn a_campaign_is_checked_run_and_exported() {
     let exported = run(&system, &["export", &campaign, "--format", "json", "--out", file.to_str().unwrap()]);
     assert_output(&exported, 0, &[]);
     let winners: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-    assert_eq!((winners.as_array().unwrap().len(), &winners[3]["user"]), (4, &json!("=1+1")));
+    let coupons = winners["coupons"].as_array().unwrap();
+    assert_eq!((&winners["version"], coupons.len(), &coupons[3]["user"]), (&json!(1), 4, &json!("=1+1")));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "a temporary file was left behind");
-    assert_eq!(parsed(&run(&system, &["export", &campaign, "--format", "json", "--refusals"])), json!([]));
+    assert_eq!(parsed(&run(&system, &["export", &campaign, "--format", "json", "--refusals"]))["refusals"], json!([]));
 
+    // What a dashboard sees: the samples are taken every 15 s.
+    let scrape = async || {
+        let page = dropgate_devstack::http_client().get(format!("{}/metrics", system.stack.endpoints.issuer_url));
+        page.send().await.unwrap().text().await.unwrap()
+    };
+    let line =
+        |name: &str, value: &str| format!("\ndropgate_issuer_campaign_{name}{{campaign=\"{campaign}\"}} {value}\n");
+    let lines = [line("coupons", "4.0"), line("slots", "4.0"), line("outbox_entries", "0.0"), line("capacity", "5.0")];
+    until("the metrics show the campaign", async || {
+        let page = scrape().await;
+        lines.iter().all(|line| page.contains(line))
+    })
+    .await;
+
+    scheduled(&system).await;
     bad_input(&system, &campaign);
     system.stop().await;
+}
+
+/// Created and published by one command; the states are those that visitors see.
+async fn scheduled(system: &System) {
+    let create = ["campaign", "create", "in-2099", "--capacity", "7", "--opens-at", "2099-01-01T00:00:00Z"];
+    assert_output(
+        &run_with(system, &[&create[..], &["--publish"]].concat(), &[("COUPON_CODE_SECRET", "")]),
+        2,
+        &["COUPON_CODE_SECRET is not set"],
+    );
+    assert_output(&run(system, &["campaign", "show", "in-2099"]), 2, &["MySQL has no campaign in-2099"]);
+    let created = run_with(system, &[&create[..], &["--publish"]].concat(), &[("TZ", "KST-9")]);
+    assert_output(
+        &created,
+        0,
+        &[
+            "campaign in-2099 created: scheduled",
+            "opens at   2099-01-01 09:00:00 +09:00 (2099-01-01T00:00:00Z), in ",
+            "in-2099 published",
+            "next: issuer campaign show in-2099",
+        ],
+    );
+    let shown = parsed(&run(system, &["campaign", "show", "in-2099", "--json"]));
+    assert_eq!((&shown["version"], &shown["state"]), (&json!(1), &json!("not-open")));
+    assert_output(&run(system, &["campaign", "list"]), 0, &["scheduled"]);
+    let reschedule = |args: &[&str]| run(system, &[&["campaign", "reschedule", "in-2099"], args].concat());
+    assert_output(&reschedule(&[]), 2, &["--opens-at"]);
+    assert_output(&reschedule(&["--opens-at", "soon"]), 2, &["--opens-at", "RFC 3339"]);
+    assert_output(&reschedule(&["--closes-at", "2020-01-01T00:00:00Z"]), 2, &["issuer campaign close in-2099"]);
+    assert_output(&reschedule(&["--closes-at", "2098-01-01T00:00:00Z"]), 2, &["is not after its opening"]);
+    let unknown = ["campaign", "reschedule", "nobody", "--opens-at", "now"];
+    assert_output(&run(system, &unknown), 2, &["MySQL has no campaign nobody"]);
+    assert_eq!(system.claim("in-2099", "early").await.problem(), "not-open");
+    let opened = reschedule(&["--opens-at", "now", "--closes-at", "2100-01-01T00:00:00Z"]);
+    assert_output(
+        &opened,
+        0,
+        &["in-2099 is rescheduled: open", "warning: it opens now", "the gate is up to date", "next: "],
+    );
+    until("the gate has the new opening", async || system.claim("in-2099", "early").await.status == 202).await;
+    assert_output(&reschedule(&["--opens-at", "now"]), 0, &["in-2099 has these times already"]);
+    assert_output(&reschedule(&["--opens-at", "2099-01-01T00:00:00Z"]), 1, &["in-2099 has opened", "campaign pause"]);
+    let past = run(system, &["campaign", "create", "past", "--capacity", "1", "--opens-at", "2020-01-01T00:00:00Z"]);
+    assert_output(&past, 0, &["warning: --opens-at is in the past", "next: issuer campaign publish past"]);
+    let shown = run(system, &["campaign", "show", "past"]);
+    assert_output(&shown, 0, &["state      open", "not published", "next: issuer campaign publish past"]);
+    assert_output(&run(system, &["campaign", "pause", "past"]), 0, &["next: issuer campaign resume past"]);
+    let checked = parsed(&run(system, &["check-config", "--json"]));
+    assert!(checked["version"] == 1 && checked["checks"].as_array().unwrap().len() > 5, "{checked}");
+
+    // Refused credentials are no silence.
+    let redis = [("UPSTASH_REDIS_REST_TOKEN", "another")];
+    assert_output(&run_with(system, &["campaign", "pause", "past"], &redis), 2, &["check UPSTASH_REDIS_REST_TOKEN"]);
+    assert_output(&run_with(system, &["verify", "past"], &redis), 2, &["VERDICT: unknown", "UPSTASH_REDIS_REST_TOKEN"]);
+    let url = system.stack.endpoints.database_url.replacen("dropgate:", "dropgate:wrong-", 1);
+    assert_ne!(url, system.stack.endpoints.database_url);
+    assert_output(&run_with(system, &["campaign", "list"], &[("DATABASE_URL", &url)]), 2, &["check user and password"]);
 }
 
 fn bad_input(system: &System, campaign: &str) {
@@ -169,7 +244,9 @@ fn bad_input(system: &System, campaign: &str) {
     assert_output(&closed, 3, &["MySQL has the change, but the gate may not have it yet"]);
     let kafka = [("KAFKA_BOOTSTRAP", unused.as_str())];
     assert_output(&run_with(system, &["verify", campaign], &kafka), 3, &["VERDICT: unknown", "kafka"]);
-    assert_output(&run_with(system, &["dlq", "list"], &kafka), 3, &["kafka"]);
+    let failed = run_with(system, &["dlq", "list"], &kafka);
+    assert_output(&failed, 3, &["kafka"]);
+    assert!(!String::from_utf8_lossy(&failed.stderr).contains("librdkafka"), "{failed:?}");
     assert_output(&run_with(system, &["check-config"], &kafka), 1, &["✗  Kafka", "check failed"]);
 
     // A configuration file: the environment overrides its values, and unknown settings are named.
@@ -320,8 +397,10 @@ async fn produce(system: &System, values: &[Value]) {
 #[tokio::test]
 async fn dead_letters_are_listed_shown_and_replayed() {
     let system = System::start("operator-dlq").await;
-    let list =
-        |args: &[&str]| parsed(&run(&system, &[&["dlq", "list", "--json"], args].concat())).as_array().unwrap().len();
+    let list = |args: &[&str]| {
+        let listed = parsed(&run(&system, &[&["dlq", "list", "--json"], args].concat()));
+        listed["dead_letters"].as_array().unwrap().len()
+    };
     assert_output(&run(&system, &["dlq", "list"]), 0, &["no dead letters"]);
 
     let orphans: Vec<Value> = (1..=30)
@@ -338,7 +417,7 @@ async fn dead_letters_are_listed_shown_and_replayed() {
     assert!(table.contains("unknown_campaign") && table.contains("us***(") && !table.contains("user-1"), "{table}");
 
     let listed = parsed(&run(&system, &["dlq", "list", "--json", "--cause", "malformed"]));
-    let place = listed[0]["place"].as_str().unwrap().to_owned();
+    let place = listed["dead_letters"][0]["place"].as_str().unwrap().to_owned();
     assert_output(
         &run(&system, &["dlq", "show", &place]),
         0,

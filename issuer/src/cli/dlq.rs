@@ -48,7 +48,7 @@ pub struct DlqListArgs {
     /// Only those that were not replayed
     #[arg(long)]
     pub remaining: bool,
-    /// Print a JSON array on standard output
+    /// Print one JSON object on standard output
     #[arg(long)]
     pub json: bool,
     /// Show whole user ids; they are masked otherwise

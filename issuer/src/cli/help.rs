@@ -5,7 +5,7 @@ pub const STATUSES: &str = "\
 Exit status:
   0  done
   1  failed, and the message gives the reason
-  2  invalid arguments or settings, or no such campaign
+  2  invalid arguments or settings, refused credentials, or no such campaign
   3  MySQL, Redis or Kafka did not respond: the result is unknown, and it is safe to run the same command again";
 
 /// The exit statuses of `verify`.
@@ -13,7 +13,7 @@ pub const VERDICTS: &str = "\
 Exit status, by the verdict:
   0  holds      every promise holds, and nothing is open
   1  violated   a promise is broken; the findings list which, how often, and what repairs it
-  2  invalid arguments or settings, or no such campaign
+  2  invalid arguments or settings, refused credentials, or no such campaign
   3  unknown    MySQL, Redis or Kafka did not respond, or does not have the campaign
   4  under way  nothing is broken, and claims are still on their way or wait for you
   5  capacity kept
@@ -46,7 +46,7 @@ formula. In CSV such a user id gets an apostrophe before it, and standard error 
 
 Examples:
   issuer export spring --format csv --out winners.csv
-  issuer export spring --format json --refusals | jq length";
+  issuer export spring --format json --refusals | jq '.refusals | length'";
 
 pub const CHECK_CONFIG: &str = "\
 Checks everything that `issuer run` needs, and tests each server that is configured. MySQL's constraints

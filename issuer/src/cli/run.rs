@@ -56,7 +56,7 @@ pub struct RunArgs {
 
 #[derive(Args)]
 pub struct CheckConfigArgs {
-    /// Print a JSON array on standard output
+    /// Print one JSON object on standard output
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]

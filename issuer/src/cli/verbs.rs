@@ -41,6 +41,8 @@ pub enum CampaignCommand {
     Close(OneCampaignArgs),
     /// Grant a greater capacity, dated in MySQL, and update the gate
     Raise(RaiseArgs),
+    /// Move the opening, until it has passed, or the closing time
+    Reschedule(RescheduleArgs),
 }
 
 /// A verb that needs nothing but the campaign.
@@ -67,8 +69,11 @@ pub struct CreateArgs {
     /// RFC 3339; without it the campaign closes when it is sold out
     #[arg(long, value_name = "TIME")]
     pub closes_at: Option<String>,
+    /// Publish it at once, as `campaign publish` does; without this, only MySQL is needed
+    #[arg(long)]
+    pub publish: bool,
     #[command(flatten)]
-    pub database: DatabaseArgs,
+    pub servers: ServerArgs,
 }
 
 #[derive(Args)]
@@ -86,7 +91,7 @@ pub struct ShowArgs {
 #[derive(Args)]
 #[command(after_help = STATUSES)]
 pub struct ListArgs {
-    /// Print a JSON array on standard output
+    /// Print one JSON object on standard output
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
@@ -113,6 +118,24 @@ pub struct RaiseArgs {
     /// New number of coupons; never less than before
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub capacity: u32,
+    #[command(flatten)]
+    pub servers: ServerArgs,
+}
+
+#[derive(Args)]
+#[command(after_help = STATUSES)]
+pub struct RescheduleArgs {
+    /// The campaign
+    pub id: CampaignId,
+    /// RFC 3339, or `now`
+    #[arg(long, value_name = "TIME", required_unless_present = "closes_at")]
+    pub opens_at: Option<String>,
+    /// RFC 3339, or `never`: the campaign closes when it is sold out
+    #[arg(long, value_name = "TIME")]
+    pub closes_at: Option<String>,
+    /// Also if its closing time has passed, and visitors have seen that it is over
+    #[arg(long)]
+    pub reopen: bool,
     #[command(flatten)]
     pub servers: ServerArgs,
 }
@@ -147,7 +170,7 @@ pub struct ReconcileArgs {
 pub enum Format {
     /// Comma-separated with a heading, RFC 4180
     Csv,
-    /// One array of objects
+    /// One object with the rows
     Json,
 }
 

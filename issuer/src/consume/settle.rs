@@ -332,6 +332,7 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
                 break;
             }
             let label = fault.as_ref().map_or(labels::INCOMPLETE, |fault| fault.label);
+            self.metrics.kafka_faults.get_or_create(&ReasonLabel { reason: label }).inc();
             if outage.failed(label, Instant::now()) {
                 let detail = fault.map_or_else(String::new, |fault| fault.to_string());
                 tracing::warn!(label, records = letters.len(), "dead letters are not acknowledged; waiting: {detail}");

@@ -1,9 +1,10 @@
 //! What all Kafka clients here share: the log, and errors as faults.
 
+use crate::labels;
 use dropgate_shared::fault::{Fault, Source};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 /// The context of a client: librdkafka's log goes to ours.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +36,19 @@ pub fn report(error: &KafkaError, reason: &str) {
     tracing::warn!(target: "librdkafka", %error, reason);
 }
 
+/// The stable label of an error that librdkafka met by itself.
+#[must_use]
+pub fn label_of(error: &KafkaError) -> &'static str {
+    use RDKafkaErrorCode as Code;
+    match error.rdkafka_error_code() {
+        Some(Code::AllBrokersDown) => labels::ALL_BROKERS_DOWN,
+        Some(Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut) => labels::TRANSPORT,
+        Some(Code::Authentication | Code::SaslAuthenticationFailed) => labels::AUTHENTICATION,
+        Some(Code::SSL) => labels::TLS,
+        _ => labels::OTHER,
+    }
+}
+
 /// A Kafka error as a fault.
 #[must_use]
 pub fn fault(label: &'static str, retry: bool, error: &KafkaError) -> Fault {
@@ -46,4 +60,22 @@ pub fn fault(label: &'static str, retry: bool, error: &KafkaError) -> Fault {
     let mut fault = Fault::unknown(Source::Kafka, label, detail);
     fault.retry = retry;
     fault
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_client_have_stable_labels() {
+        for (code, label) in [
+            (RDKafkaErrorCode::AllBrokersDown, "all_brokers_down"),
+            (RDKafkaErrorCode::BrokerTransportFailure, "transport"),
+            (RDKafkaErrorCode::Authentication, "authentication"),
+            (RDKafkaErrorCode::SSL, "tls"),
+            (RDKafkaErrorCode::UnknownTopicOrPartition, "other"),
+        ] {
+            assert_eq!(label_of(&KafkaError::Global(code)), label);
+        }
+    }
 }

@@ -19,7 +19,7 @@ use super::silence::{LOOK_EVERY, Reading, Silent};
 use super::topics;
 use crate::consume::ports::{Delivery, Partitions, RecordSource};
 use crate::labels;
-use crate::metrics::{Metrics, PartitionLabel};
+use crate::metrics::{Metrics, PartitionLabel, ReasonLabel};
 use dropgate_shared::fault::{Fault, Source};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -284,7 +284,10 @@ impl RecordSource for KafkaSource {
                     replayed: message.headers().is_some_and(|all| all.iter().any(|one| one.key == header::REPLAYED)),
                 }),
                 Err(error @ KafkaError::MessageConsumptionFatal(_)) => Err(client::fault(labels::FATAL, false, &error)),
-                Err(error) => Err(client::fault(labels::CONSUME, true, &error)),
+                Err(error) => {
+                    consumer.context().count_fault(labels::CONSUME);
+                    Err(client::fault(labels::CONSUME, true, &error))
+                }
             };
         }
     }
@@ -337,6 +340,7 @@ impl ClientContext for Member {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.count_fault(client::label_of(&error));
         client::report(&error, reason);
     }
 
@@ -373,6 +377,12 @@ impl ClientContext for Member {
         if is_due {
             shared.news.notify_one();
         }
+    }
+}
+
+impl Member {
+    fn count_fault(&self, reason: &'static str) {
+        self.0.metrics.kafka_faults.get_or_create(&ReasonLabel { reason }).inc();
     }
 }
 
@@ -442,7 +452,8 @@ impl ConsumerContext for Member {
         match result {
             Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
             Err(error) => {
-                tracing::warn!(%error, "offsets were not committed; records may come again")
+                self.count_fault(labels::COMMIT);
+                tracing::warn!(%error, "offsets were not committed; records may come again");
             }
         }
     }

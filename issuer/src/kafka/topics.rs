@@ -245,8 +245,11 @@ async fn look<T: Send + 'static>(
                 let _ = consumer.poll(Duration::from_millis(1));
             }
             let mut fault = client::fault(labels::METADATA, true, &error);
-            if let Some(reason) = consumer.context().0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            if let Some((label, reason)) = consumer.context().0.lock().unwrap_or_else(PoisonError::into_inner).take() {
                 fault.detail = format!("{}; {reason}", fault.detail);
+                if label == labels::AUTHENTICATION {
+                    (fault.label, fault.retry) = (label, false);
+                }
             }
             fault
         })
@@ -257,15 +260,16 @@ async fn look<T: Send + 'static>(
 /// The context of a client that joins no group. Keeps the first error that librdkafka reports: the ones after it are
 /// that all brokers are down.
 #[derive(Default)]
-struct Observer(Mutex<Option<String>>);
+struct Observer(Mutex<Option<(&'static str, String)>>);
 
 impl rdkafka::client::ClientContext for Observer {
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
         Logged.log(level, facility, message);
     }
 
-    fn error(&self, _: KafkaError, reason: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| reason.to_owned());
+    fn error(&self, error: KafkaError, reason: &str) {
+        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert_with(|| (client::label_of(&error), reason.to_owned()));
     }
 }
 

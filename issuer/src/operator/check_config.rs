@@ -38,12 +38,14 @@ struct Check {
     detail: String,
 }
 
-#[derive(Default)]
-struct Checks(Vec<Check>);
+#[derive(Default, Serialize)]
+struct Checks {
+    checks: Vec<Check>,
+}
 
 impl Checks {
     fn add(&mut self, what: &str, ok: bool, detail: impl Display) {
-        self.0.push(Check { what: what.to_owned(), ok, detail: detail.to_string() });
+        self.checks.push(Check { what: what.to_owned(), ok, detail: detail.to_string() });
     }
 
     fn passed(&mut self, what: &str, detail: impl Display) {
@@ -93,13 +95,13 @@ pub async fn check(args: &CheckConfigArgs) -> Result<(), Exit> {
         checks.within_limit("Kafka", async |checks| check_kafka(&settings, checks).await).await;
     }
     if args.json {
-        say!("{}", json(&checks.0));
+        say!("{}", json(&checks));
     } else {
         let row =
             |Check { what, ok, detail }: &Check| [if *ok { "✓" } else { "✗" }.to_owned(), what.clone(), detail.clone()];
-        say!("{}", table(&checks.0.iter().map(row).collect::<Vec<_>>()));
+        say!("{}", table(&checks.checks.iter().map(row).collect::<Vec<_>>()));
     }
-    match checks.0.iter().filter(|check| !check.ok).count() {
+    match checks.checks.iter().filter(|check| !check.ok).count() {
         0 => Ok(()),
         1 => Err(Exit::failed("1 check failed")),
         failed => Err(Exit::failed(format!("{failed} checks failed"))),
@@ -276,7 +278,7 @@ mod tests {
         let mut checks = Checks::default();
         checks.within_limit("MySQL", async |checks| checks.passed("MySQL", "up")).await;
         checks.within_limit("Kafka", async |_| std::future::pending().await).await;
-        let found: Vec<_> = checks.0.iter().map(|check| (check.what.as_str(), check.ok)).collect();
+        let found: Vec<_> = checks.checks.iter().map(|check| (check.what.as_str(), check.ok)).collect();
         assert_eq!(found, [("MySQL", true), ("Kafka", false)]);
     }
 }

@@ -4,22 +4,23 @@ use super::campaign::create::create;
 use super::campaign::error::CampaignError;
 use super::campaign::list::{list_json, list_table};
 use super::campaign::publish::publish;
+use super::campaign::reschedule::{Change, reschedule};
 use super::campaign::show::show;
 use super::campaign::state::{Transition, raise, set};
 use super::dlq::{self, DlqError, WithProgress};
 use super::exit::Exit;
 use super::export::export;
+use super::moment::distance;
 use super::output::{json, say};
 use super::servers::Servers;
 use super::verify::compare::verify;
-use super::verify::findings::Verdict;
 use super::verify::reconcile::reconcile;
 use super::{check_config, migrate, probe};
 use crate::cli::command::{Cli, Command};
 use crate::cli::connections::{ServerArgs, ServerSettings};
 use crate::cli::dlq::DlqCommand;
 use crate::cli::secret_file::with_file_arguments;
-use crate::cli::verbs::{CampaignCommand, CreateArgs, ReconcileArgs, VerifyArgs};
+use crate::cli::verbs::{CampaignCommand, CreateArgs, ReconcileArgs, RescheduleArgs, VerifyArgs};
 use crate::kafka::dead_letter_reader::KafkaDeadLetterReader;
 use crate::kafka::dead_letters::KafkaReplayer;
 use crate::kafka::settings::KafkaSettings;
@@ -29,6 +30,8 @@ use crate::store::mysql::settings::DatabaseSettings;
 use crate::store::ports::{Session, Store};
 use crate::timestamp::{self, Clock};
 use clap::CommandFactory;
+use dropgate_shared::ids::CampaignId;
+use time::PrimitiveDateTime;
 
 /// Connections of a verb.
 const CONNECTIONS: u32 = 2;
@@ -85,12 +88,13 @@ async fn on_campaign(command: CampaignCommand) -> Result<(), Exit> {
         CampaignCommand::Create(args) => on_create(args).await,
         CampaignCommand::Publish(args) => {
             let (servers, shown) = open_all(&args.servers)?;
-            print(&shown, publish(&servers, &args.id).await)
+            print_published(&servers, &shown, &args.id).await
         }
         CampaignCommand::Show(args) => {
             let (database, redis, kafka) = args.servers.at_least_database()?;
             let redis = redis.as_ref().map(client).transpose()?;
-            let report = show(&open(&database), redis.as_ref(), kafka.as_ref(), &args.id).await;
+            let now = Clock::system().now();
+            let report = show(&open(&database), redis.as_ref(), kafka.as_ref(), &args.id, now).await;
             let report = report.map_err(|error| Exit::at(&database.shown, error))?;
             print(&database.shown, if args.json { Ok(json(&report)) } else { Ok(report.to_string()) })
         }
@@ -98,7 +102,8 @@ async fn on_campaign(command: CampaignCommand) -> Result<(), Exit> {
             let settings = args.database.settings()?;
             let list = async { Ok::<_, CampaignError>(open(&settings).connect().await?.campaigns().await?) };
             let all = list.await.map_err(|error| Exit::at(&settings.shown, error))?;
-            say!("{}", if args.json { list_json(&all) } else { list_table(&all) });
+            let now = Clock::system().now();
+            say!("{}", if args.json { list_json(&all, now) } else { list_table(&all, now) });
             Ok(())
         }
         CampaignCommand::Pause(args) => change(args.servers, args.id, Transition::Pause).await,
@@ -110,6 +115,7 @@ async fn on_campaign(command: CampaignCommand) -> Result<(), Exit> {
             let (servers, shown) = open_all(&args.servers)?;
             print(&shown, raise(&servers, &args.id, args.capacity).await)
         }
+        CampaignCommand::Reschedule(args) => on_reschedule(args).await,
     }
 }
 
@@ -118,17 +124,64 @@ fn print(shown: &str, result: Result<String, CampaignError>) -> Result<(), Exit>
     Ok(())
 }
 
+fn time(name: &str, text: &str) -> Result<PrimitiveDateTime, Exit> {
+    timestamp::parse(text).map_err(|problem| Exit::usage(format!("{name}: {problem}")))
+}
+
+async fn on_reschedule(args: RescheduleArgs) -> Result<(), Exit> {
+    let now = Clock::system().now();
+    let opens_at = args.opens_at.as_deref().map(|text| match text {
+        "now" => Ok(now),
+        text => time("--opens-at", text),
+    });
+    let closes_at = args.closes_at.as_deref().map(|text| match text {
+        "never" => Ok(None),
+        text => time("--closes-at", text).map(Some),
+    });
+    let change = Change { opens_at: opens_at.transpose()?, closes_at: closes_at.transpose()?, reopen: args.reopen };
+    if let Some(Some(at)) = change.closes_at
+        && at <= now
+    {
+        let (id, since) = (args.id, distance(at, now));
+        return Err(Exit::usage(format!(
+            "--closes-at is in the past ({since}); to end it: issuer campaign close {id}"
+        )));
+    }
+    let (servers, shown) = open_all(&args.servers)?;
+    print(&shown, reschedule(&servers, &args.id, change).await)
+}
+
 async fn on_create(args: CreateArgs) -> Result<(), Exit> {
-    let time =
-        |name: &str, text: &str| timestamp::parse(text).map_err(|problem| Exit::usage(format!("{name}: {problem}")));
     let now = Clock::system().now();
     let opens_at = if args.opens_at == "now" { None } else { Some(time("--opens-at", &args.opens_at)?) };
     let closes_at = args.closes_at.as_deref().map(|text| time("--closes-at", text)).transpose()?;
     if closes_at.is_some_and(|closes_at| closes_at <= opens_at.unwrap_or(now)) {
         return Err(Exit::usage("--closes-at must be after --opens-at"));
     }
-    let settings = args.database.settings()?;
-    print(&settings.shown, create(&open(&settings), now, &args.id, args.capacity, opens_at, closes_at).await)
+    let id = &args.id;
+    if args.publish {
+        // What publishing needs is looked at before anything is created.
+        let (servers, shown) = open_all(&args.servers)?;
+        if servers.secrets.is_none() {
+            return Err(CampaignError::NoSecret(id.clone()).into());
+        }
+        print(&shown, create(&servers.store, now, id, args.capacity, opens_at, closes_at).await)?;
+        return print_published(&servers, &shown, id).await;
+    }
+    let settings = args.servers.at_least_database()?.0;
+    print(&settings.shown, create(&open(&settings), now, id, args.capacity, opens_at, closes_at).await)?;
+    say!("next: issuer campaign publish {id}");
+    Ok(())
+}
+
+async fn print_published(
+    servers: &Servers<MySqlStore, ReqwestHttp, KafkaSettings>,
+    shown: &str,
+    id: &CampaignId,
+) -> Result<(), Exit> {
+    print(shown, publish(servers, id).await)?;
+    say!("next: issuer campaign show {id}");
+    Ok(())
 }
 
 async fn on_verify(args: VerifyArgs) -> Result<(), Exit> {
@@ -137,7 +190,7 @@ async fn on_verify(args: VerifyArgs) -> Result<(), Exit> {
     let report = report.map_err(|error| Exit::at(&shown, error).unless_violated())?;
     let shown = report.shown(args.show_users);
     say!("{}", if args.json { shown.json() } else { shown.to_string() });
-    end_with(report.verdict())
+    end_with(report.status())
 }
 
 async fn on_reconcile(ReconcileArgs { apply, verify, .. }: ReconcileArgs) -> Result<(), Exit> {
@@ -153,11 +206,11 @@ async fn on_reconcile(ReconcileArgs { apply, verify, .. }: ReconcileArgs) -> Res
     if !apply && report.needs_repair() && !verify.json {
         say!("\nnothing was changed: `issuer reconcile {} --apply` does it", verify.id);
     }
-    end_with(report.verdict())
+    end_with(report.status())
 }
 
-fn end_with(verdict: Verdict) -> Result<(), Exit> {
-    match verdict.status() {
+fn end_with(status: u8) -> Result<(), Exit> {
+    match status {
         0 => Ok(()),
         status => Err(Exit { status, text: String::new() }),
     }

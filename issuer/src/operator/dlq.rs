@@ -108,6 +108,11 @@ fn passes(letter: &DeadLetter, filter: &DlqFilter) -> bool {
 }
 
 #[derive(Serialize)]
+struct Lines {
+    dead_letters: Vec<Line>,
+}
+
+#[derive(Serialize)]
 struct Line {
     place: String,
     dead_at: String,
@@ -161,7 +166,7 @@ pub async fn list(store: &impl Store, reader: impl DeadLetterReader, args: &DlqL
         lines.extend(page.iter().map(|(letter, replayed)| Line::of(letter, *replayed, args.show_users)));
     }
     if args.json {
-        return Ok(json(&lines));
+        return Ok(json(&Lines { dead_letters: lines }));
     }
     if lines.is_empty() {
         return Ok("no dead letters".to_owned());

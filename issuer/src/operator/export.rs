@@ -2,7 +2,7 @@
 
 use super::campaign::error::CampaignError;
 use super::exit::Exit;
-use super::output::progress;
+use super::output::{JSON_VERSION, progress};
 use crate::cli::verbs::{ExportArgs, Format};
 use crate::store::ports::{Session, Store, StoreError};
 use crate::store::rows::{CouponRow, RefusalRow};
@@ -81,7 +81,11 @@ impl<W: Write> Sheet<W> {
                 writer.write_record(if args.refusals { REFUSED } else { WINNER })?;
                 Ok(Self::Csv { writer: Box::new(writer), raw: args.raw, guarded: 0 })
             }
-            Format::Json => Ok(Self::Json { writer, is_empty: true }),
+            Format::Json => {
+                let rows = if args.refusals { "refusals" } else { "coupons" };
+                write!(writer, "{{\"version\":{JSON_VERSION},\"{rows}\":[")?;
+                Ok(Self::Json { writer, is_empty: true })
+            }
         }
     }
 
@@ -100,7 +104,7 @@ impl<W: Write> Sheet<W> {
         match self {
             Self::Csv { writer, .. } => Ok(writer.serialize(row)?),
             Self::Json { writer, is_empty } => {
-                writer.write_all(if *is_empty { b"[\n " } else { b",\n " })?;
+                writer.write_all(if *is_empty { b"\n " } else { b",\n " })?;
                 *is_empty = false;
                 Ok(serde_json::to_writer(writer, row)?)
             }
@@ -112,7 +116,7 @@ impl<W: Write> Sheet<W> {
         match self {
             Self::Csv { mut writer, guarded, .. } => writer.flush().map(|()| guarded),
             Self::Json { mut writer, is_empty } => {
-                writer.write_all(if is_empty { b"[]\n" } else { b"\n]\n" })?;
+                writer.write_all(if is_empty { b"]}\n" } else { b"\n]}\n" })?;
                 writer.flush().map(|()| 0)
             }
         }
@@ -226,7 +230,7 @@ mod tests {
     use crate::cli::command::{Cli, Command};
     use clap::Parser;
 
-    fn csv(more: &[&str], users: &[&str]) -> Vec<u8> {
+    fn exported(more: &[&str], users: &[&str]) -> Vec<u8> {
         let line = ["issuer", "export", "c", "--database-url", "mysql://u@h/d"];
         let Command::Export(args) = Cli::parse_from(line.iter().chain(more)).command else { panic!("not export") };
         let mut out = Vec::new();
@@ -244,18 +248,29 @@ mod tests {
     #[test]
     fn no_user_id_is_a_formula() {
         for formula in ["=1+1", "+1", "-1", "@a", "\ta", "＝1", "＋1", "－1", "＠a"] {
-            let text = String::from_utf8(csv(&[], &[formula])).unwrap();
+            let text = String::from_utf8(exported(&[], &[formula])).unwrap();
             assert!(text.contains(&format!("1,'{formula},X")), "{text}");
-            let text = String::from_utf8(csv(&["--raw"], &[formula])).unwrap();
+            let text = String::from_utf8(exported(&["--raw"], &[formula])).unwrap();
             assert!(text.contains(&format!("1,{formula},X")), "{text}");
         }
-        let text = String::from_utf8(csv(&[], &["a=1", "１", "鬼"])).unwrap();
+        let text = String::from_utf8(exported(&[], &["a=1", "１", "鬼"])).unwrap();
         assert!(!text.contains('\''), "{text}");
     }
 
     #[test]
+    fn json_is_one_object_with_its_version() {
+        for users in [&[][..], &["a"], &["a", "b"]] {
+            let text = exported(&["--format", "json"], users);
+            let read: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            assert_eq!((&read["version"], read["coupons"].as_array().unwrap().len()), (&1.into(), users.len()));
+        }
+        let text = exported(&["--format", "json", "--refusals"], &[]);
+        assert_eq!(text, b"{\"version\":1,\"refusals\":[]}\n");
+    }
+
+    #[test]
     fn a_byte_order_mark_only_where_it_is_asked_for() {
-        assert!(csv(&["--bom"], &["é"]).starts_with(b"\xEF\xBB\xBFslot,user"));
-        assert!(csv(&[], &["é"]).starts_with(b"slot,user"));
+        assert!(exported(&["--bom"], &["é"]).starts_with(b"\xEF\xBB\xBFslot,user"));
+        assert!(exported(&[], &["é"]).starts_with(b"slot,user"));
     }
 }

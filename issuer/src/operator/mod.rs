@@ -7,6 +7,7 @@ pub mod dlq;
 pub mod exit;
 pub mod export;
 pub mod migrate;
+pub mod moment;
 pub mod output;
 pub mod probe;
 pub mod servers;

@@ -1,6 +1,7 @@
 //! How verbs print.
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 use std::fmt;
 use std::io::Write as _;
 
@@ -58,9 +59,19 @@ pub fn masked(user: &str) -> String {
     format!("{}***({length})", user.chars().take(shown).collect::<String>())
 }
 
-/// A value as JSON.
+/// The version of everything that is printed as JSON. It changes when a field disappears or changes its meaning; new
+/// fields may appear at any time.
+pub const JSON_VERSION: u32 = 1;
+
+/// A struct as a JSON object with the version.
 #[must_use]
-pub fn json(value: &impl serde::Serialize) -> String {
+pub fn json(value: &impl Serialize) -> String {
+    #[derive(Serialize)]
+    struct Versioned<'a, T> {
+        version: u32,
+        #[serde(flatten)]
+        value: &'a T,
+    }
     // What the verbs print always serialises.
-    serde_json::to_string_pretty(value).unwrap_or_default()
+    serde_json::to_string_pretty(&Versioned { version: JSON_VERSION, value }).unwrap_or_default()
 }

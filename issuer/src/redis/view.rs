@@ -122,6 +122,15 @@ impl<'a, H: Http> View<'a, H> {
         Ok(values.iter().map(text_of).collect())
     }
 
+    /// The admission of the oldest of the outbox entries that are due first, a page of them, in ms since the epoch.
+    pub async fn oldest_due_ms(&self) -> Result<Option<u64>, Fault> {
+        let reply = self.query(&self.keys.outbox, &["ZRANGE", "0", &(PAGE - 1).to_string()]).await?;
+        let users: Vec<String> = reply.as_array().into_iter().flatten().filter_map(text_of).collect();
+        let entries = self.entries(&users).await?;
+        let admitted = entries.iter().flatten().filter_map(|entry| entry.parse::<ClaimEntry>().ok());
+        Ok(admitted.map(|entry| entry.admitted_ms).min())
+    }
+
     pub async fn outbox(&self) -> Result<Outbox, Fault> {
         let time = self.redis.command(&["TIME"]).await?;
         let now_ms = time_ms(&time).ok_or_else(garbled)?;

@@ -130,6 +130,14 @@ pub trait Session {
     /// unknown.
     async fn set_state(&mut self, id: &CampaignId, from: &[CampaignState], to: CampaignState) -> StoreResult<bool>;
 
+    /// Sets a campaign's opening and closing time, and the next version.
+    async fn set_window(
+        &mut self,
+        id: &CampaignId,
+        opens_at: PrimitiveDateTime,
+        closes_at: Option<PrimitiveDateTime>,
+    ) -> StoreResult<()>;
+
     /// Looks a campaign up. One without any allotment counts as none.
     async fn campaign(&mut self, id: &CampaignId) -> StoreResult<Option<Campaign>>;
 

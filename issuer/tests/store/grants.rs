@@ -113,6 +113,7 @@ async fn the_operator_can_run_every_command_and_write_no_coupon() {
         session.insert_allotment(&id, 3, now).await.unwrap();
         session.next_version(&id, 0).await.unwrap();
         session.commit().await.unwrap();
+        session.set_window(&id, now, None).await.unwrap();
         assert!(session.set_state(&id, &[CampaignState::Open], CampaignState::Closed).await.unwrap());
         let counts = session.counts(&id).await.unwrap();
         assert_eq!((counts.capacity, counts.coupons, counts.beyond), (3, 1, 0));

@@ -86,9 +86,9 @@ impl Server {
         rows.filter(|(_, row)| row.owner == Trx::NONE)
             .map(|(name, row)| CampaignRow {
                 id: name.to_string(),
-                state: row.revision.0,
-                opens_at: row.opens_at,
-                closes_at: row.closes_at,
+                state: row.revision.state,
+                opens_at: row.revision.opens_at,
+                closes_at: row.revision.closes_at,
                 created_at: row.created_at,
             })
             .collect()

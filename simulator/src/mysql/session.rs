@@ -255,6 +255,17 @@ impl Session for ModelSession {
         self.write("set_state", Access::writes(Table::Campaigns, None), update).await
     }
 
+    async fn set_window(
+        &mut self,
+        id: &CampaignId,
+        opens_at: PrimitiveDateTime,
+        closes_at: Option<PrimitiveDateTime>,
+    ) -> Result<(), StoreError> {
+        let id = id.clone();
+        let update = move |engine: &mut Engine, trx| engine.set_window(trx, id.as_str(), opens_at, closes_at);
+        self.write("set_window", Access::writes(Table::Campaigns, None), update).await
+    }
+
     async fn campaign(&mut self, id: &CampaignId) -> Result<Option<Campaign>, StoreError> {
         let id = id.clone();
         self.read("campaign", CAMPAIGNS, move |view| view.campaign(id.as_str())).await

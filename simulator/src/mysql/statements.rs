@@ -22,7 +22,7 @@ use super::engine::{Change, Engine, Halt};
 use super::error::ServerError;
 use super::locks::{Key, Mode, Part, Trx};
 use super::schema::{Flavor, Schema};
-use super::tables::{AllotmentRow, CampaignRow, CouponRow, RefusalRow, ReplayRow};
+use super::tables::{AllotmentRow, CampaignRow, CouponRow, RefusalRow, ReplayRow, Revision};
 use super::text::{Padded, varchar};
 use dropgate_issuer::store::rows::{Campaign, DeadLetterKey, NewCoupon, NewRefusal};
 use dropgate_shared::campaign::CampaignState;
@@ -212,8 +212,8 @@ impl Engine {
         }
         let key = Key::Campaign(name.clone());
         self.vacant(trx, &key, Part::Record, "campaigns.PRIMARY")?;
-        let revision = (campaign.state, Campaign::FIRST_VERSION);
-        let row = CampaignRow { owner: trx, revision, pending: None, opens_at, closes_at, created_at };
+        let revision = Revision { state: campaign.state, version: Campaign::FIRST_VERSION, opens_at, closes_at };
+        let row = CampaignRow { owner: trx, revision, pending: None, created_at };
         self.tables.of_mut(&name).row = Some(row);
         self.inserted(trx, &key, Change::Campaign(name));
         Ok(())
@@ -267,13 +267,14 @@ impl Engine {
         let is_new = self.lock(trx, &key, Mode::Exclusive, Part::Record)?;
         let Some(row) = &mut self.tables.of_mut(&name).row else { return Ok(false) };
         let before = row.revision_for(trx);
-        if !from.contains(&before.0) {
+        if !from.contains(&before.state) {
             if is_new {
                 self.unlock(trx, &key);
             }
             return Ok(false);
         }
-        let was_pending = row.pending.replace((trx, (to, before.1 + 1))).is_some();
+        let was_pending =
+            row.pending.replace((trx, Revision { state: to, version: before.version + 1, ..before })).is_some();
         self.changed(trx, Change::Revision { campaign: name, before, was_pending });
         Ok(true)
     }
@@ -287,7 +288,35 @@ impl Engine {
         self.lock(trx, &key, Mode::Exclusive, Part::Record)?;
         let Some(row) = &mut self.tables.of_mut(&name).row else { return Ok(()) };
         let before = row.revision_for(trx);
-        let was_pending = row.pending.replace((trx, (before.0, before.1.max(known) + 1))).is_some();
+        let version = before.version.max(known) + 1;
+        let was_pending = row.pending.replace((trx, Revision { version, ..before })).is_some();
+        self.changed(trx, Change::Revision { campaign: name, before, was_pending });
+        Ok(())
+    }
+
+    pub(super) fn set_window(
+        &mut self,
+        trx: Trx,
+        id: &str,
+        opens_at: PrimitiveDateTime,
+        closes_at: Option<PrimitiveDateTime>,
+    ) -> Result<(), Halt> {
+        let (name, flavor) = (self.tables.name(id), self.flavor);
+        let opens_at = datetime(flavor, opens_at)?;
+        let closes_at = closes_at.map(|at| datetime(flavor, at)).transpose()?;
+        let key = Key::Campaign(name.clone());
+        self.intend(trx, &key, Mode::Exclusive);
+        if self.tables.owner(&key).is_none() {
+            return Ok(());
+        }
+        self.lock(trx, &key, Mode::Exclusive, Part::Record)?;
+        if closes_at.is_some_and(|closes_at| closes_at <= opens_at) {
+            return Err(ServerError::check(flavor, "campaign_window").into());
+        }
+        let Some(row) = &mut self.tables.of_mut(&name).row else { return Ok(()) };
+        let before = row.revision_for(trx);
+        let after = Revision { version: before.version + 1, opens_at, closes_at, ..before };
+        let was_pending = row.pending.replace((trx, after)).is_some();
         self.changed(trx, Change::Revision { campaign: name, before, was_pending });
         Ok(())
     }

@@ -13,8 +13,14 @@ use std::ops::Bound::{Excluded, Unbounded};
 use std::rc::Rc;
 use time::PrimitiveDateTime;
 
-/// State and version of a campaign.
-pub(super) type Revision = (CampaignState, u32);
+/// What an update changes of a campaign.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Revision {
+    pub(super) state: CampaignState,
+    pub(super) version: u32,
+    pub(super) opens_at: PrimitiveDateTime,
+    pub(super) closes_at: Option<PrimitiveDateTime>,
+}
 
 /// A row of `campaigns`.
 #[derive(Debug)]
@@ -23,13 +29,11 @@ pub(super) struct CampaignRow {
     pub(super) revision: Revision,
     /// What a transaction has set and not committed.
     pub(super) pending: Option<(Trx, Revision)>,
-    pub(super) opens_at: PrimitiveDateTime,
-    pub(super) closes_at: Option<PrimitiveDateTime>,
     pub(super) created_at: PrimitiveDateTime,
 }
 
 impl CampaignRow {
-    /// State and version as `trx` sees them.
+    /// The revision that `trx` sees.
     pub(super) fn revision_for(&self, trx: Trx) -> Revision {
         match self.pending {
             Some((writer, revision)) if writer == trx => revision,

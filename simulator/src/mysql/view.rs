@@ -2,7 +2,7 @@
 //! (a consistent read at READ COMMITTED).
 
 use super::locks::Trx;
-use super::tables::{CouponRow, OfCampaign, RefusalRow, Tables};
+use super::tables::{CouponRow, OfCampaign, RefusalRow, Revision, Tables};
 use super::text::Padded;
 use dropgate_issuer::store::rows::{
     Campaign, CampaignCounts, CampaignSummary, CouponRow as Coupon, DeadLetterKey, Holder, RefusalRow as Refusal,
@@ -67,14 +67,8 @@ impl<'a> View<'a> {
 
     pub(super) fn campaign(&self, id: &str) -> Option<Campaign> {
         let row = self.tables.of(id)?.row.as_ref().filter(|row| self.sees(row.owner))?;
-        let (state, version) = row.revision_for(self.trx);
-        Some(Campaign {
-            state,
-            version,
-            capacity: self.newest_allotment(id)?,
-            opens_at: row.opens_at,
-            closes_at: row.closes_at,
-        })
+        let Revision { state, version, opens_at, closes_at } = row.revision_for(self.trx);
+        Some(Campaign { state, version, capacity: self.newest_allotment(id)?, opens_at, closes_at })
     }
 
     pub(super) fn campaigns(&self) -> Vec<CampaignSummary> {

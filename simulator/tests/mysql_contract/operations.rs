@@ -57,6 +57,7 @@ pub enum Operation {
     Commit,
     Rollback,
     NewestAllotment(CampaignId),
+    SetWindow(CampaignId, u64, Option<u64>),
     LockCampaign(CampaignId),
     CouponSlots(CampaignId, Vec<String>),
     RefusalSlots(CampaignId, Vec<String>),
@@ -138,6 +139,10 @@ impl Operation {
                 Self::InsertCampaign(id, random.pick(&STATES), random.pick(&closes))
             }
             23 => Self::InsertAllotment(id, random.pick(&CAPACITIES)),
+            24 if random.chance(40) => {
+                let closes = [None, Some(2_000), Some(1_000), Some(999)];
+                Self::SetWindow(id, random.pick(&[0, 1, 1_000]), random.pick(&closes))
+            }
             24 => Self::SetState(id, vec![random.pick(&STATES), random.pick(&STATES)], random.pick(&STATES)),
             25 => Self::Campaign(id),
             26 => Self::Campaigns,
@@ -186,6 +191,9 @@ impl Operation {
             }
             Self::InsertAllotment(id, capacity) => shown(session.insert_allotment(id, *capacity, at(8)).await),
             Self::SetState(id, from, to) => shown(session.set_state(id, from, *to).await),
+            Self::SetWindow(id, opens_ms, closes_ms) => {
+                shown(session.set_window(id, at(*opens_ms), closes_ms.map(at)).await)
+            }
             Self::Campaign(id) => shown(session.campaign(id).await),
             Self::Campaigns => shown(session.campaigns().await),
             Self::Tally(id) => shown(session.tally(id).await),

@@ -1,9 +1,10 @@
 //! `campaign create`.
 
 use super::error::CampaignError;
+use crate::operator::moment::{distance, shown};
+use crate::phase::Phase;
 use crate::store::ports::{Session, Store, StoreError, StoreResult};
 use crate::store::rows::Campaign;
-use crate::timestamp;
 use dropgate_shared::campaign::CampaignState;
 use dropgate_shared::ids::CampaignId;
 use time::PrimitiveDateTime;
@@ -25,10 +26,13 @@ pub async fn create(
     let wanted = Campaign { state: CampaignState::Open, capacity, opens_at: starts_at, closes_at, version };
     match insert(&mut store.connect().await?, now, id, &wanted).await {
         Ok(()) => {
-            return Ok(format!(
-                "campaign {id} created: {}\nmake it known to the gate: issuer campaign publish {id}",
-                described(&wanted)
-            ));
+            let past = opens_at.filter(|opens_at| *opens_at < now).map_or_else(String::new, |opens_at| {
+                format!(
+                    "\nwarning: --opens-at is in the past ({}); the campaign opens as soon as it is published",
+                    distance(opens_at, now)
+                )
+            });
+            return Ok(format!("campaign {id} created: {}{past}", described(&wanted, now)));
         }
         Err(StoreError::Constraint) => {}
         Err(error) => return Err(error.into()),
@@ -43,7 +47,7 @@ pub async fn create(
     if begins_alike && rest_alike {
         return Ok(format!("campaign {id} exists already, with exactly these settings"));
     }
-    let differences = format!("it is {}; requested was {}", described(&existing), described(&wanted));
+    let differences = format!("it is {}; requested was {}", described(&existing, now), described(&wanted, now));
     Err(CampaignError::Exists { id: id.clone(), differences })
 }
 
@@ -62,12 +66,12 @@ async fn insert(
 
 /// A campaign's settings for a human.
 #[must_use]
-pub fn described(campaign: &Campaign) -> String {
+pub fn described(campaign: &Campaign, now: PrimitiveDateTime) -> String {
     format!(
-        "{}, capacity {}, opens at {}, closes {}",
-        campaign.state,
+        "{}, capacity {}\n  opens at   {}\n  closes at  {}",
+        Phase::of(campaign, 0, now),
         campaign.capacity,
-        timestamp::format(campaign.opens_at),
-        campaign.closes_at.map_or_else(|| "never".to_owned(), |at| format!("at {}", timestamp::format(at))),
+        shown(campaign.opens_at, now),
+        campaign.closes_at.map_or_else(|| "never".to_owned(), |at| shown(at, now)),
     )
 }

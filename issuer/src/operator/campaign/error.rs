@@ -21,6 +21,22 @@ pub enum CampaignError {
          `issuer campaign resume {0} --reopen`"
     )]
     Closed(CampaignId),
+    /// Its closing time has passed, and the change does not reopen it.
+    #[error(
+        "campaign {0} is over since its closing time, and visitors have seen that. To open it again: repeat the command \
+         with --reopen"
+    )]
+    Over(CampaignId),
+    /// The opening has passed.
+    #[error(
+        "campaign {id} has opened ({since}), and visitors have seen that: its opening cannot move any more. To stop \
+         admitting: `issuer campaign pause {id}`"
+    )]
+    HasOpened { id: CampaignId, since: String },
+    #[error(
+        "campaign {id} would close at {closes_at}, which is not after its opening at {opens_at}; expected a later --closes-at"
+    )]
+    Window { id: CampaignId, opens_at: String, closes_at: String },
     /// Less than was granted before.
     #[error(
         "campaign {id} has a capacity of {in_force}, and {capacity} is less: so many coupons may be promised already. \

@@ -4,6 +4,7 @@ pub mod create;
 pub mod error;
 pub mod list;
 pub mod publish;
+pub mod reschedule;
 mod settings;
 pub mod show;
 pub mod state;

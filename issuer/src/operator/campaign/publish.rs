@@ -70,7 +70,7 @@ pub async fn publish<S: Store, H: Http, B: Backlog>(
     let shown = |value: Option<&Value>, absent: &str| value.and_then(text_of).unwrap_or_else(|| absent.to_owned());
     let (count, before) = (shown(reply.get(0), "?"), shown(reply.get(1), "not published"));
     let mut text = String::new();
-    let _ = writeln!(text, "campaign {id} published: {}", described(&campaign));
+    let _ = writeln!(text, "campaign {id} published: {}", described(&campaign, servers.clock.now()));
     let _ = writeln!(text, "  rows in MySQL         {issued} issued, {refused} refused");
     let _ = writeln!(text, "  slots handed out      {before} before, {count} now");
     let _ = writeln!(text, "  waiting in the outbox {}", shown(Some(&waiting), "?"));

@@ -2,6 +2,8 @@
 
 use super::error::CampaignError;
 use crate::kafka::ports::Backlog;
+use crate::operator::moment::shown;
+use crate::phase::Phase;
 use crate::redis::view::{Outbox, View};
 use crate::store::ports::{Session, Store};
 use crate::timestamp;
@@ -12,15 +14,19 @@ use dropgate_shared::ids::CampaignId;
 use dropgate_shared::redis_rest::RedisRest;
 use serde::Serialize;
 use std::fmt;
+use time::PrimitiveDateTime;
 
 /// What is known of a campaign.
 #[derive(Debug, Serialize)]
 pub struct CampaignReport {
     campaign: String,
-    state: CampaignState,
+    state: Phase,
     capacity: u32,
     opens_at: String,
     closes_at: Option<String>,
+    /// The times for a person.
+    #[serde(skip)]
+    shown: [String; 2],
     issued: u64,
     refused: u64,
     redis: RedisReport,
@@ -64,6 +70,7 @@ pub async fn show(
     redis: Option<&RedisRest<impl Http>>,
     kafka: Option<&impl Backlog>,
     id: &CampaignId,
+    now: PrimitiveDateTime,
 ) -> Result<CampaignReport, CampaignError> {
     let mut session = store.connect().await?;
     let campaign = session.campaign(id).await?.ok_or_else(|| CampaignError::Unknown(id.clone()))?;
@@ -83,9 +90,15 @@ pub async fn show(
             Err(fault) => KafkaReport::Unreachable { detail: fault.to_string() },
         },
     };
+    let taken = match &redis {
+        RedisReport::Published { count, .. } => *count,
+        _ => tally.issued,
+    };
+    let closes_at = campaign.closes_at.map_or_else(|| "never".to_owned(), |at| shown(at, now));
     Ok(CampaignReport {
         campaign: id.to_string(),
-        state: campaign.state,
+        state: Phase::of(&campaign, taken, now),
+        shown: [shown(campaign.opens_at, now), closes_at],
         capacity: campaign.capacity,
         opens_at: timestamp::format(campaign.opens_at),
         closes_at: campaign.closes_at.map(timestamp::format),
@@ -100,6 +113,21 @@ async fn look(redis: &RedisRest<impl Http>, id: &CampaignId) -> Result<Option<(C
     let view = View::new(redis, id);
     let Some(meta) = view.meta().await? else { return Ok(None) };
     Ok(Some((meta, view.outbox().await?)))
+}
+
+impl CampaignReport {
+    /// The command that comes next, where one does.
+    fn next(&self) -> Option<String> {
+        let id = &self.campaign;
+        match (&self.redis, self.state) {
+            (RedisReport::NotPublished, _) => Some(format!("issuer campaign publish {id}")),
+            (_, Phase::Paused) => Some(format!("issuer campaign resume {id}, or issuer campaign close {id}")),
+            (RedisReport::Published { outbox, .. }, Phase::SoldOut | Phase::Closed) if outbox.waiting == 0 => {
+                Some(format!("issuer verify {id}, then issuer export {id}"))
+            }
+            _ => None,
+        }
+    }
 }
 
 fn published(meta: CampaignMeta, outbox: &Outbox) -> RedisReport {
@@ -136,8 +164,8 @@ impl fmt::Display for CampaignReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "campaign   {}", self.campaign)?;
         writeln!(f, "state      {}", self.state)?;
-        writeln!(f, "opens at   {}", self.opens_at)?;
-        writeln!(f, "closes at  {}", self.closes_at.as_deref().unwrap_or("never"))?;
+        let [opens_at, closes_at] = &self.shown;
+        writeln!(f, "opens at   {opens_at}\ncloses at  {closes_at}")?;
         writeln!(f, "capacity   {}", self.capacity)?;
         writeln!(f, "issued     {}", self.issued)?;
         writeln!(f, "refused    {}", self.refused)?;
@@ -148,7 +176,7 @@ impl fmt::Display for CampaignReport {
             }
             RedisReport::Unreachable { detail } => writeln!(f, "unreachable: {detail}"),
             RedisReport::NotPublished => {
-                writeln!(f, "not published; make it known to the gate: issuer campaign publish {}", self.campaign)
+                writeln!(f, "not published: the gate does not know it")
             }
             RedisReport::Published { state, capacity, count, outbox } => {
                 writeln!(f, "{state}, {count} of {capacity} slots handed out\noutbox     {outbox}")
@@ -159,6 +187,7 @@ impl fmt::Display for CampaignReport {
             KafkaReport::NotConfigured => write!(f, "not configured (KAFKA_BOOTSTRAP)"),
             KafkaReport::Unreachable { detail } => write!(f, "unreachable: {detail}"),
             KafkaReport::Reached { lag } => write!(f, "{lag} records wait for the issuer, of all campaigns"),
-        }
+        }?;
+        self.next().map_or(Ok(()), |next| write!(f, "\nnext: {next}"))
     }
 }

@@ -76,7 +76,12 @@ pub async fn set<S: Store, H: Http, B: Backlog>(
     } else {
         format!("campaign {id} is {} now, it was {}", now.state, before.state)
     };
-    Ok(format!("{changed}\n{}", update_gate(servers, &mut session, id).await?))
+    let next = match transition {
+        Transition::Pause => format!("issuer campaign resume {id}, or issuer campaign close {id}"),
+        Transition::Resume { .. } => format!("issuer campaign show {id}"),
+        Transition::Close => format!("issuer verify {id}, then issuer export {id}"),
+    };
+    Ok(format!("{changed}\n{}\nnext: {next}", update_gate(servers, &mut session, id).await?))
 }
 
 /// Grants a greater capacity. Returns what to print.
@@ -95,7 +100,7 @@ pub async fn raise<S: Store, H: Http, B: Backlog>(
         Raised::Lower { in_force } => return Err(CampaignError::Lower { id: id.clone(), capacity, in_force }),
         Raised::Unknown => return Err(CampaignError::Unknown(id.clone())),
     };
-    Ok(format!("{raised}\n{}", update_gate(servers, &mut session, id).await?))
+    Ok(format!("{raised}\n{}\nnext: issuer campaign show {id}", update_gate(servers, &mut session, id).await?))
 }
 
 async fn grant(session: &mut impl Session, clock: &Clock, id: &CampaignId, capacity: u32) -> StoreResult<Raised> {
@@ -118,7 +123,7 @@ async fn grant(session: &mut impl Session, clock: &Clock, id: &CampaignId, capac
 
 /// Redis follows what MySQL has decided. Without an answer of Redis the gate goes on as before: MySQL has
 /// the change, and the operator learns that the gate may not.
-async fn update_gate<S: Store, H: Http, B: Backlog>(
+pub(super) async fn update_gate<S: Store, H: Http, B: Backlog>(
     servers: &Servers<S, H, B>,
     session: &mut S::Session,
     id: &CampaignId,

@@ -61,21 +61,20 @@ pub async fn verify<S: Store, H: Http, B: Backlog>(
     let secrets = servers.secrets.as_ref();
     let mut report = VerifyReport::new(id.to_string(), secrets.is_some());
     // Before the claims: what waits in Kafka now has no row yet, or one by the time it is looked at.
-    let lag = match &servers.kafka {
-        None => Err("Kafka was not looked at: KAFKA_BOOTSTRAP is not set".to_owned()),
-        Some(backlog) => backlog.lag_of(id).await.map_err(|fault| fault.to_string()),
-    };
-    match lag {
-        Ok(lag) => {
-            report.lag = Some(lag);
-            let age = |oldest_ms: u64| servers.clock.now_ms().saturating_sub(oldest_ms) / 1_000;
-            report.oldest_seconds = lag.oldest_ms.map(age);
-        }
-        Err(why) => report.unknown.push(why),
+    match &servers.kafka {
+        None => report.unknown.push("Kafka was not looked at: KAFKA_BOOTSTRAP is not set".to_owned()),
+        Some(backlog) => match backlog.lag_of(id).await {
+            Ok(lag) => {
+                report.lag = Some(lag);
+                let age = |oldest_ms: u64| servers.clock.now_ms().saturating_sub(oldest_ms) / 1_000;
+                report.oldest_seconds = lag.oldest_ms.map(age);
+            }
+            Err(fault) => report.unanswered(&fault),
+        },
     }
     match comparison.look(secrets, &mut report).await {
         Ok(()) => {}
-        Err(fault) if fault.source == Source::Redis => report.unknown.push(fault.to_string()),
+        Err(fault) if fault.source == Source::Redis => report.unanswered(&fault),
         Err(fault) => return Err(fault.into()),
     }
     Ok(report)

@@ -2,9 +2,11 @@
 
 use super::findings::{FindingKind, Repair, Verdict, Weight};
 use crate::kafka::ports::CampaignLag;
+use crate::labels;
 use crate::operator::output::{json, masked};
 use dropgate_shared::campaign::CampaignState;
 use dropgate_shared::code::CodeKeyId;
+use dropgate_shared::fault::Fault;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -43,6 +45,8 @@ pub struct VerifyReport {
     pub published: Option<bool>,
     /// Why something is unknown.
     pub unknown: Vec<String>,
+    /// Whether a server refused the credentials.
+    pub is_denied: bool,
     findings: BTreeMap<FindingKind, Finding>,
 }
 
@@ -81,6 +85,21 @@ impl VerifyReport {
     #[must_use]
     pub fn new(campaign: String, codes_checked: bool) -> Self {
         Self { campaign, codes_checked, ..Self::default() }
+    }
+
+    /// Notes that a server gave no answer, or none that counts.
+    pub fn unanswered(&mut self, fault: &Fault) {
+        self.is_denied |= labels::is_refusal_of_credentials(fault.label);
+        self.unknown.push(fault.to_string());
+    }
+
+    /// The exit status.
+    #[must_use]
+    pub fn status(&self) -> u8 {
+        match self.verdict() {
+            Verdict::Unknown if self.is_denied => 2,
+            verdict => verdict.status(),
+        }
     }
 
     /// Notes a finding of one user or slot.
@@ -330,6 +349,18 @@ mod tests {
         assert_eq!(it.verdict(), Verdict::Unknown, "not violated while a source is away");
         it.counted(FindingKind::BeyondCapacity, 1);
         assert_eq!(it.verdict(), Verdict::Violated, "MySQL alone proves it");
+    }
+
+    #[test]
+    fn refused_credentials_have_a_status_of_their_own() {
+        let mut it = report(Some(0));
+        it.unanswered(&Fault::none(dropgate_shared::fault::Source::Redis, "unauthorized", false, "x"));
+        assert_eq!((it.verdict(), it.status()), (Verdict::Unknown, 2));
+        it.counted(FindingKind::UserTwice, 1);
+        assert_eq!(it.status(), 1, "a broken promise counts first");
+        let mut it = report(Some(0));
+        it.unanswered(&Fault::unknown(dropgate_shared::fault::Source::Redis, "timeout", "x"));
+        assert_eq!(it.status(), 3);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! MySQL and MariaDB: one pool, the schema, and every SQL statement of the program.
 
+mod campaign_rows;
 pub mod connection;
 pub mod constraint_check;
 pub mod database;

@@ -44,7 +44,7 @@ impl MySqlSession {
 
     // Unwrap safety: only `drop` takes it.
     #[allow(clippy::expect_used)]
-    fn raw(&mut self) -> Timed<'_> {
+    pub(super) fn raw(&mut self) -> Timed<'_> {
         self.connection.as_mut().expect("a session has its connection").timed()
     }
 
@@ -219,6 +219,21 @@ impl Session for MySqlSession {
         list(&mut sql, &from);
         let done = sql.build().persistent(false).execute(self.raw()).await?;
         Ok(done.rows_affected() > 0)
+    }
+
+    async fn set_window(
+        &mut self,
+        id: &CampaignId,
+        opens_at: PrimitiveDateTime,
+        closes_at: Option<PrimitiveDateTime>,
+    ) -> StoreResult<()> {
+        sqlx::query("UPDATE campaigns SET version = version + 1, opens_at = ?, closes_at = ? WHERE id = ?")
+            .bind(opens_at)
+            .bind(closes_at)
+            .bind(id.as_str())
+            .execute(self.raw())
+            .await?;
+        Ok(())
     }
 
     async fn campaign(&mut self, id: &CampaignId) -> StoreResult<Option<Campaign>> {

@@ -1,5 +1,12 @@
-//! What the service counts, under the names by which dashboards know it. All names are in this file.
+//! What the service counts, under the names by which dashboards know it: all of them are in `docs/metrics.md`.
 
+pub mod campaigns;
+mod process;
+
+use crate::labels;
+use campaigns::Campaigns;
+use dropgate_shared::fault::Source;
+use process::Process;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -7,6 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -32,11 +40,18 @@ pub struct StateLabel {
     pub state: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SourceLabel {
+    pub source: &'static str,
+}
+
 /// The metrics; `Metrics::register` says what each means. Each is shared with the registry: to count here is to
 /// publish.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// Of the process, under the names that all exporters use.
+    process: Registry,
     pub records: Counter,
     pub issued: Counter,
     pub moved: Counter,
@@ -58,6 +73,11 @@ pub struct Metrics {
     pub confirmed: Counter,
     pub unconfirmed: Family<ReasonLabel, Counter>,
     pub redis_faults: Family<ReasonLabel, Counter>,
+    pub kafka_faults: Family<ReasonLabel, Counter>,
+    pub campaigns: Arc<Campaigns>,
+    /// When MySQL and Redis answered all questions of a sample, in s since the epoch.
+    pub sampled: Real,
+    pub sample_faults: Family<SourceLabel, Counter>,
     pub state: Family<StateLabel, Gauge>,
     pub held: Gauge,
     pub held_reason: Family<ReasonLabel, Gauge>,
@@ -69,6 +89,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix(PREFIX),
+            process: Registry::default(),
             records: Counter::default(),
             issued: Counter::default(),
             moved: Counter::default(),
@@ -90,6 +111,10 @@ impl Default for Metrics {
             confirmed: Counter::default(),
             unconfirmed: Family::default(),
             redis_faults: Family::default(),
+            kafka_faults: Family::default(),
+            campaigns: Arc::default(),
+            sampled: Real::default(),
+            sample_faults: Family::default(),
             state: Family::default(),
             held: Gauge::default(),
             held_reason: Family::default(),
@@ -99,13 +124,15 @@ impl Default for Metrics {
         metrics.budget_rows_per_second.set(f64::INFINITY);
         metrics.budget_duty.set(1.0);
         metrics.register();
+        metrics.begin_at_zero();
         metrics
     }
 }
 
 impl Metrics {
     fn register(&mut self) {
-        let Self { registry: r, .. } = self;
+        let Self { registry: r, process, .. } = self;
+        process.register_collector(Box::new(Process));
         r.register("build", "The version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         r.register("records", "Records settled, of every kind", self.records.clone());
         r.register("coupons_issued", "Coupon rows written", self.issued.clone());
@@ -134,6 +161,19 @@ impl Metrics {
             self.unconfirmed.clone(),
         );
         r.register("redis_faults", "Failed calls to Redis", self.redis_faults.clone());
+        r.register(
+            "kafka_faults",
+            "Errors of Kafka's client, and failed commits and dead letters",
+            self.kafka_faults.clone(),
+        );
+        r.register_collector(Box::new(Arc::clone(&self.campaigns)));
+        let (help, sampled) = ("When the last complete sample of the campaigns was taken", self.sampled.clone());
+        r.register_with_unit("sample_timestamp", help, seconds(), sampled);
+        r.register(
+            "sample_faults",
+            "Samples of campaigns that MySQL or Redis did not answer",
+            self.sample_faults.clone(),
+        );
         r.register("held", "1 while the service holds: it writes nothing", self.held.clone());
         r.register("held_reason", "1 for the reason why the service holds", self.held_reason.clone());
         r.register("stalled", "1 while a write, Kafka's or a partition's silence lasts too long", self.stalled.clone());
@@ -142,11 +182,26 @@ impl Metrics {
         r.register("state", "1 for the state that the service is in", self.state.clone());
     }
 
+    /// A counter that appears with its first fault shows no increase then, and no alert fires. So those that an alert
+    /// needs at once begin at 0.
+    fn begin_at_zero(&self) {
+        use dropgate_shared::record::RecordError;
+        let unknown_version = RecordError::Version(0).label();
+        for reason in [labels::MALFORMED, unknown_version, labels::DATA, labels::UNKNOWN_CAMPAIGN] {
+            drop(self.dead_letters.get_or_create_owned(&ReasonLabel { reason }));
+        }
+        for source in [Source::MySql, Source::Redis] {
+            drop(self.sample_faults.get_or_create_owned(&SourceLabel { source: source.label() }));
+        }
+    }
+
     /// All of it in the text format of Prometheus (OpenMetrics).
     #[must_use]
     pub fn encode(&self) -> String {
         let mut page = String::new();
-        match text::encode(&mut page, &self.registry) {
+        let encoded =
+            text::encode_registry(&mut page, &self.process).and_then(|()| text::encode(&mut page, &self.registry));
+        match encoded {
             Ok(()) => page,
             // A string takes everything.
             Err(_) => String::new(),
@@ -161,54 +216,93 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
+    use super::campaigns::{CampaignSample, InRedis};
     use super::*;
+    use crate::phase::Phase;
+    use crate::store::rows::Tally;
+    use dropgate_shared::ids::CampaignId;
+    use std::collections::{BTreeMap, BTreeSet};
 
-    /// The names are a format: dashboards and alerts are written against them.
-    #[test]
-    fn names_are_stable() {
+    /// With a value under each name and label.
+    fn complete() -> Metrics {
         let metrics = Metrics::default();
         metrics.dead_letters.get_or_create(&ReasonLabel { reason: "malformed" }).inc();
         metrics.lag.get_or_create(&PartitionLabel { partition: 3 }).set(7);
-        metrics.unconfirmed.get_or_create(&ReasonLabel { reason: "timeout" }).inc();
-        metrics.redis_faults.get_or_create(&ReasonLabel { reason: "timeout" }).inc();
-        metrics.database_faults.get_or_create(&ReasonLabel { reason: "read_only" }).inc();
+        for reasons in [&metrics.unconfirmed, &metrics.redis_faults, &metrics.kafka_faults, &metrics.database_faults] {
+            reasons.get_or_create(&ReasonLabel { reason: "timeout" }).inc();
+        }
         metrics.state.get_or_create(&StateLabel { state: "consuming" }).set(1);
         metrics.stalled.get_or_create(&ReasonLabel { reason: "write" }).set(0);
         metrics.held_reason.get_or_create(&ReasonLabel { reason: "dead_letters" }).set(0);
-        let page = metrics.encode();
-        let names: Vec<&str> =
-            page.lines().filter(|l| !l.starts_with('#')).map(|l| l.split(['{', ' ']).next().unwrap()).collect();
-        for name in [
-            "build_info",
-            "records_total",
-            "coupons_issued_total",
-            "coupons_moved_total",
-            "records_redelivered_total",
-            "claims_refused_total",
-            "dead_letters_total",
-            "batch_records_bucket",
-            "commit_seconds_bucket",
-            "commit_seconds_sum",
-            "database_faults_total",
-            "database_outage_seconds_total",
-            "budget_rows_per_second",
-            "budget_share_ratio",
-            "budget_duty_ratio",
-            "budget_wait_seconds_total",
-            "lag_records",
-            "partitions",
-            "confirmations_total",
-            "confirmations_dropped_total",
-            "redis_faults_total",
-            "held",
-            "held_reason",
-            "stalled",
-            "consumers_replaced_total",
-            "state",
-        ] {
-            assert!(names.contains(&format!("{PREFIX}_{name}").as_str()), "{name} is missing in\n{page}");
+        metrics.campaigns.show(vec![CampaignSample {
+            id: CampaignId::parse("c").unwrap(),
+            phase: Phase::SoldOut,
+            capacity: 100,
+            opens_ms: 1_500,
+            rows: Some(Tally { issued: 99, refused: 0 }),
+            redis: Some(InRedis { slots: 100, outbox: 1, oldest_ms: 2_500 }),
+        }]);
+        metrics
+    }
+
+    /// The lines of the table in docs/metrics.md that the page at /metrics stands for.
+    fn described(page: &str) -> BTreeSet<String> {
+        let (mut kinds, mut helps) = (BTreeMap::new(), BTreeMap::new());
+        let mut labels = BTreeMap::<String, BTreeSet<&str>>::new();
+        for line in page.lines() {
+            if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+                kinds.insert(name, kind);
+            } else if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
+                helps.insert(name, help.trim_end_matches('.'));
+            } else if !line.starts_with('#') {
+                let (name, set) = line.split_once('{').unwrap_or((line.split(' ').next().unwrap(), ""));
+                let names = set.split("\",").map(|pair| pair.split('=').next().unwrap());
+                let used = labels.entry(name.to_owned()).or_default();
+                used.extend(names.filter(|label| !label.is_empty() && *label != "le"));
+            }
         }
-        assert!(page.contains("dropgate_issuer_lag_records{partition=\"3\"} 7\n"), "{page}");
-        assert!(page.contains("dropgate_issuer_dead_letters_total{reason=\"malformed\"} 1\n"), "{page}");
+        let row = |(name, kind): (&&str, &&str)| {
+            let shown = match *kind {
+                "counter" => format!("{name}_total"),
+                "info" => format!("{name}_info"),
+                _ => (*name).to_owned(),
+            };
+            let sample = if *kind == "histogram" { format!("{name}_bucket") } else { shown.clone() };
+            let labels = labels.get(&sample).unwrap_or_else(|| panic!("{sample} has no value in\n{page}"));
+            let labels = labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+            format!("| `{shown}` | {kind} | {labels} | {} |", helps[name]).replace("  ", " ")
+        };
+        kinds.iter().map(row).collect()
+    }
+
+    /// The names are a format: dashboards and alerts are written against them.
+    #[test]
+    fn the_names_are_those_in_the_documentation() {
+        let found = described(&complete().encode());
+        let text = include_str!("../../../docs/metrics.md");
+        let documented: BTreeSet<String> =
+            text.lines().filter(|line| line.starts_with("| `")).map(|line| line.replace("  ", " ")).collect();
+        let missing: Vec<_> = found.difference(&documented).map(String::as_str).collect();
+        let surplus: Vec<_> = documented.difference(&found).map(String::as_str).collect();
+        assert!(missing.is_empty(), "docs/metrics.md does not have:\n{}", missing.join("\n"));
+        assert!(surplus.is_empty(), "/metrics does not have:\n{}", surplus.join("\n"));
+        assert!(found.len() > 30, "{found:?}");
+    }
+
+    #[test]
+    fn values_are_shown_with_their_labels() {
+        let page = complete().encode();
+        for line in [
+            "lag_records{partition=\"3\"} 7",
+            "dead_letters_total{reason=\"malformed\"} 1",
+            // What an alert must see rise begins at 0.
+            "dead_letters_total{reason=\"unknown_version\"} 0",
+            "campaign_outbox_oldest_seconds{campaign=\"c\"} 2.5",
+            "campaign_opens_timestamp_seconds{campaign=\"c\"} 1.5",
+            "campaign_state{campaign=\"c\",state=\"sold-out\"} 1",
+        ] {
+            assert!(page.contains(&format!("\n{PREFIX}_{line}\n")), "{line} is missing in\n{page}");
+        }
+        assert!(page.contains("\nprocess_resident_memory_bytes ") && page.ends_with("# EOF\n"), "{page}");
     }
 }
