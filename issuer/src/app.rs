@@ -19,6 +19,7 @@ use crate::redis::confirm;
 use crate::store::coupon_writer::CouponWriter;
 use crate::store::mysql::database::MySqlStore;
 use crate::timestamp::Clock;
+use crate::waitlist::{IN_FLIGHT, Waitlist};
 use dropgate_shared::fault::Fault;
 use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
 use std::fmt;
@@ -34,8 +35,9 @@ use tracing_subscriber::EnvFilter;
 
 /// Both topics must be there: a rejected record must have somewhere to go before it comes.
 const TOPICS: [&str; 2] = [TOPIC, DEAD_LETTER_TOPIC];
-/// Connections to MySQL. The loop uses one; the other stands in for one that died.
-const CONNECTIONS: u32 = 2;
+/// Connections to MySQL. The loop uses one, and the list of claims that wait uses one now and then; the third stands in
+/// for one that died.
+const CONNECTIONS: u32 = 3;
 /// How long the confirmations of the last batches may take.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(5);
 /// How long the connections to MySQL may take to close.
@@ -162,6 +164,8 @@ async fn run(settings: RunSettings) -> Result<(), Exit> {
     let redis = client(&settings.redis)?;
     let dead_letters = KafkaDeadLetters::new(settings.kafka.clone(), TOPIC, DEAD_LETTER_TOPIC, clock.clone())?;
     let store = CouponWriter::new(database.clone(), settings.secret, settings.batch_records, clock, jitter.clone());
+    let backlog = settings.kafka.clone();
+    let waitlist = Waitlist::new(store.clone(), redis.clone(), backlog, IN_FLIGHT, Arc::clone(&metrics));
     let (queue, confirm_all) = confirm::queue(redis, Arc::clone(&metrics));
     let confirming = tokio::spawn(confirm_all);
     let Some(partitions) = until_up(&mut stop, &jitter, || topics::count(&settings.kafka, TOPIC)).await? else {
@@ -177,12 +181,19 @@ async fn run(settings: RunSettings) -> Result<(), Exit> {
     };
     let mut service = Service::new(ports, limits, (Arc::clone(&health), metrics, traces.clone()), jitter, stop);
 
-    let ended = loop {
-        match service.step().await {
-            Ok(Step::Again) => {}
-            Ok(Step::Stopped) => break Ok(()),
-            Err(fault) => break Err(fault),
+    let work = async {
+        loop {
+            match service.step().await {
+                Ok(Step::Again) => {}
+                Ok(Step::Stopped) => break Ok(()),
+                Err(fault) => break Err(fault),
+            }
         }
+    };
+    // Both on this task: the futures of the ports need not be Send.
+    let ended = tokio::select! {
+        ended = work => ended,
+        () = waitlist.run() => Ok(()),
     };
 
     health.enter(State::Draining);
@@ -208,6 +219,7 @@ async fn run(settings: RunSettings) -> Result<(), Exit> {
         issued = counts.issued,
         already = counts.already,
         refused = counts.refused,
+        waiting = counts.waiting,
         dead_letters = counts.dead_letters,
         "issuer stopped"
     );

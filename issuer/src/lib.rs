@@ -25,3 +25,4 @@ pub mod operator;
 pub mod redis;
 pub mod store;
 pub mod timestamp;
+pub mod waitlist;

@@ -68,6 +68,8 @@ pub struct CampaignFacts {
     pub coupons: Vec<(String, u32, u64)>,
     /// Refusal rows: user, admission time.
     pub refusals: Vec<(String, u64)>,
+    /// Users whose claim waits in MySQL to be decided, or has waited.
+    pub waiting: BTreeSet<String>,
     pub admissions: Vec<Admitted>,
     /// Users whose claim Redis has lost at some time, with that time, ms of the run.
     pub lost: BTreeMap<String, u64>,

@@ -38,6 +38,10 @@ pub enum Mutant {
     PauseFlagKept,
     /// Offsets of a topic that was deleted and created again are not replaced (I9).
     OffsetsOfOldTopic,
+    /// A claim whose slot another user holds gets a free one before what was admitted earlier is read (I3).
+    FreeSlotTakenEarly,
+    /// The same, without a look at the outbox (I3).
+    OutboxUnseen,
     /// Refused claims keep their slots (I10). Caught by `tests/scripts.rs`.
     CountFromClaims,
     /// Settings are written whatever version Redis has (I12). Caught by `tests/versions.rs`.
@@ -46,7 +50,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Those that the search must catch.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::OffsetBeforeCommit,
         Self::OutboxRemovedOnProduce,
         Self::SweeperTriesOnce,
@@ -60,6 +64,8 @@ impl Mutant {
         Self::ClaimsBeforeOutbox,
         Self::PauseFlagKept,
         Self::OffsetsOfOldTopic,
+        Self::FreeSlotTakenEarly,
+        Self::OutboxUnseen,
     ];
 
     /// The scripts that the mistake changes: which, the text that goes, the text that comes.
@@ -87,6 +93,11 @@ impl Mutant {
                 (&scripts::CONFIRM, "redis.call('ZREM', KEYS[3], unpack(users))", "redis.call('ZCARD', KEYS[3])")
             }
             Self::ClaimsBeforeOutbox => (&scripts::ADMIT, "{ due, counted, claims }", "{ claims, counted, due }"),
+            Self::OutboxUnseen => (
+                &scripts::READ,
+                "if not reads[ARGV[1]]",
+                "if ARGV[1] == 'ZSCAN' then return { '0', {} } end\nif not reads[ARGV[1]]",
+            ),
             Self::CountFromClaims => (&scripts::CONFIRM, "local count = more ~= 0 and", "local count = false and"),
             Self::PublishWithoutVersion => (&scripts::PUBLISH, "if stored and", "if false and"),
             _ => return None,

@@ -6,7 +6,7 @@ use crate::network::Port;
 use crate::record::{GROUP, START_MS};
 use crate::world::World;
 use dropgate_issuer::cli::dlq::{DlqFilter, DlqReplayOptions};
-use dropgate_issuer::kafka::ports::{Backlog, DeadLetter, DeadLetterReader, DeadLetterReplayer, header};
+use dropgate_issuer::kafka::ports::{Backlog, DeadLetter, DeadLetterReader, DeadLetterReplayer, Position, header};
 use dropgate_issuer::operator::campaign::create::create;
 use dropgate_issuer::operator::campaign::publish::publish;
 use dropgate_issuer::operator::campaign::state::{Transition, raise, set};
@@ -14,18 +14,27 @@ use dropgate_issuer::operator::dlq;
 use dropgate_issuer::operator::servers::Servers;
 use dropgate_issuer::operator::verify::compare::verify;
 use dropgate_issuer::operator::verify::findings::Verdict;
-use dropgate_issuer::operator::verify::reconcile::reconcile;
+use dropgate_issuer::operator::verify::reconcile::{Apply, reconcile};
 use dropgate_issuer::timestamp;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::ids::CampaignId;
 use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
 
-/// The lag of the issuers' group.
-pub struct GroupLag(pub Kafka);
+/// The positions of the issuers' group.
+pub struct GroupLag {
+    pub kafka: Kafka,
+    /// Takes every record for committed.
+    pub is_blind: bool,
+}
 
 impl Backlog for GroupLag {
-    async fn lag(&self) -> Result<u64, Fault> {
-        self.0.lag(GROUP, TOPIC).map_err(|error| Fault::unknown(Source::Kafka, "lag", format!("{error:?}")))
+    async fn positions(&self) -> Result<Vec<Position>, Fault> {
+        let positions = self.kafka.positions(GROUP, TOPIC);
+        let mut positions = positions.map_err(|error| Fault::unknown(Source::Kafka, "lag", format!("{error:?}")))?;
+        if self.is_blind {
+            positions.iter_mut().for_each(|position| position.next = position.end);
+        }
+        Ok(positions)
     }
 }
 
@@ -70,6 +79,7 @@ pub enum Act {
     Close,
     RaiseTo(u32),
     Reconcile,
+    Reissue,
 }
 
 impl World {
@@ -78,7 +88,7 @@ impl World {
         Servers {
             store: self.mysql.store(2),
             redis: self.redis_client("operator"),
-            kafka: Some(GroupLag(self.kafka.clone())),
+            kafka: Some(GroupLag { kafka: self.kafka.clone(), is_blind: false }),
             clock: timestamp::Clock::new(move || clock.now_ms()),
             progress: false,
         }
@@ -119,7 +129,10 @@ impl World {
             Act::Resume => set(&servers, id, Transition::Resume { reopen: false }).await,
             Act::Close => set(&servers, id, Transition::Close).await,
             Act::RaiseTo(capacity) => raise(&servers, id, capacity).await,
-            Act::Reconcile => reconcile(&servers, id, Some(&self.secret), true, |_| {}).await.map(|_| String::new()),
+            Act::Reconcile | Act::Reissue => {
+                let how = Apply::Repair { reissue: act == Act::Reissue };
+                reconcile(&servers, id, Some(&self.secret), how, |_| {}).await.map(|_| String::new())
+            }
         };
         let text = match &done {
             Ok(_) => format!("oper  c{campaign} {act:?} done"),

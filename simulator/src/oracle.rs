@@ -2,9 +2,10 @@
 //!
 //! Two liberties are taken, both documented in `docs/correctness.md`: a claim that Redis has lost before
 //! its record reached Kafka is owed no longer (nobody knows of it), and where Redis has lost
-//! acknowledged writes a user may be refused after an admission, in the order of admission times.
+//! acknowledged writes a user may be refused after an admission: only if somebody else has their slot, and no free slot
+//! went to anybody who was admitted later.
 
-use crate::history::{Answer, Answered, CampaignFacts};
+use crate::history::{Admitted, Answer, Answered, CampaignFacts};
 use crate::violation::{Kind, Violation};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,7 +62,9 @@ impl Oracle {
                 continue;
             }
             let settled = facts.row_of(user).is_some() || facts.is_refused(user) || facts.dead_letters.contains(user);
-            let forgotten = facts.lost.contains_key(user) && !facts.in_kafka.contains(user);
+            // Nobody knows of a claim that Redis lost before its record reached Kafka, or whose row MySQL lost too.
+            let forgotten =
+                facts.lost.contains_key(user) && (!facts.in_kafka.contains(user) || facts.rows_lost.contains(user));
             if !settled && !forgotten {
                 self.found(Kind::Owed, format!("c{campaign}: {user} was admitted and has neither coupon nor refusal"));
             }
@@ -77,14 +80,28 @@ impl Oracle {
                     format!("c{campaign}: {user} was told \"admitted\" and is refused, although Redis lost nothing"),
                 );
             }
-            if let Some((later, _, at)) = facts.coupons.iter().find(|(_, _, at)| at > refused_admitted_ms) {
+            // Who has the slot that Redis proposed to them takes nothing from anybody. Only free slots are given away.
+            let later = facts.coupons.iter().find(|(holder, slot, at)| {
+                let is_own = |admitted: &Admitted| admitted.user == *holder && admitted.entry.slot.get() == *slot;
+                at > refused_admitted_ms && !facts.admissions.iter().any(is_own)
+            });
+            if let Some((later, slot, at)) = later {
                 self.found(
                     Kind::NotFirstCome,
                     format!(
                         "c{campaign}: {user}, admitted at {refused_admitted_ms}, is refused, and {later}, admitted at \
-                         {at}, has a coupon"
+                         {at}, got the free slot {slot}"
                     ),
                 );
+            }
+            // Whose claim was never lost, and whose slot was proposed to nobody else, keeps that slot.
+            let own = facts.admissions.iter().find(|admitted| admitted.user == *user);
+            if let Some(own) = own
+                && !facts.lost.contains_key(user)
+                && !facts.admissions.iter().any(|other| other.user != *user && other.entry.slot == own.entry.slot)
+            {
+                let text = format!("c{campaign}: {user} is refused, although nobody else was admitted to their slot");
+                self.found(Kind::NotFirstCome, text);
             }
         }
         if facts.outbox > 0 {

@@ -120,7 +120,7 @@ impl<H: Http + 'static> Admissions<H> {
             match result {
                 Ok(admission) => {
                     self.remember(&campaign, &admission, asked, &platform);
-                    let ready = self.forwarder.accept(kind, batch, &admission.decisions);
+                    let ready = self.forwarder.accept(kind, batch, &admission.decisions, now);
                     queue.resolve_batch(ready.into_iter(), now - asked, now);
                     self.forwarder.start(&platform);
                 }

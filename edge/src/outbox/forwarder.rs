@@ -34,6 +34,9 @@ const LINGER_MS: u32 = 5;
 
 struct OutgoingRecord {
     record: AdmissionRecord,
+    /// When it came here. After the first lease it is the sweeper's, which takes it from Redis: if Redis has lost it,
+    /// nobody waits for it any more.
+    accepted: Millis,
     pending: Option<PendingResponse>,
 }
 
@@ -85,6 +88,7 @@ impl<H: Http + 'static> Forwarder<H> {
         kind: QueueKind,
         batch: Vec<WaitingClaim>,
         decisions: &[Decision],
+        now: Millis,
     ) -> Vec<(Ticket, Result<Decision, Fault>)> {
         let wait_for_kafka = self.ack == AdmitAck::Kafka;
         let mut ready = Vec::with_capacity(batch.len());
@@ -102,12 +106,11 @@ impl<H: Http + 'static> Forwarder<H> {
             };
             let pending = wait_for_kafka.then_some(PendingResponse { kind, ticket, decision });
             let record = AdmissionRecord { campaign, user, slot: entry.slot, admitted_at: entry.admitted_ms, trace };
-            let fits = self.records.push(OutgoingRecord { record, pending });
+            let fits = self.records.push(OutgoingRecord { record, accepted: now, pending });
             if !wait_for_kafka {
                 ready.push((ticket, Ok(decision)));
             } else if !fits {
-                let detail = "too many records wait in this isolate";
-                ready.push((ticket, Err(Fault::unknown(Source::KafkaRest, labels::fault::BUFFER_FULL, detail))));
+                ready.push((ticket, Err(left_to_sweeper())));
             }
         }
         ready
@@ -127,7 +130,14 @@ impl<H: Http + 'static> Forwarder<H> {
         let mut calls = 0_u32;
         platform.sleep(LINGER_MS).await;
         while let Some((campaign, batch)) = self.records.next_batch(&mut permit, platform.now()) {
+            let is_late = |one: &OutgoingRecord| platform.now() - one.accepted >= SCHEDULE.first_lease;
+            let (late, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_late);
+            let late = late.into_iter().filter_map(|one| one.pending);
+            self.resolve(late, &Err(left_to_sweeper()), platform.now());
             let (records, pending): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.record, one.pending)).unzip();
+            if records.is_empty() {
+                continue;
+            }
             let produced = self.kafka.produce(&records).await;
             // Before the leases move: the requests need to know about Kafka only.
             self.resolve(pending.into_iter().flatten(), &produced, platform.now());
@@ -156,4 +166,8 @@ impl<H: Http + 'static> Forwarder<H> {
             self.queues.of(kind).resolve(ticket, produced.clone().map(|()| decision), now);
         }
     }
+}
+
+fn left_to_sweeper() -> Fault {
+    Fault::unknown(Source::KafkaRest, labels::fault::BUFFER_FULL, "too many records wait in this isolate")
 }

@@ -1,7 +1,7 @@
 //! Kafka's topics: whether they exist, creating them, and how far the group is behind.
 
 use super::client::{self, Logged};
-use super::ports::Backlog;
+use super::ports::{self, Backlog, Position};
 use super::settings::KafkaSettings;
 use crate::labels;
 use dropgate_shared::fault::{Fault, Source};
@@ -10,6 +10,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -95,11 +96,11 @@ pub async fn create(
     Ok(())
 }
 
-/// How many records of `topic` the group has not committed.
+/// How far the group is in each partition of `topic`.
 ///
 /// # Errors
 /// [`Fault`] if no broker answers, or there is no such topic.
-pub async fn lag(settings: &KafkaSettings, topic: &'static str) -> Result<u64, Fault> {
+pub async fn positions(settings: &KafkaSettings, topic: &'static str) -> Result<Vec<Position>, Fault> {
     let mut config = settings.client();
     config.set("group.id", &settings.group);
     look(config, move |consumer| {
@@ -111,26 +112,29 @@ pub async fn lag(settings: &KafkaSettings, topic: &'static str) -> Result<u64, F
         for id in &ids {
             wanted.add_partition(topic, *id);
         }
+        // Before the ends: what is committed by then lies before them.
         let committed = consumer.committed_offsets(wanted, DEADLINE)?;
-        let mut lag = 0;
-        for element in committed.elements() {
-            let (low, high) = consumer.fetch_watermarks(topic, element.partition(), DEADLINE)?;
-            let next = match element.offset() {
-                // Records below `low` are gone: nobody can be behind on them. An offset beyond `high` belongs to an
-                // earlier topic of the same name: nothing of this one is consumed.
-                Offset::Offset(next) if next <= high => next.max(low),
-                _ => low,
-            };
-            lag += u64::try_from(high - next).unwrap_or(0);
-        }
-        Ok(lag)
+        let position = |element: TopicPartitionListElem<'_>| {
+            let ends = consumer.fetch_watermarks(topic, element.partition(), DEADLINE)?;
+            let next = if let Offset::Offset(next) = element.offset() { Some(next) } else { None };
+            Ok(Position::new(element.partition(), next, ends))
+        };
+        committed.elements().into_iter().map(position).collect()
     })
     .await
 }
 
+/// Records of `topic` that the group has not committed.
+///
+/// # Errors
+/// As [`positions`].
+pub async fn lag(settings: &KafkaSettings, topic: &'static str) -> Result<u64, Fault> {
+    Ok(ports::lag(&positions(settings, topic).await?))
+}
+
 impl Backlog for KafkaSettings {
-    async fn lag(&self) -> Result<u64, Fault> {
-        lag(self, TOPIC).await
+    async fn positions(&self) -> Result<Vec<Position>, Fault> {
+        positions(self, TOPIC).await
     }
 }
 

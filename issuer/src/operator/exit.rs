@@ -61,7 +61,7 @@ impl From<CampaignError> for Exit {
         let status = match &error {
             CampaignError::Fault(fault) => return fault.clone().into(),
             CampaignError::GateNotUpdated { .. } | CampaignError::Contention(_) => 3,
-            CampaignError::Unknown(_) => 2,
+            CampaignError::Unknown(_) | CampaignError::NoSecret => 2,
             CampaignError::Exists { .. } | CampaignError::Closed(_) | CampaignError::Lower { .. } => 1,
         };
         Self { status, text: error.to_string() }

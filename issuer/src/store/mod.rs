@@ -5,5 +5,6 @@ pub mod coupon_writer;
 pub mod free_slots;
 pub mod mysql;
 pub mod ports;
-mod resolve;
+pub mod resolve;
 pub mod rows;
+pub mod waiting;

@@ -29,6 +29,8 @@ pub enum CampaignError {
     Lower { id: CampaignId, capacity: u32, in_force: u32 },
     #[error("others change campaign {0} at the same time; run the same command again")]
     Contention(CampaignId),
+    #[error("rows cannot be written again without their codes: set COUPON_CODE_SECRET")]
+    NoSecret,
     /// MySQL has the change, and Redis did not answer.
     #[error(
         "MySQL has the change, but the gate may not have it yet: {fault}\nRun the same command again, or \

@@ -96,6 +96,8 @@ pub enum Repair {
     Confirm,
     /// Restore the outbox entry.
     Restore,
+    /// Write rows again from what Redis has; only where it is asked for.
+    Reissue,
 }
 
 impl FindingKind {
@@ -121,7 +123,8 @@ impl FindingKind {
             Self::SettledWithoutRow => (
                 "I3",
                 "claims that Redis calls settled, without a row",
-                "check that DATABASE_URL is the right database, and whether it was restored from a backup",
+                "if DATABASE_URL is the right database, it has lost rows: issuer reconcile --apply --reissue writes \
+                 them again",
             ),
             Self::Stranded => {
                 ("I3", "admitted claims without a row that will not be sent again", "issuer reconcile --apply")
@@ -175,6 +178,7 @@ impl FindingKind {
             }
             Self::EntryDiffers | Self::Unconfirmed => Some(Repair::Confirm),
             Self::Stranded => Some(Repair::Restore),
+            Self::SettledWithoutRow => Some(Repair::Reissue),
             _ => None,
         }
     }
