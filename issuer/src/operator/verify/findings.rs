@@ -25,6 +25,7 @@ pub enum FindingKind {
     GateDiffers,
     Unconfirmed,
     Owed,
+    Waiting,
     DeadLettered,
     SlotResolved,
 }
@@ -157,6 +158,11 @@ impl FindingKind {
                 "I3",
                 "admitted claims whose row is still to come",
                 "wait; if it lasts, check that the issuer and the gate's cron are running",
+            ),
+            Self::Waiting => (
+                "I3",
+                "claims whose slot another user holds, not decided yet",
+                "wait: they are decided when all that was admitted before them is settled",
             ),
             Self::DeadLettered => (
                 "I3",

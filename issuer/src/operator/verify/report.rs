@@ -99,9 +99,11 @@ impl VerifyReport {
     fn weight(&self, kind: FindingKind) -> Weight {
         match kind {
             FindingKind::SlotResolved => Weight::Note,
-            FindingKind::GateDiffers | FindingKind::Unconfirmed | FindingKind::Owed | FindingKind::DeadLettered => {
-                Weight::UnderWay
-            }
+            FindingKind::GateDiffers
+            | FindingKind::Unconfirmed
+            | FindingKind::Owed
+            | FindingKind::Waiting
+            | FindingKind::DeadLettered => Weight::UnderWay,
             // A record that waits in Kafka may be the missing one; and while rows are written, their confirmation
             // is on its way to a Redis that may have been rebuilt.
             FindingKind::CountOff | FindingKind::Uncounted if self.waiting.is_some_and(|waiting| waiting > 0) => {
