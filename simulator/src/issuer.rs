@@ -1,12 +1,12 @@
 //! An issuer's process: the real loop, store rules and confirmation on the models.
 
+use crate::backlog::GroupLag;
 use crate::clock::Clock;
 use crate::kafka::dead_letters::SimDeadLetters;
 use crate::kafka::{Kafka, MemberHandle, MemberSettings, SimRecordSource};
 use crate::mutant::Mutant;
 use crate::mysql::ModelStore;
 use crate::network::Port;
-use crate::operator::GroupLag;
 use crate::random::Random;
 use crate::record::{GROUP, Record, START_MS};
 use crate::tasks::Tasks;

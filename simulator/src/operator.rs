@@ -1,12 +1,13 @@
 //! The operator: the real verbs on the models, over a good network.
 
+use crate::backlog::GroupLag;
 use crate::kafka::{Kafka, dead_letters};
 use crate::mysql::ModelStore;
 use crate::network::Port;
-use crate::record::{GROUP, START_MS};
+use crate::record::START_MS;
 use crate::world::World;
 use dropgate_issuer::cli::dlq::{DlqFilter, DlqReplayOptions};
-use dropgate_issuer::kafka::ports::{Backlog, DeadLetter, DeadLetterReader, DeadLetterReplayer, Position, header};
+use dropgate_issuer::kafka::ports::{DeadLetter, DeadLetterReader, DeadLetterReplayer, header};
 use dropgate_issuer::operator::campaign::create::create;
 use dropgate_issuer::operator::campaign::publish::publish;
 use dropgate_issuer::operator::campaign::state::{Transition, raise, set};
@@ -18,25 +19,7 @@ use dropgate_issuer::operator::verify::reconcile::{Apply, reconcile};
 use dropgate_issuer::timestamp;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::ids::CampaignId;
-use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
-
-/// The positions of the issuers' group.
-pub struct GroupLag {
-    pub kafka: Kafka,
-    /// Takes every record for committed.
-    pub is_blind: bool,
-}
-
-impl Backlog for GroupLag {
-    async fn positions(&self) -> Result<Vec<Position>, Fault> {
-        let positions = self.kafka.positions(GROUP, TOPIC);
-        let mut positions = positions.map_err(|error| Fault::unknown(Source::Kafka, "lag", format!("{error:?}")))?;
-        if self.is_blind {
-            positions.iter_mut().for_each(|position| position.next = position.end);
-        }
-        Ok(positions)
-    }
-}
+use dropgate_shared::names::DEAD_LETTER_TOPIC;
 
 /// A reading of the dead-letter topic.
 struct Reader(Vec<DeadLetter>);
