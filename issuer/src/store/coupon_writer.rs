@@ -16,9 +16,9 @@
 //! The loop hands in the whole batch again; rows that were written by then are found by `resolve` (I6). So a failure at
 //! any point, a lost answer to COMMIT included, needs no other handling.
 
+use super::approvals::Approvals;
 use super::ports::{Session, Store, StoreError, StoreResult};
 use super::rows::NewCoupon;
-use super::waiting::Approvals;
 use crate::backoff::Jitter;
 use crate::consume::ports::{Admission, ClaimOutcome, Confirmation, CouponStore, RejectReason};
 use crate::labels;

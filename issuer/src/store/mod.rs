@@ -1,6 +1,7 @@
 //! The rows: [`coupon_writer`] holds the rules by which a batch becomes rows, [`ports`] the statements that they need,
 //! [`mysql`] the SQL.
 
+pub mod approvals;
 pub mod coupon_writer;
 pub mod free_slots;
 pub mod mysql;

@@ -4,6 +4,7 @@
 //! [`Approval`] says what is under way, in the order of admission: it gets a slot that nobody else has been given, or
 //! waits on. Where every slot has its row nothing can change any more, and it is refused.
 
+use super::approvals::Approval;
 use super::coupon_writer::{CouponWriter, DEADLINE, Known, timeout};
 use super::ports::{Session, Store, StoreError, StoreResult};
 use super::resolve::{CAPACITY_EXHAUSTED, CHUNK};
@@ -14,45 +15,9 @@ use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
 use dropgate_shared::fault::Fault;
 use dropgate_shared::ids::{CampaignId, Slot, UserId};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use tokio::time::Instant;
 
 /// Waiting claims read at a time.
 const PAGE: u32 = 10_000;
-/// How long an approval holds. Redis goes on handing out slots.
-const VALID: Duration = Duration::from_secs(10);
-
-/// What is known of a campaign at one moment, so that claims that wait can be decided.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Approval {
-    /// Users who wait, and before whose claims nothing is left in Kafka.
-    pub users: BTreeSet<String>,
-    /// The claims that Redis has under way, of users who wait and of others.
-    pub under_way: BTreeMap<String, ClaimEntry>,
-}
-
-/// Approvals that the loop has not used yet, by campaign, with their time.
-#[derive(Clone, Default)]
-pub(super) struct Approvals(Arc<Mutex<BTreeMap<CampaignId, (Instant, Approval)>>>);
-
-impl Approvals {
-    pub(super) fn has_any(&self) -> bool {
-        !self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
-    }
-
-    fn give(&self, campaign: CampaignId, approval: Approval) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(campaign, (Instant::now(), approval));
-    }
-
-    /// Takes one that holds.
-    fn take(&self) -> Option<(CampaignId, Approval)> {
-        let mut approvals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        approvals.retain(|_, (given, _)| given.elapsed() < VALID);
-        approvals.pop_first().map(|(campaign, (_, approval))| (campaign, approval))
-    }
-}
-
 impl<S: Store> CouponWriter<S> {
     /// The claims that wait, by campaign, each in the order of admission. Learns which campaigns have refusals.
     ///
