@@ -10,7 +10,7 @@ EDGE_SOURCES := edge/entry.mjs $(shell find edge/src shared/src shared/lua -type
 BENCH := $(BIN)/dropgate-bench
 DENY := $(CACHE)/cargo-deny-0.20.2
 
-.PHONY: help setup build edge demo up down status logs sql test test-page unit e2e simulate mutants bench bench-edge bench-issuer image image-test manifests openapi size deny audit lint fmt docs clean
+.PHONY: help setup build edge demo up down status logs sql test test-page unit e2e simulate mutants explore chaos fuzz bench bench-edge bench-issuer image image-test manifests openapi size deny audit lint fmt docs clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -55,7 +55,7 @@ test: build ## run all tests
 unit: export DROPGATE_MARIADB := 1
 unit: build
 	$(DEVSTACK) with-database cargo test --locked --workspace --exclude dropgate-tests
-	DATABASE_KIND=mariadb $(DEVSTACK) with-database cargo test --locked -p dropgate-issuer --test store
+	DATABASE_KIND=mariadb $(DEVSTACK) with-database cargo test --locked -p dropgate-issuer --test store --test session
 	DATABASE_KIND=mariadb $(DEVSTACK) with-database cargo test --locked -p dropgate-simulator --test mysql_contract
 
 e2e: build
@@ -68,6 +68,17 @@ simulate: setup ## search for broken promises: gate, scripts and issuer on a vir
 
 mutants: setup ## break the design on purpose, and see the search notice
 	@$(SIMULATOR) mutants
+
+explore: setup ## run every order of DEPTH=3 operations: two users, one slot, two isolates, one issuer
+	@$(SIMULATOR) explore --depth $(or $(DEPTH),3)
+
+CHAOS := cargo run --quiet --locked --profile service -p dropgate-tests --bin chaos --
+
+chaos: build ## strike real servers with random faults, MINUTES=10 SEED=1; ARGS=--with-data-loss
+	@$(CHAOS) --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1) $(ARGS)
+
+fuzz: setup ## fuzz what the internet sends and what servers answer, MINUTES=1
+	@MINUTES=$(or $(MINUTES),1) fuzz/run.sh
 
 test-page: export DROPGATE_BROWSER := 1
 test-page: build ## test the drop page in Chromium (installs it); screenshots in target/pictures

@@ -1,5 +1,6 @@
--- The schema is the arbiter of the promise: coupon number capacity + 1 is refused by these
--- constraints, whoever writes. Portable across MySQL 8.0+/9 and MariaDB 10.6+. All times are UTC.
+-- The schema is the arbiter of the promise: these constraints reject coupon number capacity + 1 of every session that
+-- has the server's checks on. What a session can do that switches them off is in SECURITY.md; who may do what is in
+-- deploy/mysql/grants.sql. Portable across MySQL 8.0+/9 and MariaDB 10.6+. All times are UTC.
 
 CREATE TABLE campaigns (
     id         VARCHAR(64) NOT NULL,

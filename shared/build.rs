@@ -17,7 +17,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=lua");
     let mut source = String::new();
     let names = [
-        "admit", "campaign", "claim", "confirm", "lease", "publish", "read", "recall", "restore", "take_due", "update",
+        "admit", "campaign", "claim", "confirm", "lease", "probe", "publish", "read", "recall", "restore", "take_due",
+        "update",
     ];
     let mut all = String::new();
     for name in names {

@@ -17,7 +17,7 @@ impl Broker {
     /// Starts it and waits until it is ready.
     pub async fn start(paths: &Paths) -> Result<Self> {
         let lock = FolderLock::acquire(paths)?;
-        let (spec, bootstrap) = kafka::spec(paths)?;
+        let (spec, bootstrap) = kafka::spec(paths, &[])?;
         let process = spec.start_ready(&paths.logs()).await?;
         Ok(Self { bootstrap, paths: paths.clone(), process, _lock: lock })
     }

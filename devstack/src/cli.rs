@@ -1,5 +1,5 @@
 use anyhow::{Context as _, Result};
-use clap::{Args, Parser, Subcommand, value_parser};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use dropgate_devstack::Paths;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -70,6 +70,18 @@ pub struct DemoArgs {
     /// Time in which all claims arrive.
     #[arg(long, env = "OVER", default_value = "1s")]
     pub over: String,
+    /// What the crowd connects to.
+    #[arg(long, env = "VIA", value_enum, default_value_t = Via::Workerd)]
+    pub via: Via,
+}
+
+/// How the crowd of a demo reaches the gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Via {
+    /// Directly on workerd, the runtime of Cloudflare Workers.
+    Workerd,
+    /// Through the development server of wrangler, which is slower than the gate.
+    Wrangler,
 }
 
 impl Cli {

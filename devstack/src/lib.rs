@@ -29,6 +29,8 @@ pub use http::http_client;
 pub use paths::Paths;
 pub use probe::Probe;
 pub use process::{Process, ProcessSpec, pid};
+pub use rustix::process::Signal;
+pub use servers::kafka::ProxiedListener;
 pub use servers::mysql::client as mysql_client;
 pub use settings::wants_mariadb;
 pub use stack::Stack;

@@ -164,6 +164,10 @@ impl Process {
         if let Some(group) = pid(self.child.id()) {
             // An error means that it has ended.
             let _ = kill_process_group(group, signal);
+            if signal == Signal::TERM {
+                // A frozen process gets the signal only when it continues.
+                let _ = kill_process_group(group, Signal::CONT);
+            }
         }
     }
 

@@ -6,7 +6,8 @@ use crate::paths::Paths;
 use crate::ports;
 use crate::process::{Process, ProcessSpec};
 use crate::secrets::Secrets;
-use crate::servers::{kafka, mysql, redis};
+use crate::servers::kafka::{self, ProxiedListener};
+use crate::servers::{mysql, redis};
 use crate::services::{gate, issuer, rest_proxy};
 use crate::settings::env_override;
 use crate::state::{FolderLock, State};
@@ -54,27 +55,43 @@ impl Stack {
     /// If a process does not become ready; the others are stopped. The message contains the end of its log.
     pub async fn start(paths: Paths, report: &mut dyn FnMut(&str)) -> Result<Self> {
         let lock = FolderLock::acquire(&paths)?;
-        Self::start_locked(paths, lock, Scope::All, report).await
+        Self::start_locked(paths, lock, Scope::All, &[], report).await
     }
 
     /// As [`Stack::start`], in a folder that is emptied first.
     pub async fn start_anew(paths: Paths, report: &mut dyn FnMut(&str)) -> Result<Self> {
         let lock = FolderLock::acquire_and_empty(&paths)?;
-        Self::start_locked(paths, lock, Scope::All, report).await
+        Self::start_locked(paths, lock, Scope::All, &[], report).await
     }
 
     /// Starts only the servers and REST proxies, in a folder that is emptied first: a benchmark starts its own
     /// gates and issuers. Without `database` there is none, and its URL is empty.
     pub async fn start_servers(paths: Paths, database: bool, report: &mut dyn FnMut(&str)) -> Result<Self> {
         let lock = FolderLock::acquire_and_empty(&paths)?;
-        Self::start_locked(paths, lock, Scope::Servers { database }, report).await
+        Self::start_locked(paths, lock, Scope::Servers { database }, &[], report).await
     }
 
-    async fn start_locked(paths: Paths, lock: FolderLock, scope: Scope, report: &mut dyn FnMut(&str)) -> Result<Self> {
+    /// As [`Stack::start_servers`] with a database, and a Kafka that has `listeners` besides its own.
+    pub async fn start_servers_with(
+        paths: Paths,
+        listeners: &[ProxiedListener],
+        report: &mut dyn FnMut(&str),
+    ) -> Result<Self> {
+        let lock = FolderLock::acquire_and_empty(&paths)?;
+        Self::start_locked(paths, lock, Scope::Servers { database: true }, listeners, report).await
+    }
+
+    async fn start_locked(
+        paths: Paths,
+        lock: FolderLock,
+        scope: Scope,
+        listeners: &[ProxiedListener],
+        report: &mut dyn FnMut(&str),
+    ) -> Result<Self> {
         State::remove(&paths.dir);
         let mut tries = 0;
         let (endpoints, processes) = loop {
-            match start_processes(&paths, scope, report).await {
+            match start_processes(&paths, scope, listeners, report).await {
                 // Another process can take a free port between its choice and its use.
                 Err(e) if tries < 2 && format!("{e:#}").to_lowercase().contains("address already in use") => {
                     tries += 1;
@@ -164,7 +181,8 @@ impl Stack {
         self.processes.iter().find(|process| process.spec.name == name)
     }
 
-    fn take(&mut self, name: &str) -> Result<Process> {
+    /// Hands a process over to the caller, who supervises and stops it from now on.
+    pub fn take(&mut self, name: &str) -> Result<Process> {
         let at = self.processes.iter().position(|process| process.spec.name == name);
         at.map(|at| self.processes.remove(at)).with_context(|| format!("this stack has no process {name}"))
     }
@@ -222,6 +240,7 @@ impl Drop for Stack {
 async fn start_processes(
     paths: &Paths,
     scope: Scope,
+    listeners: &[ProxiedListener],
     report: &mut dyn FnMut(&str),
 ) -> Result<(Endpoints, Vec<Process>)> {
     let secrets = Secrets::of(&paths.dir)?;
@@ -235,7 +254,7 @@ async fn start_processes(
     };
     let kafka_bootstrap = match env_override("KAFKA_BOOTSTRAP") {
         Some(bootstrap) => bootstrap,
-        None => add(&mut servers, kafka::spec(paths)?),
+        None => add(&mut servers, kafka::spec(paths, listeners)?),
     };
     let database_url = match env_override("DATABASE_URL") {
         _ if scope == (Scope::Servers { database: false }) => String::new(),

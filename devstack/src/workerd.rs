@@ -24,6 +24,8 @@ pub enum Code<'a> {
 #[derive(Debug)]
 pub struct Worker {
     pub url: String,
+    /// A request to it does once what Cloudflare's cron does; only for the gate.
+    pub cron_url: String,
     pub process: Process,
 }
 
@@ -53,22 +55,23 @@ impl Worker {
             }
             Code::Script(script) => copy(script, "worker.js").map(|()| "")?,
         };
-        let port = ports::free()?;
-        let url = format!("http://127.0.0.1:{port}");
+        let (port, cron_port) = (ports::free()?, ports::free()?);
+        let (url, cron_url) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{cron_port}"));
         let wrangler_toml = fs::read_to_string(edge.join("wrangler.toml"))?;
         let date = wrangler_toml.lines().find_map(|line| line.strip_prefix("compatibility_date = "));
-        let config = config(port, date.context("wrangler.toml has no compatibility_date")?, modules, vars, bindings);
+        let date = date.context("wrangler.toml has no compatibility_date")?;
+        let config = config([port, cron_port], date, modules, vars, bindings);
         write_secret(&home.join("config.capnp"), &config)?;
         let spec = ProcessSpec {
             name,
             program: program(paths)?,
-            args: ["serve", "config.capnp"].map(Into::into).to_vec(),
+            args: ["serve", "config.capnp", "--experimental"].map(Into::into).to_vec(),
             env: vec![],
             cwd: home,
             probe: Probe::AnyHttp(url.clone()),
             stop_timeout: Duration::from_secs(5),
         };
-        Ok(Self { url, process: spec.start_ready(&paths.logs()).await? })
+        Ok(Self { url, cron_url, process: spec.start_ready(&paths.logs()).await? })
     }
 }
 
@@ -85,7 +88,12 @@ fn program(paths: &Paths) -> Result<PathBuf> {
         .context("workerd is not installed in edge/node_modules: run `make setup`")
 }
 
-fn config(port: u16, date: &str, modules: &str, vars: &[(&str, &str)], bindings: &[&str]) -> String {
+/// Calls the other worker as Cloudflare's cron does.
+const CRON: &str = "export default { fetch: async (_, { WORKER }) => { \
+    const { outcome } = await WORKER.scheduled({ scheduledTime: new Date(), cron: '* * * * *' }); \
+    return new Response(outcome, { status: outcome === 'ok' ? 200 : 500 }); } }";
+
+fn config([port, cron_port]: [u16; 2], date: &str, modules: &str, vars: &[(&str, &str)], bindings: &[&str]) -> String {
     // Strings in the text form of Cap'n Proto have the escapes of C, which include those of JSON.
     let text = |value: &str| serde_json::Value::from(value).to_string();
     let vars = vars.iter().map(|(name, value)| format!("(name = {}, text = {})", text(name), text(value)));
@@ -99,6 +107,7 @@ fn config(port: u16, date: &str, modules: &str, vars: &[(&str, &str)], bindings:
 const config :Workerd.Config = (
   services = [
     (name = "worker", worker = .worker),
+    (name = "cron", worker = .cron),
     (name = "internet", network = (allow = ["public", "private", "local"], tlsOptions = (trustBrowserCas = true))),
   ],
   extensions = [(modules = [
@@ -107,7 +116,14 @@ const config :Workerd.Config = (
     (name = "dataset", internal = true,
       esModule = "export default () => ({{ writeDataPoint: (point) => console.log(JSON.stringify(point)) }})"),
   ])],
-  sockets = [(name = "http", address = "127.0.0.1:{port}", http = (), service = "worker")],
+  sockets = [(name = "http", address = "127.0.0.1:{port}", http = (), service = "worker"),
+    (name = "cron", address = "127.0.0.1:{cron_port}", http = (), service = "cron")],
+);
+const cron :Workerd.Worker = (
+  modules = [(name = "cron.js", esModule = "{CRON}")],
+  compatibilityDate = {date},
+  compatibilityFlags = ["service_binding_extra_handlers"],
+  bindings = [(name = "WORKER", service = "worker")],
 );
 const worker :Workerd.Worker = (
   modules = [

@@ -5,42 +5,56 @@ const TYPE = "urn:dropgate:problem:";
 /** Time limit of one request, in ms: longer than the gate itself waits. */
 const DEADLINE_MS = 15_000;
 
-/** The clock of the gate, in ms since the epoch. A response is always older than its time, so the latest of all estimates
- *  is the best one, and the page never assumes the opening too early. */
+/** How much two good clocks may drift apart, as a share of the time. */
+const DRIFT = 1e-4;
+
+/** Redis's clock, which decides about claims, in ms since the epoch. Each response bounds it from both sides; the clock
+ *  keeps the intersection, and shows its middle (Marzullo's algorithm). */
 export class Clock {
-  #ahead_ms = -Infinity;
+  #low = -Infinity; // of the difference to performance.now()
+  #high = Infinity;
+  #synced_ms = 0;
 
-  /** Adds an estimate: a `server_time` that has just arrived. */
-  sync(server_ms) {
-    this.#ahead_ms = Math.max(this.#ahead_ms, server_ms - performance.now());
+  /** Adds the bounds of a response: when it was made, the clock showed `server_time` to `server_time_latest`. */
+  sync({ server_time, server_time_latest = server_time }, sent_ms, received_ms) {
+    const low = server_time - received_ms;
+    const high = server_time_latest - sent_ms;
+    const drift = DRIFT * Math.max(0, received_ms - this.#synced_ms);
+    this.#low = Math.max(low, this.#low - drift);
+    this.#high = Math.min(high, this.#high + drift);
+    // No common part: a clock has jumped, or the device has slept.
+    if (this.#low > this.#high) [this.#low, this.#high] = [low, high];
+    this.#synced_ms = received_ms;
   }
 
-  /** Drops the estimates: the clock of a device that slept may have stopped. */
-  reset() {
-    this.#ahead_ms = -Infinity;
-  }
-
-  get known() {
-    return this.#ahead_ms > -Infinity;
+  /** How far the clock may be off, in either direction. */
+  get error_ms() {
+    return (this.#high - this.#low) / 2;
   }
 
   now_ms() {
-    return this.known ? performance.now() + this.#ahead_ms : Date.now();
+    return Number.isFinite(this.error_ms) ? performance.now() + (this.#low + this.#high) / 2 : Date.now();
   }
 }
 
-/** Sends a request. Returns `{ word, body, wait_ms, dev }`: `word` is "claim", "campaign", the last word of the
- *  problem type, or "undecided"; `wait_ms` is Retry-After; `dev` is whether the gate accepts X-User-Id. */
+/** Sends a request. Returns `{ word, body, wait_ms, dev, sent_ms, received_ms }`: `word` is "claim", "campaign", the
+ *  last word of the problem type, or "undecided"; `wait_ms` is Retry-After; `dev` is whether the gate accepts X-User-Id;
+ *  the times are those of performance.now(). */
 export async function send(method, path, headers = {}) {
   let response, body;
+  const sent_ms = performance.now();
+  let received_ms = sent_ms;
   try {
-    response = await fetch(path, { method, headers, credentials: "omit", signal: AbortSignal.timeout(DEADLINE_MS) });
+    // A stored response would tell an old time.
+    const signal = AbortSignal.timeout(DEADLINE_MS);
+    response = await fetch(path, { method, headers, credentials: "omit", cache: "no-store", signal });
+    received_ms = performance.now();
     body = await response.json();
   } catch {
     // No response, or not JSON.
   }
   const wait_ms = Math.min(600, Math.max(0, Number(response?.headers.get("retry-after")) || 0)) * 1000;
-  return { word: word_of(response?.status, body), body, wait_ms, dev: accepts_user_id(response, body) };
+  return { word: word_of(response?.status, body), body, wait_ms, dev: accepts_user_id(response, body), sent_ms, received_ms };
 }
 
 /** The word for a response. */

@@ -9,10 +9,18 @@ const { lang, say } = speak(wanted, window.dropgateWords);
 /** Dates and numbers in the format of the user's country. */
 const locale = wanted.find((tag) => tag.split("-")[0] === lang.split("-")[0]) ?? lang;
 const clock = new Clock();
+/** A press up to so much before the opening is repeated at the opening, this much spread. */
+const EARLY_MS = 2000;
+const EARLY_SPREAD_MS = 150;
+/** The token is tried no later than this before the opening. */
+const EARLY_LOOK_MS = 60_000;
+/** The clock looks again, so often at most, until its error is this small. */
+const CLOCK_LOOKS = 4;
+const CLOCK_ERROR_MS = 15;
 
 /** The state of the page. */
 const page = {
-  id: /^\/c\/([a-z0-9-]{1,64})\/?$/.exec(location.pathname)?.[1] ?? null,
+  id: /^\/c\/([a-z0-9-]{1,64})\/?$/i.exec(location.pathname)?.[1].toLowerCase() ?? null,
   bad_id: /^\/c\/./.test(location.pathname),
   campaign: null, // the response of the gate
   unknown: false,
@@ -20,6 +28,8 @@ const page = {
   asking: false, // a claim is under way
   signed_out: false, // the gate does not accept the user's token
   dev: false, // the gate accepts X-User-Id
+  linked: false, // the token came with the link, and ends with this tab
+  expires_ms: Infinity, // when it is no longer valid, if it came with the link
   note: "",
 };
 // A campaign may be called anything, also "token".
@@ -55,10 +65,22 @@ if (fragment.has("token")) {
 async function identity() {
   const hook = window.dropgateToken;
   const token = typeof hook === "function" ? await Promise.resolve().then(hook).catch(() => null) : recall("sessionStorage", "dropgate:token");
+  page.linked = Boolean(token) && typeof hook !== "function";
+  page.expires_ms = page.linked ? expiry_ms(token) : Infinity;
   if (token) return { authorization: `Bearer ${token}` };
   const user = page.dev && recall("sessionStorage", "dropgate:user");
   // A header's value is bytes; the gate reads them as UTF-8.
   return user ? { "x-user-id": String.fromCharCode(...new TextEncoder().encode(user)) } : {};
+}
+
+/** What the token says of its end, ms since the epoch. Whether it is valid, only the gate can tell. */
+function expiry_ms(token) {
+  try {
+    const { exp } = JSON.parse(atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
+    return Number.isFinite(exp) ? 1000 * exp : Infinity;
+  } catch {
+    return Infinity;
+  }
 }
 
 /** A 401: the token is not valid. */
@@ -84,7 +106,7 @@ async function claim() {
     const settled = decide(answer);
     if (settled) break;
     render();
-    await pause(pause_ms(tries, answer.wait_ms), ...(navigator.onLine ? [] : ["online"]));
+    await pause(retry_ms(answer, tries), ...(navigator.onLine ? [] : ["online"]));
   }
   page.asking = false;
   render();
@@ -94,8 +116,15 @@ async function claim() {
   }
 }
 
+/** How long to wait after a response that is no decision. A press that was early is repeated at the opening, as near to it
+ *  as a crowd may: the user did not press late. */
+function retry_ms({ word, wait_ms }, tries) {
+  if (word !== "not-open") return pause_ms(tries, wait_ms);
+  return Math.max(0, page.campaign.opens_at - clock.now_ms()) + EARLY_SPREAD_MS * Math.random();
+}
+
 /** Updates the state with the response to a claim. Returns whether it is a decision. */
-function decide({ word, body, wait_ms, ...answer }) {
+function decide({ word, body, ...answer }) {
   switch (word) {
     case "claim":
       page.claim = body;
@@ -105,11 +134,10 @@ function decide({ word, body, wait_ms, ...answer }) {
       page.campaign = { ...page.campaign, state: word, remaining: 0 };
       return true;
     case "not-open":
-      // The clock was a little ahead: the user need not press again.
+      // If the clock was only a little ahead, the user need not press again.
       page.campaign = { ...page.campaign, state: "not-open", opens_at: body.opens_at };
-      clock.reset();
-      clock.sync(body.opens_at - wait_ms);
-      return wait_ms > 2000;
+      clock.sync(body, answer.sent_ms, answer.received_ms);
+      return body.opens_at - clock.now_ms() > EARLY_MS;
     case "unknown-campaign":
       page.unknown = true;
       return true;
@@ -141,6 +169,18 @@ async function look() {
   return answer;
 }
 
+/** Looks once at a random moment before the opening, so that nobody learns only by pressing that the token is refused, and
+ *  the crowd does not ask at the same time. */
+async function look_early() {
+  const span_ms = page.campaign.opens_at - clock.now_ms() - EARLY_LOOK_MS;
+  if (span_ms <= 0) return;
+  await pause(Math.random() * Math.min(span_ms, 3_600_000));
+  await visible();
+  if (page.claim || page.asking || page.signed_out || phase() !== "waiting") return;
+  await look();
+  render();
+}
+
 /** Polls an admitted claim until its coupon is written. */
 async function follow() {
   for (let tries = 0; page.claim?.status === "admitted"; tries++) {
@@ -159,12 +199,13 @@ async function visible() {
 
 /** Polls the campaign: rarely, each page at its own time, and never around the opening. */
 async function watch() {
-  for (let failures = 0; ; ) {
-    const { word, body, wait_ms } = await send("GET", path());
+  for (let failures = 0, looks = 0; ; ) {
+    const { word, body, wait_ms, sent_ms, received_ms } = await send("GET", path());
     if (word === "campaign") {
       failures = 0;
-      clock.sync(body.server_time);
+      clock.sync(body, sent_ms, received_ms);
       page.campaign = body;
+      if (!looks++ && body.state === "not-open") look_early();
       page.unknown = false;
       if (!page.asking && page.note === say("unreachable_note")) page.note = "";
     } else if (word === "unknown-campaign" || word === "bad-request") {
@@ -175,7 +216,7 @@ async function watch() {
     }
     render();
     if (page.claim || page.unknown) return;
-    await pause(failures ? pause_ms(failures, Math.max(wait_ms, 2000)) : until_next_poll_ms(), ...(failures ? ["online"] : []));
+    await pause(failures ? pause_ms(failures, Math.max(wait_ms, 2000)) : until_next_poll_ms(looks), ...(failures ? ["online"] : []));
     await visible();
     // While the user's own claim is under way, its response says more.
     while (page.asking) await pause(5000);
@@ -183,12 +224,13 @@ async function watch() {
   }
 }
 
-function until_next_poll_ms() {
+function until_next_poll_ms(looks) {
   const { state, opens_at } = page.campaign;
   const spread = (from_s, to_s) => 1000 * (from_s + Math.random() * (to_s - from_s));
   if (state === "open") return spread(5, 10);
   if (state !== "not-open") return spread(30, 60);
   const ahead_ms = opens_at - clock.now_ms();
+  if (looks < CLOCK_LOOKS && clock.error_ms > CLOCK_ERROR_MS && ahead_ms > 5000) return spread(0.5, 2);
   const next_ms = ahead_ms > 300_000 ? spread(60, 120) : spread(15, 30);
   return next_ms > ahead_ms - 10_000 ? Math.max(ahead_ms, 0) + spread(4, 12) : next_ms;
 }
@@ -231,7 +273,8 @@ function render() {
   const key = now.replace("-", "_");
   const won = now === "admitted" || now === "issued";
   const before = ["waiting", "open"].includes(now);
-  const time = campaign?.opens_at && new Date(campaign.opens_at).toLocaleString(locale, { dateStyle: "medium", timeStyle: "medium" });
+  const time_of = (ms) => new Date(ms).toLocaleString(locale, { dateStyle: "medium", timeStyle: "medium" });
+  const time = campaign?.opens_at && time_of(campaign.opens_at);
   const number = (n) => (Number.isFinite(n) ? n.toLocaleString(locale) : "…");
 
   $("stage").dataset.phase = now;
@@ -245,8 +288,9 @@ function render() {
   }
   put("fact", say(`${key}_fact`, { time, left: number(campaign?.remaining), all: number(campaign?.capacity) }));
 
-  const sign_in = page.signed_out && before && !page.dev;
-  const link = sign_in && window.dropgateSignIn;
+  const ends_early = now === "waiting" && page.expires_ms <= campaign.opens_at;
+  const sign_in = before && !page.dev && (page.signed_out || ends_early);
+  const link = sign_in && window.dropgateSignIn?.replaceAll("{return}", encodeURIComponent(location.href));
   show("start", now === "start");
   show("signin", link);
   if (link) $("signin").href = link;
@@ -260,12 +304,15 @@ function render() {
   show("check", ["sold-out", "closed"].includes(now) && !page.note && !page.signed_out);
 
   let note = page.note;
-  if (sign_in) note = link ? say("signin_note") : say("signin_missing");
+  if (sign_in) {
+    const why = ends_early ? `${say("expires_note", { time: time_of(page.expires_ms) })} ` : "";
+    note = why + say(link ? "signin_note" : "signin_missing");
+  }
   else if (!note && before && page.signed_out) note = say("dev_note");
   else if (!note && now === "waiting") note = say("early_note");
   else if (!note && now === "start" && page.bad_id) note = say("start_bad");
   else if (!note) note = say(`${key}_note`);
-  if (won && !["copied", "copy_failed"].some((k) => note === say(k))) note = say(`${key}_note`);
+  if (won && !["copied", "copy_failed"].some((k) => note === say(k))) note = say(page.linked ? `${key}_linked_note` : `${key}_note`);
   put("note", note);
 
   // A change is read aloud once, without the code: the user may have it read letter by letter.

@@ -89,6 +89,8 @@ pub mod fault {
     pub const QUEUE_FULL: &str = "queue_full";
     pub const BUFFER_FULL: &str = "buffer_full";
     pub const LIMITER: &str = "limiter";
+    /// Redis has no campaign at all.
+    pub const NO_CAMPAIGNS: &str = "no_campaigns";
     /// A counter that only grows is lower than before.
     pub const WENT_BACK: &str = "went_back";
     pub const UNUSABLE_KEY: &str = "unusable_key";

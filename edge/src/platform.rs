@@ -35,6 +35,20 @@ impl Limiter {
     }
 }
 
+/// Ends a pause of a request, from any request of the isolate. The pause may have ended already, and its request too.
+pub struct Wake(Box<dyn FnOnce()>);
+
+impl Wake {
+    #[must_use]
+    pub fn new(wake: impl FnOnce() + 'static) -> Self {
+        Self(Box::new(wake))
+    }
+
+    pub fn wake(self) {
+        (self.0)();
+    }
+}
+
 /// The runtime around one event: a request, or a run of the cron.
 pub trait Platform: Clone + 'static {
     /// Time since the epoch. On Workers it stands still between two I/O events.
@@ -45,6 +59,12 @@ pub trait Platform: Clone + 'static {
 
     /// Waits. A timer belongs to its event and ends with it.
     fn sleep(&self, ms: u32) -> impl Future<Output = ()>;
+
+    /// A pause of this event, from now on: it ends when the [`Wake`] is called, or after `limit`.
+    ///
+    /// This is how a request waits for what another request does. It never awaits the other's future: what is awaited
+    /// belongs to its own event, and what the other one calls only ends the pause.
+    fn pause(&self, limit: Millis) -> (Wake, impl Future<Output = ()>);
 
     /// Runs `work` in the background: it continues after the response, and after a client that disconnects
     /// (`waitUntil`).

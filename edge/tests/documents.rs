@@ -45,6 +45,8 @@ fn the_architecture_page_has_the_numbers_of_the_schedule() {
         ("batch", SCHEDULE.batch.to_string()),
         ("sweep beside requests", format!("every {}", short(SCHEDULE.beside_requests))),
         ("cron", format!("every {}", short(SCHEDULE.cron).replace("1 min", "minute"))),
+        ("share of a campaign", format!("{} batches, then the next campaign gets its share", SCHEDULE.share)),
+        ("calls of a run of the cron", format!("{} (`SWEEP_CALLS`)", SCHEDULE.cron_calls)),
     ];
     let table: String = rows.iter().map(|(what, value)| format!("| {what} | {value} |\n")).collect();
     let (_, section) = ARCHITECTURE.split_once("\n## Sweeper schedule\n").expect("there is the section");
@@ -88,7 +90,7 @@ fn the_problems_of_the_openapi_document_have_the_texts_of_the_gate() {
     let problems = [
         Problem::SoldOut,
         Problem::Closed,
-        Problem::NotOpen { opens_ms: 1_763_700_000_000, now_ms: 0 },
+        Problem::NotOpen { opens_ms: 1_763_700_000_000, now_ms: 1_763_699_998_700 },
         Problem::Paused,
         Problem::UnknownCampaign,
         Problem::NoClaim,
@@ -109,4 +111,13 @@ fn the_problems_of_the_openapi_document_have_the_texts_of_the_gate() {
     examples(&serde_json::from_str(OPENAPI).unwrap(), &mut documented);
     let documented: BTreeSet<String> = documented.iter().map(Value::to_string).collect();
     assert_eq!(documented, BTreeSet::from(bodies));
+}
+
+/// An invocation log is a line for each request, whatever LOG_SAMPLE is, and holds addresses and headers of visitors.
+#[test]
+fn the_worker_keeps_its_own_log_lines_and_no_invocation_logs() {
+    let wrangler = include_str!("../wrangler.toml");
+    let logs = wrangler.split_once("[observability.logs]").unwrap().1;
+    let logs = logs.split("\n[").next().unwrap();
+    assert!(logs.contains("\nenabled = true\n") && logs.contains("\ninvocation_logs = false\n"), "{logs}");
 }

@@ -29,10 +29,9 @@ async fn an_admission_is_one_call_then_its_record_goes_to_kafka_and_the_lease_mo
     assert_eq!(calls[2].1.as_array().unwrap()[3..], [json!("dg:{spring}:outbox"), json!("900000"), json!("u1")]);
 }
 
-/// I9: clients disconnect while Redis is away, and their claims fill the queue. The first claim when Redis is back
-/// finds it full, and leads, so that the next one finds it empty.
+/// I9: clients disconnect while Redis is away, and their claims fill the queue. They do not keep others out.
 #[tokio::test(start_paused = true)]
-async fn a_queue_full_of_abandoned_claims_is_emptied_by_the_next_claim() {
+async fn abandoned_claims_do_not_fill_the_queue() {
     let network = ScriptedNetwork::default();
     let gate = gate(&network);
     let platform = TestPlatform::new();
@@ -44,26 +43,20 @@ async fn a_queue_full_of_abandoned_claims_is_emptied_by_the_next_claim() {
             assert!(request.as_mut().now_or_never().is_none_or(|response| response.status == 503));
         }
     };
-    let at_once = local.run_until(async {
-        network.takes_ms.set(3_000);
-        network.time_out().time_out().time_out();
-        abandon(2_500);
-        // Three calls have taken their share of the claims; other claims fill the queue again.
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        abandon(2_500);
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        assert_eq!(network.call_count(), 3, "no claim was sent to Redis: nothing is tested");
-        network.takes_ms.set(1);
-        claim_of(&gate, &platform, "first").await
-    });
-    assert_eq!(at_once.await.status, 503, "the queue was not full: nothing is tested");
     local
         .run_until(async {
+            network.takes_ms.set(3_000);
+            network.time_out().time_out().time_out();
+            abandon(2_500);
+            // Three calls have taken their share of the claims; other claims fill the queue again.
             tokio::time::sleep(Duration::from_secs(1)).await;
-            assert_eq!(network.call_count(), 3, "abandoned claims were sent to Redis");
+            abandon(2_500);
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            assert_eq!(network.call_count(), 3, "no claim was sent to Redis: nothing is tested");
+            network.takes_ms.set(1);
             network.respond(200, &admit_reply("+7:900:a"));
             network.acknowledge_forward();
-            assert_eq!(claim_of(&gate, &platform, "second").await.status, 202);
+            assert_eq!(claim_of(&gate, &platform, "first").await.status, 202);
         })
         .await;
 }
@@ -148,7 +141,7 @@ async fn a_campaign_that_was_seen_does_not_become_unknown() {
 async fn a_campaign_is_unknown_only_where_redis_knows_others() {
     let gone = json!({ "result": null });
     let no_view = json!({ "result": [[null, null, null, null, null, null], ["1", "1"], null] });
-    let no_claim = json!({ "result": [null, null, null, null] });
+    let no_claim = json!({ "result": [null, null, null, null, null] });
     for (known, status) in [(json!([]), 503), (json!(["spring", "other"]), 503), (json!(["other"]), 404)] {
         for (method, path, reply) in
             [("POST", CLAIMS, &gone), ("GET", CAMPAIGN, &no_view), ("GET", "/v1/campaigns/spring/claims/me", &no_claim)]
@@ -202,7 +195,7 @@ async fn a_claim_and_a_campaign_are_read_by_scripts() {
     let network = ScriptedNetwork::default();
     let gate = gate(&network);
     let platform = TestPlatform::new();
-    network.respond(200, &json!({ "result": ["open", "900", null, "3:900:a"] }));
+    network.respond(200, &json!({ "result": ["open", "900", null, "3:900:a", null] }));
     network.respond(200, &json!({ "result": [["open", "100", "7", "5", "0", null], ["12", "345678"], null] }));
     let local = LocalSet::new();
     local
@@ -235,13 +228,13 @@ async fn no_denial_is_certain_after_redis_went_back_in_time() {
             let went_back = || platform.faults.borrow().iter().filter(|(_, label)| label == "went_back").count();
             assert_eq!(went_back(), 1);
             for (answer, holders) in [("full", "3:950"), ("late", "")] {
-                network.respond(200, &json!({ "result": ["0", "950", holders, answer] }));
+                network.respond(200, &json!({ "result": ["0", "950", holders, "", answer] }));
                 assert_eq!(claim_of(&gate, &platform, "c").await.status, 503, "{answer}");
             }
-            network.respond(200, &json!({ "result": ["open", "950", null, null] }));
+            network.respond(200, &json!({ "result": ["open", "950", null, null, null] }));
             assert_eq!(send(&gate, &platform, "GET", &own, &[("x-user-id", "c")]).await.status, 503);
             tokio::time::sleep(Duration::from_secs(30)).await;
-            network.respond(200, &json!({ "result": ["0", "900", "3:950", "full"] }));
+            network.respond(200, &json!({ "result": ["0", "900", "3:950", "", "full"] }));
             network.respond(200, &json!({ "result": ["a", "b", "d"] }));
             assert_eq!(claim_of(&gate, &platform, "e").await.status, 410, "it ends by itself");
             assert_eq!(went_back(), 1);
@@ -302,8 +295,8 @@ async fn a_leader_whose_client_disconnects_still_decides_for_the_others() {
     let network = ScriptedNetwork::default();
     network.takes_ms.set(50);
     let gate = gate(&network);
-    network.respond(200, &json!({ "result": ["0", "900", "", "=1:900:a"] }));
-    network.respond(200, &json!({ "result": ["0", "900", "", "=2:900:a"] }));
+    network.respond(200, &json!({ "result": ["0", "900", "", "", "=1:900:a"] }));
+    network.respond(200, &json!({ "result": ["0", "900", "", "", "=2:900:a"] }));
     let local = LocalSet::new();
     local
         .run_until(async {
@@ -324,7 +317,7 @@ async fn a_leader_whose_client_disconnects_still_decides_for_the_others() {
 async fn sold_out_is_remembered_with_all_holders() {
     let network = ScriptedNetwork::default();
     let gate = gate(&network);
-    network.respond(200, &json!({ "result": ["0", "900", "2:900", "full"] }));
+    network.respond(200, &json!({ "result": ["0", "900", "2:900", "", "full"] }));
     network.respond(200, &json!({ "result": ["holder-1", "holder-2"] }));
     let platform = TestPlatform::new();
     let local = LocalSet::new();
@@ -338,7 +331,7 @@ async fn sold_out_is_remembered_with_all_holders() {
     }
     assert_eq!(network.call_count(), calls);
 
-    network.respond(200, &json!({ "result": ["0", "900", "", "=2:900:i"] }));
+    network.respond(200, &json!({ "result": ["0", "900", "", "", "=2:900:i"] }));
     let local = LocalSet::new();
     let holder = local.run_until(claim_of(&gate, &platform, "holder-2")).await;
     assert_eq!((holder.status, body(&holder)["slot"].as_u64()), (200, Some(2)));
@@ -415,4 +408,60 @@ async fn an_admission_may_wait_for_kafka() {
     network.respond(200, &admit_reply("=7:900:i"));
     assert_eq!(claim(&gate).await.0.status, 200);
     assert_eq!(network.calls.borrow().iter().filter(|(url, _)| url.contains("/topics/")).count(), 2);
+}
+
+/// Gate and issuer have different secrets: nobody is admitted, and nobody sees a code that no row has.
+#[tokio::test(start_paused = true)]
+async fn a_gate_with_another_code_secret_than_the_campaign_admits_nobody() {
+    let network = ScriptedNetwork::default();
+    let gate = gate_with(&network, &[("COUPON_CODE_SECRET_PREVIOUS", "the one before this")]);
+    network.respond(400, &json!({ "error": "DROPGATE_CODE_KEY the codes of this campaign are .." }));
+    let (response, platform) = claim(&gate).await;
+    assert_eq!(response.status, 503);
+    assert_eq!(body(&response)["type"], "urn:dropgate:problem:misconfigured");
+    assert!(body(&response)["detail"].as_str().unwrap().contains("COUPON_CODE_SECRET is not the secret"));
+    assert!(platform.faults.borrow().contains(&("admit".to_owned(), "other_code_key".to_owned())));
+    let ids = network.calls.borrow()[0].1[7].as_str().unwrap().to_owned();
+    assert_eq!(ids.split(',').count(), 2, "{ids}: the script is told both");
+    assert!(ids.starts_with("W8PN52VN,"), "{ids}");
+
+    // A claim of before is shown with the code of the campaign's own secret, or not at all.
+    let previous = ids.split(',').nth(1).unwrap().to_owned();
+    let mut codes = Vec::new();
+    for (key, status) in [(previous.as_str(), 200), ("W8PN52VN", 200), ("", 200), ("00000000", 503)] {
+        network.respond(200, &json!({ "result": ["open", "900", null, "3:900:a", key] }));
+        let platform = TestPlatform::new();
+        let response = send(&gate, &platform, "GET", &format!("{CLAIMS}/me"), &[("x-user-id", "u1")]).await;
+        assert_eq!(response.status, status, "{key}");
+        codes.push(body(&response)["code"].clone());
+    }
+    assert!(codes[0] != codes[1] && codes[1] == codes[2] && codes[3].is_null(), "{codes:?}");
+}
+
+/// Staging and production share a Redis and a Kafka.
+#[tokio::test(start_paused = true)]
+async fn a_gate_uses_its_own_key_prefix_and_topic_only() {
+    let network = ScriptedNetwork::default();
+    let gate = gate_with(&network, &[("REDIS_KEY_PREFIX", "staging:"), ("KAFKA_TOPIC", "staging.claims")]);
+    network.respond(200, &admit_reply("+7:900:a"));
+    network.acknowledge_forward();
+    assert_eq!(claim(&gate).await.0.status, 202);
+    let calls = network.calls.borrow();
+    assert_eq!(calls[1].0, "http://kafka/topics/staging.claims");
+    for (_, body) in calls.iter().filter(|(url, _)| !url.contains("kafka")) {
+        let keys: Vec<&str> =
+            body.as_array().unwrap().iter().filter_map(|word| word.as_str()).filter(|w| w.contains(':')).collect();
+        assert!(!keys.is_empty() && keys.iter().all(|key| key.starts_with("staging:{spring}:")), "{keys:?}");
+    }
+}
+
+/// A gate with another prefix than the issuer finds nothing: no user hears "no such campaign", and the log says why.
+#[tokio::test(start_paused = true)]
+async fn a_redis_without_any_campaign_is_a_fault_that_names_the_prefix() {
+    let network = ScriptedNetwork::default();
+    let gate = gate(&network);
+    network.respond(200, &json!({ "result": null })).respond(200, &json!({ "result": [] }));
+    let (response, platform) = claim(&gate).await;
+    assert_eq!(response.status, 503);
+    assert!(platform.faults.borrow().contains(&("request".to_owned(), "no_campaigns".to_owned())));
 }

@@ -22,6 +22,7 @@ fn records(request: &Value) -> Vec<AdmissionRecord> {
             user: UserId::parse(record["user"].as_str().unwrap()).unwrap(),
             slot: Slot::new(u32::try_from(record["slot"].as_u64().unwrap()).unwrap()).unwrap(),
             admitted_at: record["admitted_at"].as_u64().unwrap(),
+            code_key: None,
             trace: None,
         })
         .collect()

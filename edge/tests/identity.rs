@@ -165,7 +165,7 @@ async fn a_valid_token_claims_for_its_subject() {
 async fn only_tokens_of_holders_are_verified_when_a_campaign_is_sold_out() {
     let network = ScriptedNetwork::default();
     let gate = gate_with(&network, &HS256);
-    network.respond(200, &json!({ "result": ["0", "900", "1:900", "full"] }));
+    network.respond(200, &json!({ "result": ["0", "900", "1:900", "", "full"] }));
     network.respond(200, &json!({ "result": ["holder"] }));
     let platform = TestPlatform::new();
     let local = LocalSet::new();

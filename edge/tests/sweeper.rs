@@ -67,7 +67,7 @@ impl Outboxes {
         self.steps.borrow_mut().push(campaign);
         let outbox = &mut self.all.borrow_mut()[campaign];
         outbox.due_ms.sort_unstable();
-        let mut reply = vec![outbox.due_ms.len().to_string(), NOW_MS.to_string()];
+        let mut reply = vec![outbox.due_ms.len().to_string(), NOW_MS.to_string(), String::new()];
         let lease = if outbox.claims_gone { NOW_MS } else { LEASED_MS };
         for (n, due) in outbox.due_ms.iter_mut().take_while(|due| **due <= NOW_MS).take(limit).enumerate() {
             *due = lease;
@@ -89,7 +89,7 @@ impl Outboxes {
             _ if command.to_string().contains("SMEMBERS") => {
                 json!((0..self.all.borrow().len()).map(|n| format!("c{n}")).collect::<Vec<_>>())
             }
-            _ if word(2) == "2" => self.take(index(word(4)), word(5).parse().unwrap()),
+            _ if word(2) == "3" => self.take(index(word(4)), word(6).parse().unwrap()),
             _ => json!(NOW_MS.to_string()),
         }
     }

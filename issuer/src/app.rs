@@ -16,12 +16,12 @@ use crate::operator::dispatch::dispatch as operate;
 use crate::operator::exit::Exit;
 use crate::redis::client::client;
 use crate::redis::confirm;
+use crate::redis::probe::probe;
 use crate::store::coupon_writer::CouponWriter;
 use crate::store::mysql::database::MySqlStore;
 use crate::timestamp::Clock;
 use crate::waitlist::{IN_FLIGHT, Waitlist};
 use dropgate_shared::fault::Fault;
-use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
 use std::fmt;
 use std::future::Future;
 use std::io::IsTerminal;
@@ -33,8 +33,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
 
-/// Both topics must be there: a rejected record must have somewhere to go before it comes.
-const TOPICS: [&str; 2] = [TOPIC, DEAD_LETTER_TOPIC];
 /// Connections to MySQL. The loop uses one, and the list of claims that wait uses one now and then; the third stands in
 /// for one that died.
 const CONNECTIONS: u32 = 3;
@@ -106,7 +104,10 @@ async fn run(settings: RunSettings) -> Result<(), Exit> {
         database = settings.database.shown,
         kafka = settings.kafka.bootstrap,
         group = settings.kafka.group,
+        topic = settings.kafka.topics.admissions,
+        redis_key_prefix = settings.redis.prefix.as_str(),
         redis = redacted(&settings.redis.url),
+        code_keys = settings.secrets.ids(),
         batch_records = settings.batch_records,
         write_budget = %settings.write_budget,
         "issuer starting"
@@ -135,7 +136,7 @@ async fn run(settings: RunSettings) -> Result<(), Exit> {
                     "OTEL_EXPORTER_OTLP_ENDPOINT {shown} cannot be used, or an OTEL_EXPORTER_OTLP_.. variable"
                 ))
             };
-            Traces::to(endpoint).map_err(unusable)?
+            Traces::to(endpoint, &settings.kafka.topics.admissions).map_err(unusable)?
         }
     };
     let Some(migrated) = until_up(&mut stop, &jitter, || database.is_migrated()).await? else {
@@ -144,13 +145,22 @@ async fn run(settings: RunSettings) -> Result<(), Exit> {
     if !migrated {
         return Err(Exit::failed("the schema is missing or not up to date: run `issuer migrate`"));
     }
-    let Some(missing) = until_up(&mut stop, &jitter, || topics::missing(&settings.kafka, &TOPICS)).await? else {
+    let topics = settings.kafka.topics.clone();
+    let (topic, dead_letter_topic, all) = (topics.admissions.as_str(), topics.dead_letters.as_str(), topics.all());
+    let checked = || async {
+        database.server().await?.check_packet(settings.batch_records)?;
+        database.check_constraints(clock.now(), jitter.next()).await
+    };
+    if until_up(&mut stop, &jitter, checked).await?.is_none() {
+        return Ok(());
+    }
+    let Some(missing) = until_up(&mut stop, &jitter, || topics::missing(&settings.kafka, &all)).await? else {
         return Ok(());
     };
     match settings.create_topics {
         _ if missing.is_empty() => {}
         Some(how) => {
-            topics::create(&settings.kafka, &missing, DEAD_LETTER_TOPIC, how).await.map_err(failed)?;
+            topics::create(&settings.kafka, &missing, dead_letter_topic, how).await.map_err(failed)?;
             tracing::info!(?missing, "topics created");
         }
         None => {
@@ -162,16 +172,23 @@ async fn run(settings: RunSettings) -> Result<(), Exit> {
     }
 
     let redis = client(&settings.redis)?;
-    let dead_letters = KafkaDeadLetters::new(settings.kafka.clone(), TOPIC, DEAD_LETTER_TOPIC, clock.clone())?;
-    let store = CouponWriter::new(database.clone(), settings.secret, settings.batch_records, clock, jitter.clone());
+    let dead_letters = KafkaDeadLetters::new(settings.kafka.clone(), topic, dead_letter_topic, clock.clone())?;
+    let store = CouponWriter::new(database.clone(), settings.secrets, settings.batch_records, clock, jitter.clone());
     let backlog = settings.kafka.clone();
     let waitlist = Waitlist::new(store.clone(), redis.clone(), backlog, IN_FLIGHT, Arc::clone(&metrics));
+    // Coupons do not depend on it, so the service starts all the same.
+    let tried = redis.clone();
+    tokio::spawn(async move {
+        if let Err(fault) = probe(&tried).await {
+            tracing::warn!(label = fault.label, "Redis does not take writes, so claims are not confirmed: {fault}");
+        }
+    });
     let (queue, confirm_all) = confirm::queue(redis, Arc::clone(&metrics));
     let confirming = tokio::spawn(confirm_all);
-    let Some(partitions) = until_up(&mut stop, &jitter, || topics::count(&settings.kafka, TOPIC)).await? else {
+    let Some(partitions) = until_up(&mut stop, &jitter, || topics::count(&settings.kafka, topic)).await? else {
         return Ok(());
     };
-    let source = KafkaSource::join(&settings.kafka, TOPIC, partitions, Arc::clone(&metrics))?;
+    let source = KafkaSource::join(&settings.kafka, topic, partitions, Arc::clone(&metrics))?;
     let ports = (source, store, dead_letters, queue);
     let limits = Limits {
         batch_records: settings.batch_records,

@@ -1,5 +1,6 @@
 //! The health of the service: its state, whether its loop makes progress, whether the database answers.
 
+use crate::consume::ports::Hold;
 use crate::metrics::{Metrics, ReasonLabel, StateLabel};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -56,7 +57,7 @@ pub struct Health {
     database: AtomicBool,
     dead_letters: AtomicBool,
     /// Why the batch in hand is held.
-    held: Mutex<Option<String>>,
+    held: Mutex<Option<Hold>>,
     /// When the write under way began.
     writing_since: Mutex<Option<Instant>>,
     /// How long Kafka has been silent, as of the last beat.
@@ -115,9 +116,15 @@ impl Health {
     }
 
     /// The batch in hand is held, for this reason; `None`: no longer.
-    pub fn hold(&self, cause: Option<String>) {
+    pub fn hold(&self, cause: Option<Hold>) {
         self.metrics.held.set(i64::from(cause.is_some()));
-        *lock(&self.held) = cause;
+        let mut held = lock(&self.held);
+        for (hold, is_held) in [(&*held, false), (&cause, true)] {
+            if let Some(Hold { label, .. }) = hold {
+                self.metrics.held_reason.get_or_create(&ReasonLabel { reason: label }).set(i64::from(is_held));
+            }
+        }
+        *held = cause;
     }
 
     /// A write begins, or has ended.
@@ -178,7 +185,7 @@ impl Health {
         if !self.database.load(Ordering::Relaxed) {
             reasons.push("the database does not accept rows; see the log".to_owned());
         }
-        reasons.extend(lock(&self.held).iter().map(|cause| format!("the service holds: {cause}")));
+        reasons.extend(lock(&self.held).iter().map(|hold| format!("the service holds: {}", hold.text)));
         reasons.extend(self.stalls().into_iter().filter_map(|(_, stall)| stall));
         reasons
     }
@@ -222,11 +229,12 @@ mod tests {
         assert_eq!(health.unready(), ["Kafka has not answered for 30 s"]);
         assert!(is_shown("stalled{reason=\"kafka\"} 1\n"));
         health.kafka_silent_for(Duration::ZERO);
-        health.hold(Some("the cause".to_owned()));
+        health.hold(Some(Hold { label: "why", text: "the cause".to_owned() }));
         assert_eq!(health.unready(), ["the service holds: the cause"]);
-        assert!(is_shown("dropgate_issuer_held 1\n"));
+        assert!(is_shown("dropgate_issuer_held 1\n") && is_shown("held_reason{reason=\"why\"} 1\n"));
         health.hold(None);
         assert!(health.unready().is_empty() && is_shown("dropgate_issuer_held 0\n"));
+        assert!(is_shown("held_reason{reason=\"why\"} 0\n"));
     }
 
     #[test]

@@ -43,8 +43,15 @@ pub const MIGRATION: &str = "migration";
 pub const STATE: &str = "state";
 /// The check of the constraints could not be completed.
 pub const CONSTRAINT_CHECK: &str = "constraint_check";
-/// The server accepted a coupon too many.
+/// The server accepted a row that a constraint must reject.
 pub const NO_CONSTRAINTS: &str = "no_constraints";
+/// User ids do not come to the database as they are.
+pub const CHARACTER_SET: &str = "character_set";
+/// The server and the connection cannot agree on how to authenticate.
+pub const AUTHENTICATION: &str = "authentication";
+pub const PACKET_TOO_LARGE: &str = "packet_too_large";
+/// The server cannot log what the service writes.
+pub const BINLOG_FORMAT: &str = "binlog_format";
 
 // Redis.
 pub const CONNECT: &str = "connect";

@@ -61,6 +61,7 @@ pub struct Metrics {
     pub redis_faults: Family<ReasonLabel, Counter>,
     pub state: Family<StateLabel, Gauge>,
     pub held: Gauge,
+    pub held_reason: Family<ReasonLabel, Gauge>,
     pub stalled: Family<ReasonLabel, Gauge>,
 }
 
@@ -92,6 +93,7 @@ impl Default for Metrics {
             redis_faults: Family::default(),
             state: Family::default(),
             held: Gauge::default(),
+            held_reason: Family::default(),
             stalled: Family::default(),
         };
         metrics.budget_rows_per_second.set(f64::INFINITY);
@@ -133,7 +135,8 @@ impl Metrics {
             self.unconfirmed.clone(),
         );
         r.register("redis_faults", "Failed calls to Redis", self.redis_faults.clone());
-        r.register("held", "1 while the service holds: too many dead letters in a row", self.held.clone());
+        r.register("held", "1 while the service holds: it writes nothing", self.held.clone());
+        r.register("held_reason", "1 for the reason why the service holds", self.held_reason.clone());
         r.register("stalled", "1 while a write or Kafka's silence lasts too long", self.stalled.clone());
         r.register("state", "1 for the state that the service is in", self.state.clone());
     }
@@ -170,6 +173,7 @@ mod tests {
         metrics.database_faults.get_or_create(&ReasonLabel { reason: "read_only" }).inc();
         metrics.state.get_or_create(&StateLabel { state: "consuming" }).set(1);
         metrics.stalled.get_or_create(&ReasonLabel { reason: "write" }).set(0);
+        metrics.held_reason.get_or_create(&ReasonLabel { reason: "dead_letters" }).set(0);
         let page = metrics.encode();
         let names: Vec<&str> =
             page.lines().filter(|l| !l.starts_with('#')).map(|l| l.split(['{', ' ']).next().unwrap()).collect();
@@ -197,6 +201,7 @@ mod tests {
             "confirmations_dropped_total",
             "redis_faults_total",
             "held",
+            "held_reason",
             "stalled",
             "state",
         ] {

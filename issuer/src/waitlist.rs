@@ -27,7 +27,6 @@ use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::CampaignId;
-use dropgate_shared::names::CampaignKeys;
 use dropgate_shared::redis_rest::RedisRest;
 use dropgate_shared::scripts;
 use std::collections::{BTreeMap, BTreeSet};
@@ -205,7 +204,7 @@ impl<S: Store, H: Http, B: Backlog> Waitlist<S, H, B> {
 
     /// Writes claims back that Redis has lost, so that it counts them and their users are not told that they have none.
     async fn recall(&self, campaign: &CampaignId, claims: &[WaitingRow]) -> Result<(), Fault> {
-        let keys = CampaignKeys::of(campaign);
+        let keys = self.redis.keys(campaign);
         for some in claims.chunks(RECALLS) {
             let users: Vec<&str> = some.iter().map(|claim| claim.user_id.as_str()).collect();
             let stored = View::new(&self.redis, campaign).entries(&users).await?;

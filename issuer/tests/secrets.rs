@@ -11,7 +11,7 @@ const CANARY: &str = "c4n4ry";
 type Setting = (&'static str, &'static [&'static str], &'static str);
 
 /// Nothing listens on port 1.
-const SETTINGS: [Setting; 11] = [
+const SETTINGS: [Setting; 12] = [
     (
         "DATABASE_URL",
         &[
@@ -50,6 +50,7 @@ const SETTINGS: [Setting; 11] = [
     ),
     ("UPSTASH_REDIS_REST_TOKEN", &["c4n4ry", "c4n4ry with a space", "\u{e9}c4n4ry"], "t"),
     ("COUPON_CODE_SECRET", &["c4n4ry", "c4n4ry-c4n4ry-c4n4ry"], "0123456789abcdef"),
+    ("COUPON_CODE_SECRET_PREVIOUS", &["c4n4ry", "c4n4ry-c4n4ry-c4n4ry"], "0123456789abcdeg"),
     (
         "KAFKA_BOOTSTRAP",
         &["u:c4n4ry@127.0.0.1:1", "127.0.0.1:1?password=c4n4ry", "SASL_SSL://u:c4n4ry@127.0.0.1:1"],

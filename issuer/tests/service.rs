@@ -4,8 +4,8 @@
 
 use dropgate_issuer::backoff::Jitter;
 use dropgate_issuer::consume::ports::{
-    Admission, ClaimOutcome, Confirmation, Confirmations, CouponStore, DeadLetters, Delivery, Partitions, RecordSource,
-    RejectReason,
+    Admission, ClaimOutcome, Confirmation, Confirmations, CouponStore, DeadLetters, Delivery, Hold, Partitions,
+    RecordSource, RejectReason,
 };
 use dropgate_issuer::consume::service::{Limits, Service, Step};
 use dropgate_issuer::consume::traces::Traces;
@@ -39,6 +39,11 @@ struct World {
     /// What the source reports once, while it is paused.
     fatal: Option<Fault>,
     campaign_exists: bool,
+    /// The process lacks a secret.
+    is_held: bool,
+    /// How long a write takes, and a look.
+    write_ms: u64,
+    look_ms: u64,
     lags: Vec<(i32, Option<u64>)>,
     /// Kafka is silent since then.
     heard: Option<tokio::time::Instant>,
@@ -109,6 +114,11 @@ impl RecordSource for Ports {
 }
 
 impl CouponStore for Ports {
+    fn must_hold(&self, admissions: &[&Admission]) -> Option<Hold> {
+        let held = self.0.borrow().is_held && !admissions.is_empty();
+        held.then(|| Hold { label: "other_code_key", text: "the secret is another one".to_owned() })
+    }
+
     async fn persist(&self, admissions: &[&Admission]) -> Result<Vec<ClaimOutcome>, Fault> {
         let stuck = self.0.borrow_mut().stop_when_stuck.take();
         if let Some(stop) = stuck {
@@ -116,6 +126,8 @@ impl CouponStore for Ports {
             stop.send(true).unwrap();
             return std::future::pending().await;
         }
+        let write_ms = self.0.borrow().write_ms;
+        tokio::time::sleep(Duration::from_millis(write_ms)).await;
         let mut world = self.0.borrow_mut();
         if world.away > 0 {
             world.away -= 1;
@@ -131,12 +143,16 @@ impl CouponStore for Ports {
                 ClaimOutcome::Rejected(RejectReason { label: "unknown_campaign", text: String::new() })
             }
             "homeless" => ClaimOutcome::Waiting,
-            "late" => ClaimOutcome::Refused { slot: admission.record.slot },
-            "again" => ClaimOutcome::Already { slot: Slot::new(77).unwrap() },
+            user if user.starts_with("late") => ClaimOutcome::Refused { slot: admission.record.slot },
+            user if user.starts_with("again") => ClaimOutcome::Already { slot: Slot::new(77).unwrap() },
             "spoiled" => ClaimOutcome::Rejected(RejectReason { label: "data", text: String::new() }),
             _ => ClaimOutcome::Issued { slot: admission.record.slot },
         };
         Ok(admissions.iter().map(outcome).collect())
+    }
+
+    async fn look_up(&self, admissions: &[&Admission]) -> Result<Vec<Option<ClaimOutcome>>, Fault> {
+        self.answer_look(admissions).await
     }
 
     async fn holders(&self, slots: &BTreeSet<(&CampaignId, Slot)>) -> Result<Vec<Confirmation>, Fault> {
@@ -159,6 +175,26 @@ impl CouponStore for Ports {
 fn confirmation(user: &str, entry: &str) -> Confirmation {
     let (campaign, user) = (CampaignId::parse("c").unwrap(), UserId::parse(user).unwrap());
     Confirmation { campaign, user, entry: entry.parse().unwrap() }
+}
+
+impl Ports {
+    async fn answer_look(&self, admissions: &[&Admission]) -> Result<Vec<Option<ClaimOutcome>>, Fault> {
+        let look_ms = self.0.borrow().look_ms;
+        tokio::time::sleep(Duration::from_millis(look_ms)).await;
+        let mut world = self.0.borrow_mut();
+        if world.away > 0 {
+            world.away -= 1;
+            world.log.push("away".to_owned());
+            return Err(Fault::unknown(Source::MySql, "unreachable", "away"));
+        }
+        world.log.push(format!("look {}", admissions.len()));
+        let row = |admission: &&Admission| match admission.record.user.as_str() {
+            user if user.starts_with("late") => Some(ClaimOutcome::Refused { slot: admission.record.slot }),
+            user if user.starts_with("again") => Some(ClaimOutcome::Already { slot: Slot::new(77).unwrap() }),
+            _ => None,
+        };
+        Ok(admissions.iter().map(row).collect())
+    }
 }
 
 impl DeadLetters for Ports {
@@ -403,6 +439,35 @@ async fn i9_the_service_continues_by_itself_when_the_campaign_exists() {
     assert!(log(&ports).contains(&"store [(0, 6)]".to_owned()));
 }
 
+/// A record of a gate with another code secret becomes neither a row nor a refusal nor a dead letter.
+#[tokio::test(start_paused = true)]
+async fn i12_records_that_need_another_secret_are_held_and_named() {
+    let ports = Ports::default();
+    ports.0.borrow_mut().is_held = true;
+    for offset in 0..3 {
+        ports.deliver(0, offset, &record("u", 1));
+    }
+    let (stop, stopped) = watch::channel(false);
+    let all = (ports.clone(), ports.clone(), ports.clone(), ports.clone());
+    let linger = Duration::from_millis(1);
+    let limits = Limits { batch_records: 3, linger, budget: "unlimited".parse().unwrap(), dead_letter_limit: 4 };
+    let metrics = Arc::new(Metrics::default());
+    let health = Arc::new(Health::new(Arc::clone(&metrics)));
+    let shown = (Arc::clone(&health), Arc::clone(&metrics), Traces::default());
+    let mut service = Service::new(all, limits, shown, Jitter::system(), stopped);
+    let corrected = async {
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        assert!(ports.0.borrow().paused && log(&ports).is_empty(), "nothing is written, sent or moved");
+        assert!(health.unready().contains(&"the service holds: the secret is another one".to_owned()));
+        assert!(metrics.encode().contains("dropgate_issuer_held_reason{reason=\"other_code_key\"} 1\n"));
+        ports.0.borrow_mut().is_held = false;
+    };
+    let (step, ()) = tokio::join!(service.step(), corrected);
+    assert_eq!((step.unwrap(), service.counts().issued), (Step::Again, 3));
+    assert!(health.unready().iter().all(|reason| !reason.contains("holds")));
+    drop(stop);
+}
+
 #[tokio::test(start_paused = true)]
 async fn records_that_are_held_and_revoked_are_dropped() {
     let ports = Ports::default();
@@ -479,4 +544,76 @@ async fn a_budget_holds_records_back_and_the_group_is_still_served() {
     let run = async { while service.step().await.unwrap() == Step::Again {} };
     tokio::join!(run, watch);
     assert!(log(&ports).is_empty(), "a stop writes nothing that the budget forbids");
+}
+
+/// As many steps as it takes until all records are settled. Returns how long that took, by the paused clock.
+async fn until_settled(service: &mut TestService, records: u64) -> Duration {
+    let begun = tokio::time::Instant::now();
+    while service.counts().records < records {
+        service.step().await.unwrap();
+    }
+    begun.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_are_looked_up_together_and_hold_up_no_new_claim() {
+    for (budget, user) in [("auto", "again"), ("auto", "late"), ("100/min", "again")] {
+        let ports = Ports::default();
+        (ports.0.borrow_mut().write_ms, ports.0.borrow_mut().look_ms) = (7, 5);
+        for n in 0..3_000 {
+            ports.deliver(i32::from(n % 2 == 0), i64::from(n), &record(&format!("{user}-{n}"), 1));
+        }
+        let (mut service, _stop) = service_at(&ports, 500, Duration::from_millis(20), budget);
+        let took = until_settled(&mut service, 3_000).await;
+        assert!(took < Duration::from_secs(3), "{budget}: 3,000 copies took {took:?}");
+        let copies = service.counts().already + service.counts().refused;
+        assert_eq!((copies, service.counts().issued), (3_000, 0));
+        let log = log(&ports);
+        assert!(log.iter().filter(|line| line.starts_with("look")).count() >= 6, "{log:?}");
+        let stores = log.iter().filter(|line| line.starts_with("store")).cloned().collect::<String>();
+        assert!(stores.contains("(0, 3000)") && stores.contains("(1, 2999)"), "{stores}");
+
+        // New claims are not read first for long.
+        for n in 3_000..3_003 {
+            ports.deliver(0, n, &record(&format!("new-{n}"), u32::try_from(n).unwrap()));
+        }
+        until_settled(&mut service, 3_003).await;
+        let looks = self::log(&ports).iter().filter(|line| line.starts_with("look")).count();
+        assert!(looks <= 1, "{looks} looks");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_claims_among_copies_keep_their_order_and_their_budget() {
+    let ports = Ports::default();
+    (ports.0.borrow_mut().write_ms, ports.0.borrow_mut().look_ms) = (7, 5);
+    for n in 0..40 {
+        let user = if n % 4 == 3 { format!("new-{n}") } else { format!("again-{n}") };
+        ports.deliver(0, n, &record(&user, u32::try_from(n + 1).unwrap()));
+    }
+    ports.deliver(0, 40, "garbage");
+    let (mut service, _stop) = service_at(&ports, 500, Duration::from_millis(20), "100/min");
+    // The first one waits for the budget, and shows that there are copies.
+    let took = until_settled(&mut service, 41).await;
+    assert!(took > Duration::from_secs(10 * 6 / 10), "ten rows at 100 a minute: {took:?}");
+    let confirmed: Vec<String> = log(&ports).iter().flat_map(|line| line.split(", ").map(str::to_owned)).collect();
+    let new: Vec<_> = confirmed.iter().filter_map(|entry| entry.split_once("new-")).map(|(_, entry)| entry).collect();
+    let order: Vec<u32> = new.iter().map(|entry| entry.split(' ').next().unwrap().parse().unwrap()).collect();
+    assert_eq!(order, (0..10).map(|n| 4 * n + 3).collect::<Vec<_>>());
+    assert_eq!((service.counts().already, service.counts().dead_letters), (30, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn i7_a_look_that_fails_loses_nothing() {
+    let ports = Ports::default();
+    for n in 0..20 {
+        ports.deliver(0, n, &record(&format!("again-{n}"), 1));
+    }
+    let (mut service, _stop) = service_at(&ports, 500, Duration::from_millis(20), "auto");
+    service.step().await.unwrap();
+    ports.0.borrow_mut().away = 1;
+    until_settled(&mut service, 20).await;
+    let log = log(&ports);
+    assert!(log.contains(&"away".to_owned()), "{log:?}");
+    assert_eq!(log.iter().rfind(|line| line.starts_with("store")), Some(&"store [(0, 20)]".to_owned()));
 }

@@ -2,10 +2,18 @@
 // Clippy's own allowance covers `#[test]` functions, not their helpers.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "store/deadlines.rs"]
+mod deadlines;
+#[path = "store/grants.rs"]
+mod grants;
+#[path = "store/migrations.rs"]
+mod migrations;
 #[path = "store/scratch.rs"]
 mod scratch;
 
 use dropgate_issuer::consume::ports::{ClaimOutcome, CouponStore};
+use dropgate_issuer::store::mysql::database::MySqlStore;
+use dropgate_issuer::store::mysql::settings::DatabaseSettings;
 use dropgate_issuer::store::ports::{Session, Store};
 use dropgate_issuer::timestamp::{self, Clock};
 use dropgate_shared::campaign::CampaignState;
@@ -52,6 +60,23 @@ async fn i6_redelivery_changes_nothing() {
         assert_eq!(outcomes, [already(1), issued(3), issued(4), already(2)]);
         assert_eq!(persist(&db.store(), &batch(&[("u1", 77)])).await, [already(1)], "the row's slot, not the record's");
         assert_eq!(db.coupons("c").await, rows(&[(1, "u1"), (2, "u2"), (3, "u3"), (4, "u4")]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn i6_a_look_finds_what_a_batch_would_find_and_writes_nothing() {
+    scratch(async |db| {
+        db.campaign("c", 2).await;
+        db.campaign("d", 2).await;
+        let store = db.store();
+        persist(&store, &batch(&[("u1", 1), ("u2", 2), ("late", 1)])).await;
+        let mut records = batch(&[("new", 2), ("u2", 7), ("late", 1), ("u1", 1), ("u1", 1)]);
+        records.extend([admission("d", "u1", 1), admission("nowhere", "u1", 1)]);
+        let found = store.look_up(&records.iter().collect::<Vec<_>>()).await.unwrap();
+        let expected = [None, Some(already(2)), Some(refused(1)), Some(already(1)), Some(already(1)), None, None];
+        assert_eq!(found, expected);
+        assert_eq!((db.coupons("c").await.len(), db.coupons("d").await.len()), (2, 0));
     })
     .await;
 }
@@ -352,7 +377,7 @@ async fn migrating_again_changes_nothing_and_a_bare_database_says_so() {
         assert!(db.database().is_migrated().await.unwrap());
         assert_eq!(db.database().migrate().await.unwrap(), Vec::<String>::new());
         db.pool
-            .execute("DROP TABLE waiting_claims, coupons, refusals, allotments, campaigns, _sqlx_migrations")
+            .execute("DROP TABLE waiting_claims, coupons, refusals, allotments, campaigns, dropgate_migrations")
             .await
             .unwrap();
         assert!(!db.database().is_migrated().await.unwrap());
@@ -432,6 +457,88 @@ async fn i3_a_refused_user_stays_refused_whatever_row_goes_away() {
         db.raise("c", 2).await;
         assert_eq!(persist(&third, &batch(&[("x", 2)])).await, [refused(1)]);
         assert_eq!(db.coupons("c").await, []);
+    })
+    .await;
+}
+
+/// Who may drop or switch off a constraint is not the service; it must not start where that has happened.
+#[tokio::test]
+async fn i1_a_constraint_that_is_missing_is_found_by_its_name() {
+    scratch(async |db| {
+        let check = async || {
+            let checked = db.database().check_constraints(timestamp::from_ms(5_000).unwrap(), 7).await;
+            checked.err().map(|fault| (fault.label, fault.retry, fault.detail)).unwrap_or_default()
+        };
+        assert_eq!(check().await, ("", false, String::new()));
+        let is_mariadb = db.database().server().await.unwrap().is_mariadb;
+        let drop_check = if is_mariadb { "DROP CONSTRAINT" } else { "DROP CHECK" };
+        // Each with what restores it.
+        let cases = [
+            (
+                "coupon_slot",
+                format!("{drop_check} coupon_slot"),
+                "ADD CONSTRAINT coupon_slot CHECK (slot BETWEEN 1 AND allotment)",
+            ),
+            (
+                "coupon_allotment",
+                "DROP FOREIGN KEY coupon_allotment".to_owned(),
+                "ADD CONSTRAINT coupon_allotment FOREIGN KEY (campaign_id, allotment) \
+                 REFERENCES allotments (campaign_id, capacity)",
+            ),
+            (
+                "coupon_user",
+                "DROP INDEX coupon_user".to_owned(),
+                "ADD CONSTRAINT coupon_user UNIQUE (campaign_id, user_id)",
+            ),
+        ];
+        for (name, drop, restore) in cases {
+            db.pool.execute(AssertSqlSafe(format!("ALTER TABLE coupons {drop}"))).await.unwrap();
+            let (label, retry, detail) = check().await;
+            assert_eq!((label, retry), ("no_constraints", false), "{detail}");
+            assert!(detail.contains(name), "{name}: {detail}");
+            db.pool.execute(AssertSqlSafe(format!("ALTER TABLE coupons {restore}"))).await.unwrap();
+        }
+        assert_eq!(check().await.0, "");
+        let column = "MODIFY user_id VARCHAR(128) CHARACTER SET";
+        for set in ["utf8mb3 COLLATE utf8mb3_bin", "utf8mb4 COLLATE utf8mb4_general_ci"] {
+            db.pool.execute(AssertSqlSafe(format!("ALTER TABLE coupons {column} {set} NOT NULL"))).await.unwrap();
+            let (label, _, detail) = check().await;
+            assert!(["character_set", "data", "constraint_check"].contains(&label), "{set}: {label} {detail}");
+        }
+        assert!(db.coupons("check-config-0000000000000007").await.is_empty(), "nothing is left behind");
+    })
+    .await;
+}
+
+/// The address cannot ask for it; a proxy, or a server that overrides what the driver says, can.
+#[tokio::test]
+async fn i2_a_connection_that_changes_user_ids_is_found() {
+    scratch(async |db| {
+        for set in ["latin1", "utf8mb3"] {
+            let settings = DatabaseSettings { options: db.options.clone().charset(set), shown: String::new() };
+            let database = MySqlStore::new(&settings, 1);
+            let fault = database.check_constraints(timestamp::from_ms(5_000).unwrap(), 9).await.unwrap_err();
+            assert!(!fault.retry, "{set}: the service would wait for ever: {fault}");
+            assert!(["character_set", "constraint_check", "data"].contains(&fault.label), "{set}: {fault}");
+        }
+    })
+    .await;
+}
+
+/// The server says what is wrong with its settings, and not that it is away.
+#[tokio::test]
+async fn a_batch_that_no_statement_can_hold_is_found_at_the_start() {
+    scratch(async |db| {
+        let mut server = db.database().server().await.unwrap();
+        server.check_packet(10_000).unwrap();
+        server.max_allowed_packet = 64 * 1_024;
+        let fault = server.check_packet(500).unwrap_err();
+        assert_eq!((fault.label, fault.retry), ("packet_too_large", false));
+        assert!(
+            fault.detail.contains("max_allowed_packet is 65536") && fault.detail.contains("BATCH_RECORDS"),
+            "{fault}"
+        );
+        server.check_packet(50).unwrap();
     })
     .await;
 }

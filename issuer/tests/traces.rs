@@ -15,7 +15,7 @@ const TRACE: [u8; 16] = *b"sixteen bytes ok";
 /// As the program does it at its start.
 fn to(endpoint: &str) -> Traces {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Traces::to(endpoint).unwrap()
+    Traces::to(endpoint, "coupon_create").unwrap()
 }
 
 fn holds(body: &[u8], part: &[u8]) -> bool {
@@ -40,6 +40,7 @@ async fn the_last_spans_reach_the_collector_before_the_end() {
         slot: Slot::new(57).unwrap(),
         admitted_at: 5,
         trace: Some(format!("00-{trace}-b7ad6b7169203331-01")),
+        code_key: None,
     };
     let delivery =
         Delivery { partition: 0, offset: 7, key: None, payload: record.encode().into_bytes(), replayed: false };

@@ -1,26 +1,34 @@
 -- Admits users to a campaign, or returns the reason why not. One call decides for 1..n users, in the given order.
 -- KEYS  1 meta   2 claims   3 outbox
--- ARGV  1 lease_ms (when the sweeper may first take the outbox entry)   2.. users
+-- ARGV  1 lease_ms (when the sweeper may first take the outbox entry)   2 key ids of the caller's code secrets, separated
+--       by commas   3.. users
 -- Reply false: no such campaign.
---       { opens_ms, now_ms, held, answer.. }, one answer a user:
+--       { opens_ms, now_ms, held, code_key, answer.. }, one answer a user:
 --       "+entry" admitted now, "=entry" admitted before, "full", "early", "late", "paused".
 --       now_ms is 0 where the clock was not needed; held is "claims:last", how many claims there are and
---       when the last was admitted; "" unless an answer is "full". All numbers are strings.
+--       when the last was admitted; "" unless an answer is "full". All numbers are strings. code_key names the secret of
+--       the campaign's codes; "" where it was published before there were key ids.
+--       An error, and nobody is admitted, if the caller does not have that secret: it would show codes that no row has.
 -- Repeating the call for a user returns the same entry (I2, I5). It changes nothing, but a lost outbox entry of a claim
 -- whose row is still to come is created again (I3).
-local meta = redis.call('HMGET', KEYS[1], 'state', 'capacity', 'count', 'opens_ms', 'closes_ms', 'last_ms')
+local meta = redis.call('HMGET', KEYS[1], 'state', 'capacity', 'count', 'opens_ms', 'closes_ms', 'last_ms', 'code_key')
 if not meta[1] then return false end
 local state, capacity, count = meta[1], tonumber(meta[2]), tonumber(meta[3])
 local opens, closes, lease = tonumber(meta[4]), tonumber(meta[5]), tonumber(ARGV[1])
 if not (capacity and count and opens and closes) then
   return redis.error_reply('DROPGATE campaign meta is damaged: publish the campaign again')
 end
-if not lease or #ARGV < 2 then
+local code_key = meta[7] or ''
+if code_key ~= '' and not string.find(',' .. (ARGV[2] or '') .. ',', ',' .. code_key .. ',', 1, true) then
+  return redis.error_reply('DROPGATE_CODE_KEY the codes of this campaign are derived from the secret ' .. code_key ..
+    ', and COUPON_CODE_SECRET is ' .. (ARGV[2] or ''))
+end
+if not lease or #ARGV < 3 then
   return redis.error_reply('DROPGATE admit needs a lease in ms and at least one user')
 end
 
 local users = {}
-for i = 2, #ARGV do users[i - 1] = ARGV[i] end
+for i = 3, #ARGV do users[i - 2] = ARGV[i] end
 local known = redis.call('HMGET', KEYS[2], unpack(users))
 
 local now = 0
@@ -93,6 +101,6 @@ if admitted > 0 then
     end
   end
 end
-local reply = { meta[4], string.format('%d', now), held }
-for i = 1, #answers do reply[3 + i] = answers[i] end
+local reply = { meta[4], string.format('%d', now), held, code_key }
+for i = 1, #answers do reply[4 + i] = answers[i] end
 return reply

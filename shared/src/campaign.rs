@@ -3,6 +3,7 @@
 //! `lua/publish.lua` and `lua/update.lua` write the settings, `lua/publish.lua` and `lua/admit.lua` write the
 //! counters. Nothing else writes the hash.
 
+use crate::code::CodeKeyId;
 use crate::redis_rest::{number_of, text_of};
 use serde::Serialize;
 use serde_json::Value;
@@ -90,6 +91,8 @@ pub struct CampaignMeta {
     /// Grows with every change of the settings in MySQL; 0: written before campaigns had versions. The scripts reject
     /// settings of an older version.
     pub version: u64,
+    /// The secret of the campaign's codes; none where the campaign was published before there were key ids.
+    pub code_key: Option<CodeKeyId>,
 }
 
 /// The reply is no meta of a campaign.
@@ -99,7 +102,8 @@ pub struct CampaignMetaError;
 
 impl CampaignMeta {
     /// The fields of the hash, in the order that [`CampaignMeta::read`] expects them from HMGET.
-    pub const FIELDS: [&str; 7] = ["state", "capacity", "count", "opens_ms", "closes_ms", "last_ms", "version"];
+    pub const FIELDS: [&str; 8] =
+        ["state", "capacity", "count", "opens_ms", "closes_ms", "last_ms", "version", "code_key"];
 
     /// The command that reads the meta under `key`.
     #[must_use]
@@ -126,6 +130,16 @@ impl CampaignMeta {
             count: number(2)?,
             last_ms: or_zero(field(5)?).ok_or(CampaignMetaError)?,
             version: or_zero(fields.get(6).unwrap_or(&Value::Null)).ok_or(CampaignMetaError)?,
+            code_key: code_key(fields.get(7).unwrap_or(&Value::Null))?,
         }))
     }
+}
+
+/// The key id in a reply; none where there is no text.
+///
+/// # Errors
+/// [`CampaignMetaError`] where it is no key id.
+pub fn code_key(value: &Value) -> Result<Option<CodeKeyId>, CampaignMetaError> {
+    let text = text_of(value).filter(|text| !text.is_empty());
+    text.map(|text| text.parse().map_err(|_| CampaignMetaError)).transpose()
 }

@@ -1,5 +1,6 @@
 //! The Kafka record of an admitted claim.
 
+use crate::code::CodeKeyId;
 use crate::ids::{CampaignId, Slot, UserId};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,9 @@ pub struct AdmissionRecord {
     /// `traceparent` (W3C Trace Context) of the claim, if known. A record that the sweeper resends has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
+    /// The secret of the code that the user was shown; none in a record of a gate that knew no key ids.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code_key: Option<CodeKeyId>,
 }
 
 /// Why a record can never become a row. `Display` is the reason in the dead letter.

@@ -5,6 +5,8 @@
 
 use crate::fault::{Fault, Source};
 use crate::http::{Http, HttpRequest, HttpResponse};
+use crate::ids::CampaignId;
+use crate::names::{CampaignKeys, KeyPrefix};
 use crate::scripts::Script;
 use serde_json::Value;
 
@@ -16,6 +18,7 @@ pub struct RedisRest<H> {
     authorization: String,
     deadline_ms: u32,
     key_locking: bool,
+    prefix: KeyPrefix,
 }
 
 impl<H: Http> RedisRest<H> {
@@ -28,7 +31,26 @@ impl<H: Http> RedisRest<H> {
             authorization: format!("Bearer {token}"),
             deadline_ms,
             key_locking,
+            prefix: KeyPrefix::default(),
         }
+    }
+
+    /// The same, with another prefix of all keys.
+    #[must_use]
+    pub fn with_prefix(self, prefix: KeyPrefix) -> Self {
+        Self { prefix, ..self }
+    }
+
+    /// Before every key.
+    #[must_use]
+    pub fn prefix(&self) -> &KeyPrefix {
+        &self.prefix
+    }
+
+    /// The keys of `campaign` in this Redis.
+    #[must_use]
+    pub fn keys(&self, campaign: &CampaignId) -> CampaignKeys {
+        self.prefix.keys(campaign)
     }
 
     /// Runs one command.
@@ -96,6 +118,8 @@ impl<H: Http> RedisRest<H> {
 }
 
 const NOSCRIPT: &str = "noscript";
+/// The campaign's codes are derived from another secret than the caller's.
+pub const OTHER_CODE_KEY: &str = "other_code_key";
 
 /// A text in a reply; some services send numbers as numbers.
 #[must_use]
@@ -173,6 +197,7 @@ fn result_of(mut body: Value) -> Result<Value, Fault> {
         let label = match error.split(' ').next().unwrap_or_default() {
             _ if is_noscript(error) => NOSCRIPT,
             "DROPGATE" => "meta_damaged",
+            "DROPGATE_CODE_KEY" => OTHER_CODE_KEY,
             "READONLY" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" => "not_serving",
             "WRONGPASS" | "NOAUTH" | "NOPERM" => "unauthorized",
             _ => "command",

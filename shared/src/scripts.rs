@@ -28,6 +28,7 @@ mod tests {
             assert_eq!(script.locking_text, format!("#!lua flags=allow-key-locking\n{}", script.text));
             assert_ne!(script.sha1, script.locking_sha1);
             assert_eq!(script.sha1.len(), 40);
+            assert!(!script.text.contains("dg:"), "{}: keys have a prefix that can be set", script.name);
         }
     }
 }

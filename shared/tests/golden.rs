@@ -25,7 +25,7 @@ fn records_are_read_and_written_as_before() {
         let record = AdmissionRecord::decode(value.as_bytes()).unwrap();
         let read = json!({
             "campaign": record.campaign, "user": record.user, "slot": record.slot,
-            "admitted_at": record.admitted_at, "trace": record.trace,
+            "admitted_at": record.admitted_at, "trace": record.trace, "code_key": record.code_key,
         });
         assert_eq!(read, vector["is"]);
         assert_eq!(record_key(&record.campaign, &record.user), vector["key"].as_str().unwrap());
@@ -51,6 +51,14 @@ fn coupon_codes_never_change() {
         let campaign = CampaignId::parse(text("campaign")).unwrap();
         let user = UserId::parse(text("user")).unwrap();
         assert_eq!(CodeSecret::parse(text("secret")).unwrap().code(&campaign, &user), text("code"));
+    }
+}
+
+#[test]
+fn key_ids_of_code_secrets_never_change() {
+    for vector in vectors(include_str!("golden/codes.json"), "key_ids") {
+        let secret = CodeSecret::parse(vector["secret"].as_str().unwrap()).unwrap();
+        assert_eq!(secret.id().as_str(), vector["id"].as_str().unwrap());
     }
 }
 
@@ -87,7 +95,7 @@ fn campaign_meta_is_read_and_written_as_before() {
             json!({
                 "state": meta.settings.state, "capacity": meta.settings.capacity, "count": meta.count,
                 "opens_ms": meta.settings.opens_ms, "closes_ms": meta.settings.closes_ms, "last_ms": meta.last_ms,
-                "version": meta.version,
+                "version": meta.version, "code_key": meta.code_key,
             })
         });
         assert_eq!(json!(read), vector["is"], "{vector}");
@@ -100,6 +108,6 @@ fn campaign_meta_is_read_and_written_as_before() {
     }
     assert_eq!(
         CampaignMeta::command("k"),
-        ["HMGET", "k", "state", "capacity", "count", "opens_ms", "closes_ms", "last_ms", "version"]
+        ["HMGET", "k", "state", "capacity", "count", "opens_ms", "closes_ms", "last_ms", "version", "code_key"]
     );
 }

@@ -1,6 +1,7 @@
 //! What was answered to whom, and what became true: all that the oracle needs.
 
 use dropgate_shared::claim::ClaimEntry;
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An answer, as a person understands it.
@@ -28,6 +29,30 @@ pub enum Answer {
 }
 
 impl Answer {
+    /// What a person understands of a response.
+    #[must_use]
+    pub fn read(status: u16, text: &str) -> Self {
+        let body: Value = serde_json::from_str(text).unwrap_or_default();
+        let field = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
+        let problem = field("type").strip_prefix("urn:dropgate:problem:").unwrap_or_default();
+        match (status, problem) {
+            (200 | 202, "") if body.get("slot").is_some() => Self::Holds {
+                slot: body.get("slot").and_then(Value::as_u64).and_then(|slot| u32::try_from(slot).ok()).unwrap_or(0),
+                status: field("status").to_owned(),
+                code: body.get("code").and_then(Value::as_str).map(str::to_owned),
+            },
+            (200, "") if body.get("capacity").is_some() => Self::Campaign,
+            (410, "sold-out") => Self::SoldOut,
+            (410, "closed") => Self::Closed,
+            (403, "not-open") => Self::NotOpen,
+            (503, "paused") => Self::Paused,
+            (404, "unknown-campaign") => Self::UnknownCampaign,
+            (404, "no-claim") => Self::NoClaim,
+            (503, "unavailable" | "misconfigured") => Self::Unknown,
+            _ => Self::Unexpected(format!("{status} {text}")),
+        }
+    }
+
     /// Whether the answer says that the user holds nothing.
     #[must_use]
     pub fn denies(&self) -> bool {
@@ -66,6 +91,8 @@ pub struct CampaignFacts {
     pub opens_ms: u64,
     /// Coupon rows: user, slot, admission time.
     pub coupons: Vec<(String, u32, u64)>,
+    /// The codes of the coupon rows, by user.
+    pub codes: BTreeMap<String, String>,
     /// Refusal rows: user, admission time.
     pub refusals: Vec<(String, u64)>,
     /// Users whose claim waits in MySQL to be decided, or has waited.

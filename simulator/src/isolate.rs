@@ -8,9 +8,8 @@ use crate::tasks::Tasks;
 use dropgate_edge::counters::Point;
 use dropgate_edge::gate::{Begun, Gate};
 use dropgate_edge::http::request::Request;
-use dropgate_edge::http::response::Response;
 use dropgate_edge::identity::jwks::{PublicKey, PublicKeys};
-use dropgate_edge::platform::{Limiter, Platform};
+use dropgate_edge::platform::{Limiter, Platform, Wake};
 use dropgate_edge::settings::Settings;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::http::{Http, HttpRequest, HttpResponse, SendFault};
@@ -20,7 +19,7 @@ use std::cell::RefCell;
 use std::future::{Future, pending};
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout};
 
 /// How long a visitor waits for an answer. Longer than the gate lets a claim wait.
@@ -66,6 +65,15 @@ impl Platform for SimulatedPlatform {
 
     async fn sleep(&self, ms: u32) {
         sleep(Duration::from_millis(ms.into())).await;
+    }
+
+    fn pause(&self, limit: Millis) -> (Wake, impl Future<Output = ()>) {
+        let ended = Rc::new(Notify::new());
+        let wake = Rc::clone(&ended);
+        let limit = Duration::from_millis(limit.0);
+        (Wake::new(move || wake.notify_one()), async move {
+            let _ = timeout(limit, ended.notified()).await;
+        })
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + 'static) {
@@ -121,8 +129,11 @@ impl Isolate {
                 let begun = gate.begin(&Request { method, url: &url, header: &header }, &platform);
                 let answered = async {
                     match begun {
-                        Begun::Done(response) => read(&response),
-                        Begun::Pending(pending) => read(&Rc::clone(&gate).finish(pending, platform.clone()).await),
+                        Begun::Done(response) => Answer::read(response.status, &response.body),
+                        Begun::Pending(pending) => {
+                            let response = Rc::clone(&gate).finish(pending, platform.clone()).await;
+                            Answer::read(response.status, &response.body)
+                        }
                     }
                 };
                 let answer = match hang_up_after {
@@ -148,28 +159,5 @@ impl Isolate {
     /// The isolate ends, with all that it does.
     pub fn evict(&self) {
         self.tasks.kill();
-    }
-}
-
-/// What a person understands of a response.
-fn read(response: &Response) -> Answer {
-    let body: Value = serde_json::from_str(&response.body).unwrap_or_default();
-    let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
-    let problem = text("type").strip_prefix("urn:dropgate:problem:").unwrap_or_default();
-    match (response.status, problem) {
-        (200 | 202, "") if body.get("slot").is_some() => Answer::Holds {
-            slot: body.get("slot").and_then(Value::as_u64).and_then(|slot| u32::try_from(slot).ok()).unwrap_or(0),
-            status: text("status").to_owned(),
-            code: body.get("code").and_then(Value::as_str).map(str::to_owned),
-        },
-        (200, "") if body.get("capacity").is_some() => Answer::Campaign,
-        (410, "sold-out") => Answer::SoldOut,
-        (410, "closed") => Answer::Closed,
-        (403, "not-open") => Answer::NotOpen,
-        (503, "paused") => Answer::Paused,
-        (404, "unknown-campaign") => Answer::UnknownCampaign,
-        (404, "no-claim") => Answer::NoClaim,
-        (503, "unavailable") => Answer::Unknown,
-        (status, _) => Answer::Unexpected(format!("{status} {}", response.body)),
     }
 }

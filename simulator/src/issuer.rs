@@ -19,7 +19,7 @@ use dropgate_issuer::redis::confirm;
 use dropgate_issuer::store::coupon_writer::CouponWriter;
 use dropgate_issuer::timestamp;
 use dropgate_issuer::waitlist::{IN_FLIGHT, Waitlist};
-use dropgate_shared::code::CodeSecret;
+use dropgate_shared::code::CodeSecrets;
 use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
 use dropgate_shared::redis_rest::RedisRest;
 use std::cell::{Cell, RefCell};
@@ -35,7 +35,7 @@ pub struct Surroundings {
     pub redis: RedisRest<Port>,
     pub clock: Clock,
     pub random: Random,
-    pub secret: CodeSecret,
+    pub secrets: CodeSecrets,
     pub batch_records: usize,
     pub write_budget: String,
     pub record: Rc<RefCell<Record>>,
@@ -60,7 +60,7 @@ impl IssuerProcess {
         let tasks = Tasks::default();
         let (stop, stopped) = watch::channel(false);
         let ended = Rc::new(Cell::new(false));
-        let Surroundings { kafka, mysql, redis, clock, random, secret, record, world_clock, .. } = around;
+        let Surroundings { kafka, mysql, redis, clock, random, secrets, record, world_clock, .. } = around;
         let partitions = usize::try_from(kafka.partitions(TOPIC).unwrap_or(0)).unwrap_or(0);
         let mut settings = MemberSettings::new(GROUP);
         if let Some(mutant) = around.mutant {
@@ -75,7 +75,7 @@ impl IssuerProcess {
         let random = Mutex::new(random);
         let jitter = Jitter::new(move || random.lock().unwrap_or_else(PoisonError::into_inner).next_u64());
         let clock = timestamp::Clock::new(move || clock.now_ms());
-        let writer = CouponWriter::new(mysql, secret, around.batch_records, clock, jitter.clone());
+        let writer = CouponWriter::new(mysql, secrets, around.batch_records, clock, jitter.clone());
         let takes_early = around.mutant == Some(Mutant::FreeSlotTakenEarly);
         let backlog = GroupLag { kafka: kafka.clone(), is_blind: takes_early };
         let in_flight = if takes_early { Duration::ZERO } else { IN_FLIGHT };

@@ -11,6 +11,7 @@
 
 pub mod backlog;
 pub mod clock;
+pub mod explore;
 pub mod history;
 pub mod isolate;
 pub mod issuer;

@@ -1,10 +1,11 @@
 //! `dropgate-simulator`: searches for broken promises, replays what it found, and tests itself with mutants.
 
 use clap::{Parser, Subcommand};
+use dropgate_simulator::explore::explore;
 use dropgate_simulator::mutant::Mutant;
 use dropgate_simulator::plan::{FaultKind, Plan};
 use dropgate_simulator::record::Phase;
-use dropgate_simulator::run::execute_traced;
+use dropgate_simulator::run::{execute, execute_traced};
 use dropgate_simulator::search::{Coverage, Failure, Search, Summary, UNREPAIRED, kinds, shrink};
 use dropgate_simulator::violation::Violation;
 use std::io::{IsTerminal, Write as _, stderr};
@@ -62,6 +63,12 @@ enum Command {
     },
     /// Run a plan from a file and print its trace
     Scenario { file: PathBuf },
+    /// Run every order of a few operations: two users, one slot, two isolates, one issuer
+    Explore {
+        /// Operations in a run at most
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=5))]
+        depth: u32,
+    },
     /// Run each mutant until it is caught
     Mutants {
         /// Seeds for each at most
@@ -118,6 +125,7 @@ fn main() -> ExitCode {
                 }
             }
         }
+        Command::Explore { depth } => exhaust(depth),
         Command::Mutants { seeds } => mutants(seeds),
     }
 }
@@ -219,9 +227,34 @@ fn replay(plan: &Plan, mutant: Option<Mutant>) -> ExitCode {
     if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+fn exhaust(depth: u32) -> ExitCode {
+    let explored = explore(depth, None, cores(), |done| {
+        if done.is_multiple_of(2_000) {
+            let _ = writeln!(stderr(), "explore: {done} interleavings");
+        }
+    });
+    for (plan, report) in &explored.failures {
+        println!("{}", serde_json::to_string_pretty(plan).unwrap_or_default());
+        for violation in &report.violations {
+            println!("  {violation}");
+        }
+    }
+    let (traces, failures) = (explored.traces.len(), explored.failures.len());
+    println!(
+        "explore: depth {depth}, {} interleavings, {traces} different runs, {failures} violations",
+        explored.interleavings
+    );
+    if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 fn mutants(seeds: u64) -> ExitCode {
     let mut caught = 0;
     for mutant in Mutant::ALL {
+        if let Some(violation) = mutant.plan().and_then(|plan| execute(&plan, Some(mutant)).violations.pop()) {
+            caught += 1;
+            println!("{:24} caught by its own plan: {violation}", mutant.to_string());
+            continue;
+        }
         let kinds = mutant.breaks();
         let without = if kinds.is_some() { Vec::new() } else { UNREPAIRED.to_vec() };
         let search = Search { seeds: 0..seeds, threads: cores(), mutant: Some(mutant), without, kinds, failures: 1 };

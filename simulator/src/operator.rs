@@ -72,6 +72,7 @@ impl World {
             store: self.mysql.store(2),
             redis: self.redis_client("operator"),
             kafka: Some(GroupLag { kafka: self.kafka.clone(), is_blind: false }),
+            secrets: Some(self.issuer_secrets()),
             clock: timestamp::Clock::new(move || clock.now_ms()),
             progress: false,
         }
@@ -114,7 +115,7 @@ impl World {
             Act::RaiseTo(capacity) => raise(&servers, id, capacity).await,
             Act::Reconcile | Act::Reissue => {
                 let how = Apply::Repair { reissue: act == Act::Reissue };
-                reconcile(&servers, id, Some(&self.secret), how, |_| {}).await.map(|_| String::new())
+                reconcile(&servers, id, how, |_| {}).await.map(|_| String::new())
             }
         };
         let text = match &done {
@@ -153,7 +154,7 @@ impl World {
     /// What the verb prints.
     pub async fn verify(&self, campaign: usize) -> Result<(Verdict, String), String> {
         let Some(id) = self.id(campaign) else { return Err("no such campaign".to_owned()) };
-        let report = verify(&self.servers(), id, Some(&self.secret)).await.map_err(|error| error.to_string())?;
+        let report = verify(&self.servers(), id).await.map_err(|error| error.to_string())?;
         Ok((report.verdict(), report.shown(true).json()))
     }
 }

@@ -127,7 +127,7 @@ impl Oracle {
         }
     }
 
-    /// I5 and I8: the answers that one user got, in the order of time.
+    /// I5, I8 and I12: the answers that one user got, in the order of time.
     pub fn answers(&mut self, facts: &[CampaignFacts], answers: &[Answered]) {
         let mut holds: BTreeMap<(usize, &str), (&Answered, u32)> = BTreeMap::new();
         for answered in answers {
@@ -136,7 +136,13 @@ impl Oracle {
             let lost_at = facts.lost.get(user);
             let key = (*campaign, user.as_str());
             match answer {
-                Answer::Holds { slot, .. } => {
+                Answer::Holds { slot, code, .. } => {
+                    if let Some((code, row)) = code.as_ref().zip(facts.codes.get(user))
+                        && code != row
+                    {
+                        let text = format!("c{campaign}: {user} was shown {code}, and their row has {row}");
+                        self.found(Kind::OtherCode, text);
+                    }
                     holds.insert(key, (answered, *slot));
                 }
                 Answer::Unexpected(text) => {

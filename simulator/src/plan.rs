@@ -196,6 +196,17 @@ pub enum Operation {
         for_ms: u64,
     },
 
+    /// The secret of the codes is replaced: everywhere with the old one as the previous, at one party first.
+    CodeSecretReplaced {
+        gates_first: bool,
+        gap_ms: u64,
+    },
+    /// A party is deployed with another secret, and corrected later.
+    CodeSecretWrong {
+        at_gates: bool,
+        for_ms: u64,
+    },
+
     Publish {
         campaign: usize,
     },
@@ -271,11 +282,12 @@ pub enum FaultKind {
     MySqlLoseAnswers,
     MySqlLoseCommits,
     MySqlForeignLock,
+    CodeSecret,
     Operator,
 }
 
 impl FaultKind {
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Network,
         Self::HangUp,
         Self::Evict,
@@ -303,6 +315,7 @@ impl FaultKind {
         Self::MySqlLoseAnswers,
         Self::MySqlLoseCommits,
         Self::MySqlForeignLock,
+        Self::CodeSecret,
         Self::Operator,
     ];
 }
@@ -345,6 +358,7 @@ impl Operation {
             Self::MySqlLoseAnswers { .. } => FaultKind::MySqlLoseAnswers,
             Self::MySqlLoseCommits { .. } => FaultKind::MySqlLoseCommits,
             Self::MySqlForeignLock { .. } => FaultKind::MySqlForeignLock,
+            Self::CodeSecretReplaced { .. } | Self::CodeSecretWrong { .. } => FaultKind::CodeSecret,
             Self::Publish { .. }
             | Self::Pause { .. }
             | Self::Resume { .. }
@@ -514,6 +528,10 @@ fn fault_operations(fault: FaultKind, draw: &mut Random, setup: &Setup) -> Vec<O
         FaultKind::MySqlLoseAnswers => Operation::MySqlLoseAnswers { for_ms },
         FaultKind::MySqlLoseCommits => Operation::MySqlLoseCommits { count },
         FaultKind::MySqlForeignLock => Operation::MySqlForeignLock { campaign, for_ms },
+        FaultKind::CodeSecret if draw.chance(0.5) => {
+            Operation::CodeSecretReplaced { gates_first: draw.chance(0.5), gap_ms: for_ms }
+        }
+        FaultKind::CodeSecret => Operation::CodeSecretWrong { at_gates: draw.chance(0.5), for_ms },
         FaultKind::Operator => match draw.below(10) {
             0 | 1 => Operation::Publish { campaign },
             2 | 3 => Operation::Pause { campaign },

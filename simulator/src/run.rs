@@ -12,7 +12,7 @@ use crate::record::{GROUP, Phase, START_MS};
 use crate::redis::{CommandFault, Lag, Snapshot};
 use crate::tasks;
 use crate::violation::{Kind, Violation};
-use crate::world::{KAFKA_REST_HOST, REDIS_HOST, World};
+use crate::world::{CodeParty, CodeSecretState, KAFKA_REST_HOST, REDIS_HOST, World};
 use dropgate_issuer::operator::verify::findings::Verdict;
 use dropgate_issuer::timestamp;
 use dropgate_shared::campaign::CampaignState;
@@ -179,7 +179,33 @@ async fn replicate(world: Rc<World>) {
 fn restart(world: &World, at: usize) {
     let fresh = Rc::new(world.issuer());
     if let Some(place) = world.issuers.borrow_mut().get_mut(at) {
-        *place = fresh;
+        // It may go on, if it was frozen or is still stopping.
+        world.replaced_issuers.borrow_mut().push(std::mem::replace(place, fresh));
+    }
+}
+
+/// Everything of a party starts again with other secrets.
+fn redeploy(world: &World, party: CodeParty, change: impl FnOnce(&mut CodeSecretState)) {
+    world.change_code_secret(party, change);
+    if party == CodeParty::Gates {
+        let fresh: Vec<_> = world.isolates.borrow().iter().map(|_| world.isolate()).collect();
+        for old in world.isolates.replace(fresh) {
+            old.evict();
+        }
+    } else {
+        // None with the old settings goes on anywhere.
+        for old in world.replaced_issuers.borrow().iter() {
+            old.kill();
+        }
+        let count = world.issuers.borrow().len();
+        for at in 0..count {
+            let old = world.issuers.borrow().get(at).map(Rc::clone);
+            // One that is down starts with what there is by then.
+            if let Some(old) = old.filter(|old| !old.is_held_down()) {
+                old.kill();
+                restart(world, at);
+            }
+        }
     }
 }
 
@@ -412,6 +438,24 @@ impl Actor {
                     }
                 });
             }
+            Operation::CodeSecretReplaced { gates_first, gap_ms } => {
+                let (first, second) = match gates_first {
+                    true => (CodeParty::Gates, CodeParty::Issuers),
+                    false => (CodeParty::Issuers, CodeParty::Gates),
+                };
+                redeploy(&world, first, |state| state.is_replaced = true);
+                spawn_local(async move {
+                    sleep(Duration::from_millis(gap_ms)).await;
+                    redeploy(&world, second, |state| state.is_replaced = true);
+                });
+            }
+            Operation::CodeSecretWrong { at_gates, for_ms } => {
+                let party = if at_gates { CodeParty::Gates } else { CodeParty::Issuers };
+                let begin: Switch = Box::new(move |world, begins| {
+                    redeploy(world, party, |state| (state.is_wrong, state.was_wrong) = (begins, true));
+                });
+                lasting(for_ms, begin);
+            }
             Operation::Publish { campaign } => Self::act(world, campaign, Act::Publish),
             Operation::Pause { campaign } => Self::act(world, campaign, Act::Pause),
             Operation::Resume { campaign } => Self::act(world, campaign, Act::Resume),
@@ -458,7 +502,9 @@ impl Actor {
         let world = &self.world;
         world.redis.borrow_mut().server.fail_command_in_script(None);
         for (campaign, id) in world.campaigns.iter().enumerate() {
-            if world.meta(campaign, "state").is_none() {
+            // With another secret a campaign may have been published too.
+            let was_wrong = [world.gate_secret.get(), world.issuer_secret.get()].iter().any(|state| state.was_wrong);
+            if was_wrong || world.meta(campaign, "state").is_none() {
                 let _ = world.act(campaign, Act::Publish).await;
             }
             let row = world.mysql.campaigns().into_iter().find(|row| row.id == id.as_str());
@@ -609,6 +655,7 @@ fn facts(world: &World, campaign: usize) -> CampaignFacts {
             .into_iter()
             .map(|row| (row.user, row.slot, timestamp::to_ms(row.admitted_at)))
             .collect(),
+        codes: world.mysql.coupons(id).into_iter().map(|row| (row.user, row.code)).collect(),
         refusals: world
             .mysql
             .refusals(id)

@@ -35,6 +35,8 @@ pub enum Kind {
     OpenedEarly,
     /// The count in Redis differs from the coupons in MySQL when all is quiet.
     CountOff,
+    /// I12: a user was shown another code than that of their row.
+    OtherCode,
     /// `verify` does not agree that every promise is kept, or agrees although one is broken.
     VerifyWrong,
     /// A part of the system panicked or ended.
@@ -57,7 +59,7 @@ impl Kind {
             Self::NotExactly | Self::CountOff => "I10",
             Self::RefusedAfterAdmission | Self::NotFirstCome => "I3",
             Self::OpenedEarly => "I11",
-            Self::VerifyWrong => "I12",
+            Self::OtherCode | Self::VerifyWrong => "I12",
         }
     }
 }

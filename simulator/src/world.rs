@@ -16,7 +16,7 @@ use crate::redis::rest::Front;
 use crate::redis::{Reply, Server};
 use dropgate_edge::settings::Settings;
 use dropgate_shared::claim::ClaimEntry;
-use dropgate_shared::code::CodeSecret;
+use dropgate_shared::code::{CodeSecret, CodeSecrets};
 use dropgate_shared::ids::CampaignId;
 use dropgate_shared::names::{CampaignKeys, DEAD_LETTER_TOPIC, TOPIC};
 use dropgate_shared::redis_rest::RedisRest;
@@ -30,7 +30,23 @@ use std::time::Duration;
 pub const REDIS_HOST: &str = "redis.example";
 pub const KAFKA_REST_HOST: &str = "kafka-rest.example";
 const TOKEN: &str = "token";
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// Who has the secret of the codes. Operators have the issuers'.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CodeParty {
+    Gates,
+    Issuers,
+}
+
+/// What happened to the secret of the codes at one party.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CodeSecretState {
+    pub is_replaced: bool,
+    /// Deployed with another one, by mistake.
+    pub is_wrong: bool,
+    /// It was, at some time.
+    pub was_wrong: bool,
+}
 
 /// The world of one run.
 pub struct World {
@@ -42,11 +58,14 @@ pub struct World {
     pub mysql: mysql::Server,
     pub isolates: RefCell<Vec<Isolate>>,
     pub issuers: RefCell<Vec<Rc<IssuerProcess>>>,
+    /// Those in whose place another one was started.
+    pub replaced_issuers: RefCell<Vec<Rc<IssuerProcess>>>,
     pub campaigns: Vec<CampaignId>,
     pub record: Rc<RefCell<Record>>,
     pub plan: Plan,
     pub mutant: Option<Mutant>,
-    pub secret: CodeSecret,
+    pub gate_secret: Cell<CodeSecretState>,
+    pub issuer_secret: Cell<CodeSecretState>,
     /// Faults of the Kafka REST proxy that last.
     pub rest_partial: Rc<Cell<bool>>,
     births: Cell<u64>,
@@ -94,12 +113,13 @@ impl World {
             mysql,
             isolates: RefCell::default(),
             issuers: RefCell::default(),
+            replaced_issuers: RefCell::default(),
             campaigns,
             record,
             plan: plan.clone(),
             mutant,
-            // The constant is long enough.
-            secret: CodeSecret::parse(SECRET).unwrap_or_else(|_| unreachable!("the secret is long enough")),
+            gate_secret: Cell::default(),
+            issuer_secret: Cell::default(),
             rest_partial: Rc::default(),
             births: Cell::new(0),
         });
@@ -184,17 +204,54 @@ impl World {
         self.births.get()
     }
 
+    /// Changes what a party has. Its processes have it from their next start.
+    pub fn change_code_secret(&self, party: CodeParty, change: impl FnOnce(&mut CodeSecretState)) {
+        let cell = self.code_secret(party);
+        let mut state = cell.get();
+        change(&mut state);
+        cell.set(state);
+    }
+
+    fn code_secret(&self, party: CodeParty) -> &Cell<CodeSecretState> {
+        match party {
+            CodeParty::Gates => &self.gate_secret,
+            CodeParty::Issuers => &self.issuer_secret,
+        }
+    }
+
+    /// `COUPON_CODE_SECRET` and `COUPON_CODE_SECRET_PREVIOUS` of a party. Two that are wrong are different.
+    #[must_use]
+    pub fn code_secret_settings(&self, party: CodeParty) -> (String, Option<String>) {
+        let CodeSecretState { is_replaced, is_wrong, .. } = self.code_secret(party).get();
+        let secret = |name: &str| format!("the {name} secret of the simulation");
+        match (is_wrong, is_replaced) {
+            (true, _) => (secret(&format!("wrong {party:?}")), None),
+            (false, true) => (secret("second"), Some(secret("first"))),
+            (false, false) => (secret("first"), None),
+        }
+    }
+
+    /// The same for issuers and operators.
+    #[must_use]
+    pub fn issuer_secrets(&self) -> CodeSecrets {
+        let parse = |text: String| CodeSecret::parse(&text).unwrap_or_else(|_| unreachable!("it is long enough"));
+        let (current, previous) = self.code_secret_settings(CodeParty::Issuers);
+        CodeSecrets::new(parse(current), previous.map(parse))
+    }
+
     /// An isolate is born.
     #[must_use]
     pub fn isolate(&self) -> Isolate {
         let ack = if self.plan.setup.ack_by_kafka { "kafka" } else { "redis" };
+        let (secret, previous) = self.code_secret_settings(CodeParty::Gates);
         let settings = Settings::read(|name| {
             let value = match name {
                 "ENVIRONMENT" => "development",
                 "UPSTASH_REDIS_REST_URL" => "http://redis.example",
                 "UPSTASH_REDIS_REST_TOKEN" => TOKEN,
                 "KAFKA_REST_URL" => "http://kafka-rest.example",
-                "COUPON_CODE_SECRET" => SECRET,
+                "COUPON_CODE_SECRET" => &secret,
+                "COUPON_CODE_SECRET_PREVIOUS" => previous.as_deref()?,
                 "AUTH" => "insecure-header",
                 "ADMIT_ACK" => ack,
                 "LOG_SAMPLE" => "0",
@@ -221,7 +278,7 @@ impl World {
             redis: self.redis_client("issuer"),
             clock: self.skew(&birth),
             random: self.random.split(&birth),
-            secret: self.secret.clone(),
+            secrets: self.issuer_secrets(),
             batch_records: self.plan.setup.batch_records,
             write_budget: self.plan.setup.write_budget.clone(),
             record: Rc::clone(&self.record),
@@ -365,8 +422,8 @@ impl AdmissionCall {
         let keys: usize = call.get(2)?.parse().ok()?;
         let meta = call.get(3)?;
         let campaign = world.campaigns.iter().position(|id| *meta == CampaignKeys::of(id).meta)?;
-        // After the keys comes the lease, then the users.
-        Some(Self { campaign, users: call.get(keys + 4..)?.to_vec() })
+        // After the keys come the lease and the key ids, then the users.
+        Some(Self { campaign, users: call.get(keys + 5..)?.to_vec() })
     }
 
     fn entries(&self, world: &World) -> Vec<Option<String>> {

@@ -47,7 +47,7 @@ fn kafka() -> Kafka {
 
 fn claim(n: u32) -> AdmissionRecord {
     let (campaign, user) = (CampaignId::parse("c").unwrap(), UserId::parse(&format!("u{n}")).unwrap());
-    AdmissionRecord { campaign, user, slot: Slot::new(n).unwrap(), admitted_at: 5, trace: None }
+    AdmissionRecord { campaign, user, slot: Slot::new(n).unwrap(), admitted_at: 5, trace: None, code_key: None }
 }
 
 async fn until(what: &str, condition: impl Fn() -> bool) {

@@ -2,7 +2,7 @@
 //! claims was lost.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
-use dropgate_shared::scripts::{ADMIT, CONFIRM, LEASE, PUBLISH, RECALL, RESTORE, Script, TAKE_DUE, UPDATE};
+use dropgate_shared::scripts::{ADMIT, CONFIRM, LEASE, PROBE, PUBLISH, RECALL, RESTORE, Script, TAKE_DUE, UPDATE};
 use dropgate_simulator::clock::Clock;
 use dropgate_simulator::mutant::Mutant;
 use dropgate_simulator::redis::{ACL_DENIED, CommandFault, OOM, Reply, Server};
@@ -31,7 +31,7 @@ impl Redis {
     }
 
     fn publish(&mut self, capacity: &str, version: &str) -> Reply {
-        self.run(&PUBLISH, &[META, CLAIMS], &["open", capacity, "1", "0", version])
+        self.run(&PUBLISH, &[META, CLAIMS], &["open", capacity, "1", "0", version, "KEY1", ""])
     }
 
     fn update(&mut self, state: &str, version: &str) -> Reply {
@@ -40,9 +40,9 @@ impl Redis {
 
     /// The answers, or none where the call failed.
     fn admit(&mut self, users: &[&str]) -> Option<Vec<String>> {
-        let args: Vec<&str> = ["5000"].iter().chain(users).copied().collect();
+        let args: Vec<&str> = ["5000", "KEY1"].iter().chain(users).copied().collect();
         match self.run(&ADMIT, &[META, CLAIMS, OUTBOX], &args) {
-            Reply::Array(items) => Some(items.iter().skip(3).map(text).collect()),
+            Reply::Array(items) => Some(items.iter().skip(4).map(text).collect()),
             Reply::Error(_) => None,
             other => panic!("{other:?}"),
         }
@@ -54,8 +54,8 @@ impl Redis {
     }
 
     fn take_due(&mut self) -> Vec<String> {
-        match self.run(&TAKE_DUE, &[CLAIMS, OUTBOX], &["10", "5000", "900000"]) {
-            Reply::Array(items) => items.iter().skip(2).map(text).collect(),
+        match self.run(&TAKE_DUE, &[CLAIMS, OUTBOX, META], &["10", "5000", "900000"]) {
+            Reply::Array(items) => items.iter().skip(3).map(text).collect(),
             other => panic!("{other:?}"),
         }
     }
@@ -254,4 +254,32 @@ async fn settings_of_an_older_version_are_rejected() {
     assert_eq!(redis.update("open", "4"), Reply::Int(0), "a meta without a state is none");
     assert_eq!(redis.run(&ADMIT, &[META, CLAIMS, OUTBOX], &["5000", "ann"]), Reply::Nil);
     assert!(matches!(redis.publish("9", "1"), Reply::Array(_)), "Redis has lost the version");
+}
+
+/// `check-config` and the start of the issuer try it: whatever fails, nothing is left.
+#[test]
+fn a_probe_reports_what_no_script_could_write_and_leaves_nothing() {
+    let probe = |redis: &mut Redis| match redis.run(&PROBE, &["dg:{a probe}:h", "dg:{a probe}:z"], &[]) {
+        Reply::Int(1) => String::new(),
+        Reply::Error(error) => error,
+        other => panic!("{other:?}"),
+    };
+    let left = |redis: &mut Redis| {
+        ["dg:{a probe}:h", "dg:{a probe}:z"].map(|key| matches!(redis.0.inspect(&["EXISTS", key]), Reply::Int(0)))
+    };
+    let mut redis = Redis::with("3");
+    assert_eq!((probe(&mut redis).as_str(), left(&mut redis)), ("", [true; 2]));
+    redis.0.out_of_memory = true;
+    assert!(probe(&mut redis).contains(OOM.split(' ').next().unwrap()));
+    redis.0.out_of_memory = false;
+    redis.0.read_only = true;
+    assert!(probe(&mut redis).contains("READONLY"));
+    redis.0.read_only = false;
+    for command in ["hset", "zadd", "zrem", "hdel"] {
+        redis.0.fail_command_in_script(Some(CommandFault::once(command, 1, ACL_DENIED)));
+        assert!(probe(&mut redis).contains(ACL_DENIED.split(' ').next().unwrap()), "{command}");
+        redis.0.fail_command_in_script(None);
+        // What could not be removed is of no campaign, and the next probe removes it.
+        assert_eq!((probe(&mut redis).as_str(), left(&mut redis)), ("", [true; 2]), "{command}");
+    }
 }

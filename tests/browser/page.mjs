@@ -8,7 +8,7 @@
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { WORDS, speak } from "../../edge/public/words.js";
-import { word_of, pause_ms } from "../../edge/public/gate.js";
+import { Clock, word_of, pause_ms } from "../../edge/public/gate.js";
 
 const { chromium } = createRequire(new URL("../../edge/package.json", import.meta.url))("playwright-core");
 const [gate, list, pictures] = process.argv.slice(2);
@@ -18,7 +18,7 @@ const browser = await chromium.launch({
   args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"],
 });
 
-/** A visitor with a browser profile of his own. What the page does wrong ends the run. */
+/** A visitor with a browser profile of their own. What the page does wrong ends the run. */
 async function visitor(options = {}) {
   const context = await browser.newContext({ locale: "en-GB", viewport: { width: 390, height: 844 }, ...options });
   const page = await context.newPage();
@@ -61,6 +61,13 @@ async function photograph({ page }, name) {
   await page.setViewportSize({ width: 390, height: 844 });
 }
 
+/** An answer of the gate that is a problem, for a route. */
+const problem = (status, kind, fields) => ({
+  status,
+  contentType: "application/problem+json",
+  json: { type: `urn:dropgate:problem:${kind}`, title: kind, status, ...fields },
+});
+
 const button_top = ({ page }, id = "claim") => page.locator(`#${id}`).boundingBox().then((box) => Math.round(box.y));
 
 const tests = {
@@ -86,6 +93,32 @@ const tests = {
     assert.ok(Math.max(...pauses) - Math.min(...pauses) > 5000, "a crowd does not come back together");
   },
 
+  async "the clock is as exact as the best response, and never off by more than it says"() {
+    for (let round = 0; round < 200; round++) {
+      const clock = new Clock();
+      const ahead = 1e12 * Math.random();
+      let sent = performance.now() - 60_000;
+      let best = Infinity;
+      for (let n = 0; n < 6; n++) {
+        // The way there and back, and how long Redis took; every other response tells one time only, as `not-open` does.
+        const [there, back, redis] = [400, 400, n % 2 && 300].map((most) => most * Math.random() ** 2);
+        const received = sent + there + back;
+        const server_time = sent + there + ahead - redis * Math.random();
+        clock.sync(redis ? { server_time, server_time_latest: server_time + redis } : { server_time }, sent, received);
+        best = Math.min(best, there + back + redis);
+        sent = received + 2000;
+      }
+      const off = Math.abs(clock.now_ms() - (performance.now() + ahead));
+      // 3 ms for the drift that it allows for.
+      assert.ok(clock.error_ms <= best / 2 + 3, `${clock.error_ms} of ${best}`);
+      assert.ok(off <= clock.error_ms + 3, `off by ${off}, and says ${clock.error_ms}`);
+    }
+    const slept = new Clock();
+    slept.sync({ server_time: 1_000_000 }, 0, 100);
+    slept.sync({ server_time: 9_000_000 }, 200, 300);
+    assert.ok(Math.abs(slept.now_ms() - performance.now() - 8_999_750) <= 1, "a device that slept takes the new time");
+  },
+
   async "counts down by the gate's clock, and opens without asking"() {
     const v = await visitor();
     // The visitor's own clock is an hour wrong.
@@ -99,6 +132,7 @@ const tests = {
     assert.equal(await v.page.getAttribute("main", "data-phase"), "waiting");
     assert.ok(!v.asked.some((line) => line.startsWith("POST")), "it asked before the opening");
     await photograph(v, "waiting");
+    await v.page.waitForFunction(() => document.getElementById("countdown").textContent <= "00:00:04");
     const looked = v.asked.filter((line) => line.endsWith(campaigns.soon)).length;
     await v.phase("open", 60_000);
     assert.ok(v.asked.filter((line) => line === `GET /v1/campaigns/${campaigns.soon}`).length <= looked, "it asked at the opening");
@@ -107,6 +141,61 @@ const tests = {
     await v.page.waitForSelector("#slot:not(:empty)");
     assert.equal(await v.says("slot"), "1");
     await v.leave();
+  },
+
+  async "a press at the opening is not early, over a slow network, and none is repeated late"() {
+    const loads = Number(process.env.LOADS ?? 8);
+    const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+    const late = [];
+    let early = 0;
+    for (let n = 0; n < loads; n += 20) {
+      const visitors = await Promise.all(Array.from({ length: Math.min(20, loads - n) }, () => visitor()));
+      const opens_at = Date.now() + 15_000;
+      await Promise.all(visitors.map(async (v, i) => {
+        // A phone: 150 ms there and back, up to 100 more; and the gate's first look at a far Redis is slow.
+        const way = () => wait(75 + 50 * Math.random() ** 2);
+        let looks = 0;
+        await v.page.route(/\/v1\//, async (route) => {
+          await way();
+          const arrived = Date.now();
+          let response = { json: { state: "open", capacity: 1, remaining: 1, opens_at, closes_at: null } };
+          if (route.request().method() === "POST") {
+            early += arrived < opens_at;
+            response = arrived < opens_at ? problem(403, "not-open", { opens_at, server_time: arrived }) : problem(410, "sold-out");
+          } else if (route.request().url().endsWith("/claims/me")) {
+            response = problem(404, "no-claim");
+          } else {
+            const redis = looks++ ? 0 : 300 + 300 * Math.random();
+            await wait(redis);
+            response.json.server_time = Date.now() - redis / 2;
+            response.json.server_time_latest = response.json.server_time + redis;
+            if (arrived < opens_at) response.json.state = "not-open";
+          }
+          await way();
+          await route.fulfill(response);
+        });
+        await v.page.addInitScript(() => {
+          const press = () => {
+            if (document.querySelector("main")?.dataset.phase !== "open") return;
+            watch.disconnect();
+            window.live_at = Date.now();
+            document.getElementById("claim").click();
+          };
+          const watch = new MutationObserver(press);
+          watch.observe(document, { subtree: true, childList: true, attributes: true, attributeFilter: ["data-phase"] });
+        });
+        await wait(i * 300);
+        await v.open("fair");
+        await v.phase("sold-out", 60_000);
+        late.push((await v.page.evaluate(() => window.live_at)) - opens_at);
+        await v.leave();
+      }));
+    }
+    late.sort((a, b) => a - b);
+    const at = (share) => late[Math.ceil(share * late.length) - 1];
+    console.log(`      ${loads} loads: live ${late[0]} to ${late.at(-1)} ms after the opening, p50 ${at(0.5)}, p99 ${at(0.99)} ms`);
+    assert.equal(late.length, loads);
+    assert.equal(early, 0, "presses that were early");
   },
 
   async "a press gives slot and code, a reload shows the same, and another visitor hears that all are taken"() {
@@ -136,7 +225,7 @@ const tests = {
     assert.equal(await v.page.evaluate((code) => JSON.stringify([localStorage, sessionStorage]).includes(code), held[1]), false);
 
     const late = await visitor();
-    // He had the page open before the last coupon went.
+    // They had the page open before the last coupon went.
     await late.page.route(`**/v1/campaigns/${campaigns.open}`, async (route) => {
       const now = await (await route.fetch()).json();
       await route.fulfill({ json: { ...now, state: "open", remaining: 1 } });
@@ -166,8 +255,7 @@ const tests = {
       // The claim arrives, its answer is lost; then a proxy's own error page; then the gate itself is busy.
       if (tries === 1) return route.fetch().then(() => route.abort());
       if (tries === 2) return route.fulfill({ status: 502, contentType: "text/html", body: "<h1>Bad gateway</h1>" });
-      const unavailable = { type: "urn:dropgate:problem:unavailable", title: "Not decided yet", status: 503 };
-      if (tries === 3) return route.fulfill({ status: 503, headers: { "retry-after": "2" }, contentType: "application/problem+json", json: unavailable });
+      if (tries === 3) return route.fulfill({ ...problem(503, "unavailable"), headers: { "retry-after": "2" } });
       return route.continue();
     });
     await v.page.click("#claim");
@@ -202,6 +290,8 @@ const tests = {
     await v.page.fill("#start-id", campaigns.closed);
     await v.page.keyboard.press("Enter");
     await v.phase("closed");
+    await v.open(campaigns.closed.toUpperCase());
+    await v.phase("closed");
     await v.leave();
   },
 
@@ -210,8 +300,7 @@ const tests = {
     const seen = [];
     await v.page.route("**/claims*", (route) => {
       seen.push(route.request().headers().authorization);
-      const unknown = { type: "urn:dropgate:problem:unauthenticated", title: "It is not known who you are", status: 401 };
-      return route.fulfill({ status: 401, headers: { "www-authenticate": "Bearer" }, contentType: "application/problem+json", json: unknown });
+      return route.fulfill({ ...problem(401, "unauthenticated"), headers: { "www-authenticate": "Bearer" } });
     });
     await v.open(campaigns.token, "#token=a.b.c");
     await v.phase("open");
@@ -226,13 +315,52 @@ const tests = {
     await v.leave();
   },
 
+  async "a token that ends before the opening, or is refused, is told long before it"() {
+    const opens_at = Date.now() + 3_600_000;
+    const token = (exp) => `a.${Buffer.from(JSON.stringify({ sub: "ümit", exp })).toString("base64url")}.c`;
+    const look = async (v, answer) => {
+      await v.page.addInitScript(() => { Math.random = () => 0; window.dropgateSignIn = "https://shop.example/in?back={return}"; });
+      const asked = [];
+      await v.page.route(/\/v1\//, (route) => {
+        asked.push(new URL(route.request().url()).pathname);
+        if (asked.at(-1).endsWith("/me")) return route.fulfill(answer);
+        return route.fulfill({ json: { state: "not-open", capacity: 5, remaining: 5, opens_at, closes_at: null, server_time: Date.now(), server_time_latest: Date.now() } });
+      });
+      return asked;
+    };
+    const [refused, none] = [problem(401, "unauthenticated"), problem(404, "no-claim")];
+    for (const [exp, answer, told] of [
+      [(opens_at - 60_000) / 1000, none, /^Your sign-in ends at .*, before the opening\. Coupons are for signed-in visitors\.$/],
+      [(opens_at + 60_000) / 1000, refused, /^Coupons are for signed-in visitors\.$/],
+    ]) {
+      const v = await visitor();
+      const asked = await look(v, answer);
+      await v.open("later", `#token=${token(exp)}`);
+      await v.page.waitForSelector("#signin:not([hidden])");
+      assert.equal(await v.page.getAttribute("main", "data-phase"), "waiting");
+      assert.match(await v.says("note"), told);
+      assert.equal(await v.page.getAttribute("#signin", "href"), `https://shop.example/in?back=${encodeURIComponent(`${gate}/c/later`)}`);
+      await photograph(v, answer === none ? "token-ends" : "token-refused");
+      assert.ok(asked.filter((path) => path.endsWith("/me")).length <= 1, "one look");
+      await v.leave();
+    }
+    // A good one: it waits for the opening, having looked once, and promises only what is true.
+    const v = await visitor();
+    const asked = await look(v, { json: { slot: 3, code: "ABCD-EFGH-JKMN", status: "issued" } });
+    await v.open("later", `#token=${token((opens_at + 60_000) / 1000)}`);
+    await v.phase("issued");
+    assert.match(await v.says("note"), /^Copy your code now\./);
+    assert.equal(asked.filter((path) => path.endsWith("/me")).length, 1);
+    await v.leave();
+  },
+
   async "the shop's hook comes first, and its sign-in address is a link"() {
     const v = await visitor({ locale: "ja-JP" });
     await v.page.addInitScript(() => { window.dropgateToken = async () => "from.the.shop"; window.dropgateSignIn = "https://shop.example/in"; });
     let seen;
     await v.page.route("**/claims", (route) => {
       seen = route.request().headers().authorization;
-      return route.fulfill({ status: 401, contentType: "application/problem+json", json: { type: "urn:dropgate:problem:unauthenticated", status: 401 } });
+      return route.fulfill(problem(401, "unauthenticated"));
     });
     await v.open(campaigns.token, "#token=a.b.c");
     await v.phase("open");

@@ -69,6 +69,7 @@ pub async fn produce(
             slot: Slot::new(slot).unwrap(),
             admitted_at: 1_763_700_000_123,
             trace: None,
+            code_key: None,
         };
         let mut payloads = vec![record.encode()];
         if slot % 10 == 0 {

@@ -2,6 +2,7 @@
 //! ports, stopped when the test ends.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+pub mod chaos;
 pub mod fault_proxy;
 pub mod issuers;
 pub mod tokens;
@@ -23,19 +24,25 @@ pub fn repo() -> &'static Path {
 /// The folder of the native programs, as `make build` leaves them.
 #[must_use]
 pub fn programs() -> PathBuf {
-    // target/debug/deps/TEST
-    let test = std::env::current_exe().unwrap();
-    test.ancestors().nth(3).unwrap().join("service")
+    // target/debug/deps/TEST, or target/service/PROGRAM
+    let program = std::env::current_exe().unwrap();
+    let target = program.ancestors().find(|folder| folder.join("service").is_dir());
+    target.expect("target/service does not exist: run `make build`").join("service")
 }
 
 /// Waits until `condition` is true. A test waits for a condition, never for time to pass.
 ///
 /// # Panics
 /// If it is not true within a minute; the message names the condition.
-pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+pub async fn until(what: &str, condition: impl AsyncFnMut() -> bool) {
+    until_within(Duration::from_secs(60), what, condition).await;
+}
+
+/// The same, where the system itself takes its time.
+pub async fn until_within(limit: Duration, what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + limit;
     while !condition().await {
-        assert!(Instant::now() < deadline, "timeout: waited 60 s until {what}");
+        assert!(Instant::now() < deadline, "timeout: waited {limit:?} until {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -240,7 +240,9 @@ pub fn send(producer: &BaseProducer, slot: u32) -> Result<()> {
     let user = UserId::parse(&format!("user-{slot:08}"))?;
     let now_ms = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
     let key = record_key(&campaign, &user);
-    let value = AdmissionRecord { campaign, user, slot: Slot::new(slot)?, admitted_at: now_ms, trace: None }.encode();
+    let value =
+        AdmissionRecord { campaign, user, slot: Slot::new(slot)?, admitted_at: now_ms, trace: None, code_key: None }
+            .encode();
     let mut record = BaseRecord::to(TOPIC).key(&key).payload(&value);
     loop {
         record = match producer.send(record) {

@@ -1,6 +1,6 @@
 //! `demo`: a stack, a campaign, a crowd and a verdict.
 
-use crate::cli::DemoArgs;
+use crate::cli::{DemoArgs, Via};
 use anyhow::{Context as _, Result, bail};
 use dropgate_devstack::{Paths, Stack};
 use std::process::{ExitCode, Stdio};
@@ -20,9 +20,15 @@ pub async fn run(paths: Paths, args: &DemoArgs) -> Result<ExitCode> {
     stack.run_issuer(&["campaign", "publish", &campaign])?;
     println!("campaign {campaign} of {capacity} is published after {:.1} s", begun.elapsed().as_secs_f32());
 
+    // The stack's own gate goes on running beside it: the cron needs wrangler.
+    let gate = match args.via {
+        Via::Workerd => Some(stack.gate("gate", &[("AUTH", "insecure-header")], &[]).await?),
+        Via::Wrangler => None,
+    };
+    let url = gate.as_ref().map_or(&stack.endpoints.edge_url, |gate| &gate.url);
     let mut burst = tokio::process::Command::new(burst);
     burst
-        .args(["run", "--url", &stack.endpoints.edge_url, "--campaign", &campaign, "--capacity", &capacity])
+        .args(["run", "--url", url, "--campaign", &campaign, "--capacity", &capacity])
         .args(["--users", &args.users.to_string(), "--repeats", &args.repeats.to_string(), "--over", &args.over])
         .arg("--report")
         .arg(&report)
@@ -40,6 +46,7 @@ pub async fn run(paths: Paths, args: &DemoArgs) -> Result<ExitCode> {
             }
         }
     };
+    drop(gate);
     println!("report: {}", report.display());
     stack.stop().await?;
     println!("everything is stopped; total time {:.1} s", begun.elapsed().as_secs_f32());

@@ -13,8 +13,17 @@ use std::time::Duration;
 /// The release that `devstack/setup` installs.
 const RELEASE: &str = "kafka-4.3.1";
 
+/// A port that a proxy stands before: clients that come through the proxy stay behind it.
+#[derive(Debug, Clone, Copy)]
+pub struct ProxiedListener {
+    /// Where Kafka listens.
+    pub port: u16,
+    /// Where the proxy listens.
+    pub proxy_port: u16,
+}
+
 /// A Kafka of one node in KRaft mode. Formats its folder at the first start. Returns its bootstrap address.
-pub fn spec(paths: &Paths) -> Result<(ProcessSpec, String)> {
+pub fn spec(paths: &Paths, proxied: &[ProxiedListener]) -> Result<(ProcessSpec, String)> {
     let (port, controller) = (ports::choose("KAFKA_PORT", None)?, ports::free()?);
     let libs = paths.cache.join(RELEASE);
     if !libs.is_dir() {
@@ -24,7 +33,7 @@ pub fn spec(paths: &Paths) -> Result<(ProcessSpec, String)> {
     let data = home.join("data");
     let properties = home.join("server.properties");
     let logging = home.join("log4j2.properties");
-    fs::write(&properties, server_properties(port, controller, &data))?;
+    fs::write(&properties, server_properties(port, controller, &data, proxied))?;
     fs::write(&logging, LOGGING)?;
     let classpath = format!("{}/*", libs.display());
     let log_config = format!("-Dlog4j2.configurationFile={}", logging.display());
@@ -57,15 +66,21 @@ pub fn spec(paths: &Paths) -> Result<(ProcessSpec, String)> {
     Ok((spec, bootstrap))
 }
 
-fn server_properties(port: u16, controller: u16, data: &Path) -> String {
+fn server_properties(port: u16, controller: u16, data: &Path, proxied: &[ProxiedListener]) -> String {
+    let each = |line: &dyn Fn(usize, &ProxiedListener) -> String| -> String {
+        proxied.iter().enumerate().map(|(nth, listener)| line(nth, listener)).collect()
+    };
+    let listeners = each(&|nth, at| format!(",PROXIED{nth}://127.0.0.1:{}", at.port));
+    let advertised = each(&|nth, at| format!(",PROXIED{nth}://127.0.0.1:{}", at.proxy_port));
+    let protocols = each(&|nth, _| format!(",PROXIED{nth}:PLAINTEXT"));
     format!(
         "process.roles=broker,controller\n\
          node.id=1\n\
          controller.quorum.voters=1@127.0.0.1:{controller}\n\
-         listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-         advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+         listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listeners}\n\
+         advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}\n\
          controller.listener.names=CONTROLLER\n\
-         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}\n\
          log.dirs={}\n\
          auto.create.topics.enable=false\n\
          offsets.topic.replication.factor=1\n\

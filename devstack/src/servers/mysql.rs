@@ -42,7 +42,7 @@ pub fn spec(paths: &Paths, password: &str) -> Result<(ProcessSpec, String)> {
         &format!(
             "CREATE DATABASE IF NOT EXISTS dropgate;\n\
              CREATE USER IF NOT EXISTS 'dropgate'@'%' IDENTIFIED BY '{password}';\n\
-             GRANT ALL ON *.* TO 'dropgate'@'%';\n\
+             GRANT ALL ON *.* TO 'dropgate'@'%' WITH GRANT OPTION;\n\
              ALTER USER 'root'@'localhost' IDENTIFIED BY '{password}';\n"
         ),
     )?;

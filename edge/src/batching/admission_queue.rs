@@ -1,36 +1,61 @@
 //! The admission queues of an isolate: claims wait in arrival order, and whichever request finds a free permit takes
 //! many of them to Redis at once.
 //!
-//! No request awaits another request's I/O. A claim gets a ticket, and its request polls
-//! the queue for the decision of that ticket: plain values in memory.
+//! No request awaits another request's I/O. A claim has a ticket: the leader leaves the decision there, a plain value,
+//! and ends the pause of the request that waits.
 
 use crate::batching::batch_queue::{BatchQueue, OfCampaign};
+use crate::platform::{Platform, Wake};
 use crate::upstream::admission::Decision;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::ids::{CampaignId, UserId};
 use dropgate_shared::time::Millis;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// EVALs of a queue in flight at most.
 const IN_FLIGHT: usize = 3;
 /// Claims in one EVAL at most: the script takes well under a millisecond for them.
 const BATCH: usize = 256;
-/// How long a decision is kept for a request that no longer asks for it.
-const KEPT: Millis = Millis(15_000);
-/// Claims that wait at most: a retry later is better than a longer wait.
+/// Claims that wait at most, however near Redis is: as many as an isolate's processor can answer in time.
 const KNOWN_CAPACITY: usize = 10_000;
 /// The same for unknown campaigns. Each made-up id costs a call of its own, so few wait: a real claim among them must
 /// not run into its timeout.
 const UNKNOWN_CAPACITY: usize = 2_000;
 
-/// The number of a claim in its queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket(u64);
+type DecisionResult = Result<Decision, Fault>;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The place where the request of a claim gets its decision.
+#[derive(Default)]
+pub struct Ticket {
+    decision: RefCell<Option<DecisionResult>>,
+    wake: RefCell<Option<Wake>>,
+}
+
+impl Ticket {
+    /// Leaves the decision, and wakes the request.
+    pub fn resolve(&self, decision: DecisionResult) {
+        self.decision.replace(Some(decision));
+        if let Some(wake) = self.wake.take() {
+            wake.wake();
+        }
+    }
+
+    /// The decision, once.
+    pub fn collect(&self) -> Option<DecisionResult> {
+        self.decision.take()
+    }
+
+    /// Waits for the decision, for `limit` at most.
+    pub async fn pause<P: Platform>(&self, limit: Millis, platform: &P) {
+        let (wake, ended) = platform.pause(limit);
+        self.wake.replace(Some(wake));
+        ended.await;
+    }
+}
+
 pub struct WaitingClaim {
-    pub ticket: Ticket,
+    pub ticket: Rc<Ticket>,
     pub campaign: CampaignId,
     pub user: UserId,
     /// `traceparent` of the request.
@@ -55,17 +80,16 @@ pub enum QueueKind {
 }
 
 /// The two queues of an isolate. They are separate so that a flood of made-up ids does not delay a real campaign.
-#[derive(Debug)]
 pub struct AdmissionQueues {
     known: AdmissionQueue,
     unknown: AdmissionQueue,
 }
 
 impl AdmissionQueues {
-    /// `deadline`: the time limit of one call to Redis.
+    /// `deadline`: the time limit of one call to Redis. `claim_timeout`: how long a request waits for its decision.
     #[must_use]
-    pub fn new(deadline: Millis) -> Self {
-        let queue = |capacity| AdmissionQueue::new(deadline, capacity);
+    pub fn new(deadline: Millis, claim_timeout: Millis) -> Self {
+        let queue = |capacity| AdmissionQueue::new(deadline, claim_timeout, capacity);
         Self { known: queue(KNOWN_CAPACITY), unknown: queue(UNKNOWN_CAPACITY) }
     }
 
@@ -78,29 +102,19 @@ impl AdmissionQueues {
     }
 }
 
-type DecisionResult = Result<Decision, Fault>;
-
-/// Owns the claims that wait, and the decisions that their requests have not collected yet.
-#[derive(Debug)]
+/// Owns the claims that wait. Their tickets belong to their requests too.
 pub struct AdmissionQueue {
     pub claims: BatchQueue<WaitingClaim, IN_FLIGHT>,
-    next_ticket: Cell<u64>,
-    /// With the time of each decision.
-    decided: RefCell<BTreeMap<Ticket, (Millis, DecisionResult)>>,
-    /// How long an EVAL takes, smoothed, in ms.
-    eval_ms: Cell<u64>,
+    claim_timeout: Millis,
+    /// How long an EVAL takes, smoothed.
+    eval: Cell<Millis>,
 }
 
 impl AdmissionQueue {
-    fn new(deadline: Millis, capacity: usize) -> Self {
+    fn new(deadline: Millis, claim_timeout: Millis, capacity: usize) -> Self {
         // EVALSHA, and EVAL if the script is not cached.
         let step = deadline * 2 + Millis(500);
-        Self {
-            claims: BatchQueue::new(capacity, BATCH, step),
-            next_ticket: Cell::new(0),
-            decided: RefCell::default(),
-            eval_ms: Cell::new(2),
-        }
+        Self { claims: BatchQueue::new(capacity, BATCH, step), claim_timeout, eval: Cell::new(Millis(1)) }
     }
 
     /// Adds a claim; none if the queue is full.
@@ -109,53 +123,32 @@ impl AdmissionQueue {
         campaign: &CampaignId,
         user: &UserId,
         trace: Option<String>,
+        now: Millis,
         deadline: Millis,
-    ) -> Option<Ticket> {
-        let ticket = Ticket(self.next_ticket.get());
-        self.next_ticket.set(ticket.0.wrapping_add(1));
+    ) -> Option<Rc<Ticket>> {
+        // Those whose requests have given up, while Redis was away.
+        self.claims.drop_first_while(|claim| claim.deadline <= now);
+        if self.claims.count() >= self.in_time() {
+            return None;
+        }
+        let ticket = Rc::new(Ticket::default());
         let (campaign, user) = (campaign.clone(), user.clone());
-        self.claims.push(WaitingClaim { ticket, campaign, user, trace, deadline }).then_some(ticket)
+        let claim = WaitingClaim { ticket: Rc::clone(&ticket), campaign, user, trace, deadline };
+        self.claims.push(claim).then_some(ticket)
     }
 
-    /// Stores the decisions of one EVAL, which took `took`.
-    pub fn resolve_batch(&self, outcomes: impl Iterator<Item = (Ticket, DecisionResult)>, took: Millis, now: Millis) {
-        let smoothed_ms = (Millis(self.eval_ms.get()) * 3 + took).0.div_ceil(4);
-        self.eval_ms.set(smoothed_ms.clamp(1, 100));
-        let mut decided = self.decided.borrow_mut();
-        // Tickets grow, so the first entries are the oldest: those of clients that disconnected.
-        while let Some(oldest) = decided.first_entry()
-            && oldest.get().0 + KEPT < now
-        {
-            let _ = oldest.remove();
-        }
-        decided.extend(outcomes.map(|(ticket, outcome)| (ticket, (now, outcome))));
+    /// How many claims are decided before a new one gives up, as fast as Redis is now. A retry later is better than a
+    /// longer wait. As many as fit into the next calls always wait: they show when Redis is fast again.
+    fn in_time(&self) -> usize {
+        let Millis(eval_ms) = self.eval.get();
+        let rounds = (self.claim_timeout - self.eval.get()).0.checked_div(eval_ms).unwrap_or(u64::MAX);
+        usize::try_from(rounds).unwrap_or(usize::MAX).max(1).saturating_mul(IN_FLIGHT * BATCH)
     }
 
-    /// Stores one decision that came another way.
-    pub fn resolve(&self, ticket: Ticket, outcome: DecisionResult, now: Millis) {
-        self.decided.borrow_mut().insert(ticket, (now, outcome));
-    }
-
-    /// The decision of a ticket, once.
-    pub fn collect(&self, ticket: Ticket) -> Option<DecisionResult> {
-        self.decided.borrow_mut().remove(&ticket).map(|(_, outcome)| outcome)
-    }
-
-    /// How long to wait before the next poll for a decision, in ms: polls are frequent around the time that an EVAL
-    /// usually takes, and rare afterwards.
-    #[must_use]
-    pub fn poll_delay_ms(&self, polls: u32) -> u32 {
-        let eval_ms = u32::try_from(self.eval_ms.get()).unwrap_or(100);
-        match polls {
-            0 => eval_ms,
-            1..=4 => eval_ms.div_ceil(4),
-            _ => eval_ms.div_ceil(2).max(5),
-        }
-    }
-
-    /// Takes a claim back that has not been sent to Redis.
-    pub fn give_up(&self, ticket: Ticket) {
-        self.claims.remove(|claim| claim.ticket == ticket);
+    /// An EVAL took so long.
+    pub fn observe(&self, took: Millis) {
+        let smoothed_ms = (self.eval.get() * 3 + took).0.div_ceil(4);
+        self.eval.set(Millis(smoothed_ms.max(1)));
     }
 }
 
@@ -163,42 +156,47 @@ impl AdmissionQueue {
 mod tests {
     use super::*;
 
-    fn push(queue: &AdmissionQueue, user: &str) -> Ticket {
-        queue.push(&CampaignId::parse("a").unwrap(), &UserId::parse(user).unwrap(), None, Millis(10)).unwrap()
+    const TIMEOUT: Millis = Millis(5_000);
+
+    fn push(queue: &AdmissionQueue, user: &str, now: Millis) -> Option<Rc<Ticket>> {
+        queue.push(&CampaignId::parse("a").unwrap(), &UserId::parse(user).unwrap(), None, now, now + TIMEOUT)
     }
 
     fn queue() -> AdmissionQueue {
-        AdmissionQueue::new(Millis(1000), 100)
+        AdmissionQueue::new(Millis(3_000), TIMEOUT, KNOWN_CAPACITY)
+    }
+
+    fn fill(queue: &AdmissionQueue) -> usize {
+        (0..).take_while(|_| push(queue, "u", Millis(0)).is_some()).count()
     }
 
     #[test]
-    fn a_decision_is_collected_once_and_dropped_if_nobody_collects_it() {
-        let queue = queue();
-        let (first, second) = (push(&queue, "1"), push(&queue, "2"));
-        let outcomes = [(first, Ok(Decision::Closed)), (second, Ok(Decision::Closed))];
-        queue.resolve_batch(outcomes.into_iter(), Millis(3), Millis(10));
-        assert_eq!(queue.collect(first), Some(Ok(Decision::Closed)));
-        assert_eq!(queue.collect(first), None);
-        queue.resolve_batch(std::iter::empty(), Millis(3), Millis(11) + KEPT);
-        assert_eq!(queue.collect(second), None);
+    fn a_decision_is_collected_once_and_wakes() {
+        let woken = Rc::new(Cell::new(0));
+        let ticket = Ticket::default();
+        let count = Rc::clone(&woken);
+        ticket.wake.replace(Some(Wake::new(move || count.set(count.get() + 1))));
+        ticket.resolve(Ok(Decision::Closed));
+        assert_eq!((woken.get(), ticket.collect(), ticket.collect()), (1, Some(Ok(Decision::Closed)), None));
+        ticket.resolve(Ok(Decision::Closed));
+        assert_eq!(woken.get(), 1, "a pause that has ended was ended again");
     }
 
     #[test]
-    fn a_claim_that_is_given_up_does_not_reach_redis() {
-        let queue = queue();
-        let (first, _) = (push(&queue, "1"), push(&queue, "2"));
-        queue.give_up(first);
-        let mut permit = queue.claims.try_lead(Millis(0)).unwrap();
-        let (_, batch) = queue.claims.next_batch(&mut permit, Millis(0)).unwrap();
-        assert_eq!(batch.iter().map(|claim| claim.user.as_str()).collect::<Vec<_>>(), ["2"]);
-    }
-
-    #[test]
-    fn polls_come_when_a_decision_is_likely() {
-        let queue = queue();
-        for _ in 0..20 {
-            queue.resolve_batch(std::iter::empty(), Millis(40), Millis(0));
+    fn as_many_wait_as_are_decided_in_time() {
+        for (took_ms, waiting) in [(1, KNOWN_CAPACITY), (500, 9 * 768), (1_500, 2 * 768), (3_000, 768), (9_000, 768)] {
+            let queue = queue();
+            (0..40).for_each(|_| queue.observe(Millis(took_ms)));
+            assert_eq!(fill(&queue), waiting, "{took_ms} ms");
         }
-        assert_eq!((queue.poll_delay_ms(0), queue.poll_delay_ms(1), queue.poll_delay_ms(9)), (40, 10, 20));
+    }
+
+    #[test]
+    fn claims_whose_requests_have_given_up_do_not_fill_the_queue() {
+        let queue = queue();
+        assert_eq!(fill(&queue), KNOWN_CAPACITY);
+        assert!(push(&queue, "u", Millis(4_999)).is_none());
+        assert!(push(&queue, "u", TIMEOUT).is_some());
+        assert_eq!(queue.claims.count(), 1);
     }
 }

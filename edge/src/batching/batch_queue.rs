@@ -31,6 +31,12 @@ impl<T: OfCampaign, const IN_FLIGHT: usize> BatchQueue<T, IN_FLIGHT> {
         Self { waiting: RefCell::default(), permits: Permits::new(step), batch, capacity }
     }
 
+    /// Items that wait.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.waiting.borrow().len()
+    }
+
     /// Adds `item`; false if the queue is full.
     #[must_use]
     pub fn push(&self, item: T) -> bool {
@@ -77,11 +83,12 @@ impl<T: OfCampaign, const IN_FLIGHT: usize> BatchQueue<T, IN_FLIGHT> {
         self.permits.release(permit);
     }
 
-    /// Takes out the first item that `is` accepts.
-    pub fn remove(&self, is: impl Fn(&T) -> bool) -> Option<T> {
+    /// Takes out the first items, as long as `is` accepts them.
+    pub fn drop_first_while(&self, is: impl Fn(&T) -> bool) {
         let mut waiting = self.waiting.borrow_mut();
-        let at = waiting.iter().position(is)?;
-        waiting.remove(at)
+        while waiting.front().is_some_and(&is) {
+            drop(waiting.pop_front());
+        }
     }
 }
 
@@ -142,7 +149,80 @@ mod tests {
     fn a_full_queue_accepts_no_more() {
         let queue = Queue::new(2, 3, Millis(1000));
         assert!(push(&queue, "a", 0) && push(&queue, "a", 1) && !push(&queue, "a", 2));
-        assert_eq!(queue.remove(|item| item.1 == 0).map(|item| item.1), Some(0));
+        queue.drop_first_while(|item| item.1 < 1);
+        assert_eq!(queue.count(), 1);
         assert!(push(&queue, "a", 3));
+    }
+}
+
+#[cfg(test)]
+mod properties {
+    use super::*;
+    use proptest::prelude::*;
+
+    const CAPACITY: usize = 12;
+    const BATCH: usize = 4;
+
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Push(u8),
+        Batch,
+        DropBefore(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0_u8..3).prop_map(Step::Push),
+            1 => Just(Step::Batch),
+            1 => (0_usize..60).prop_map(Step::DropBefore),
+        ]
+    }
+
+    struct Item(CampaignId, usize);
+
+    impl OfCampaign for Item {
+        fn campaign(&self) -> &CampaignId {
+            &self.0
+        }
+    }
+
+    proptest! {
+        /// Every item that was accepted comes out once, in a batch of its campaign and in arrival order, or is dropped;
+        /// the campaign that waits longest comes first, and no batch or queue is too long.
+        #[test]
+        fn every_item_comes_out_once_and_in_order(steps in prop::collection::vec(step(), 1..80)) {
+            let queue = BatchQueue::<Item, 2>::new(CAPACITY, BATCH, Millis(1000));
+            let mut waiting = Vec::<(String, usize)>::new();
+            for (n, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Push(campaign) => {
+                        let id = CampaignId::parse(&format!("c{campaign}")).unwrap();
+                        let fits = queue.push(Item(id.clone(), n));
+                        prop_assert_eq!(fits, waiting.len() < CAPACITY);
+                        if fits {
+                            waiting.push((id.as_str().to_owned(), n));
+                        }
+                    }
+                    Step::Batch => {
+                        let permit = queue.try_lead(Millis(0));
+                        prop_assert_eq!(permit.is_some(), !waiting.is_empty());
+                        let Some(mut permit) = permit else { continue };
+                        let (campaign, batch) = queue.next_batch(&mut permit, Millis(0)).unwrap();
+                        let first = waiting[0].0.clone();
+                        prop_assert_eq!(campaign.as_str(), &first);
+                        let of_campaign = waiting.iter().filter(|(of, _)| *of == first);
+                        let expected: Vec<usize> = of_campaign.map(|(_, n)| *n).take(BATCH).collect();
+                        prop_assert_eq!(batch.iter().map(|item| item.1).collect::<Vec<_>>(), expected.clone());
+                        waiting.retain(|(_, n)| !expected.contains(n));
+                        queue.release(permit);
+                    }
+                    Step::DropBefore(bound) => {
+                        queue.drop_first_while(|item| item.1 < bound);
+                        waiting.retain(|(_, n)| *n >= bound);
+                        prop_assert_eq!(queue.count(), waiting.len());
+                    }
+                }
+            }
+        }
     }
 }

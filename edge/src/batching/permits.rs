@@ -101,3 +101,72 @@ mod tests {
         assert_eq!(permits.renew(first, Millis(0)), None);
     }
 }
+
+#[cfg(test)]
+mod properties {
+    use super::*;
+    use proptest::prelude::*;
+
+    const N: usize = 3;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Pass(u64),
+        Take,
+        Renew(prop::sample::Index),
+        Release(prop::sample::Index),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let of = any::<prop::sample::Index>;
+        prop_oneof![
+            (0_u64..150).prop_map(Step::Pass),
+            Just(Step::Take),
+            of().prop_map(Step::Renew),
+            of().prop_map(Step::Release),
+        ]
+    }
+
+    proptest! {
+        /// However holders vanish, come late and let go: of each place only the newest permit counts, a permit is given
+        /// exactly while a place is free, and nobody loses one before its time has passed.
+        #[test]
+        fn a_place_has_one_holder(steps in prop::collection::vec(step(), 1..60)) {
+            let permits = Permits::<N>::new(Millis(100));
+            let (mut now, mut given, mut holders) = (Millis(0), Vec::<Permit>::new(), [None::<Permit>; N]);
+            for step in steps {
+                match step {
+                    Step::Pass(ms) => now = now + Millis(ms),
+                    Step::Take => {
+                        let held = holders.iter().flatten().filter(|permit| permit.ends > now).count();
+                        let taken = permits.take(now);
+                        prop_assert_eq!(taken.is_some(), held < N);
+                        if let Some(permit) = taken {
+                            let before = holders[permit.at].replace(permit);
+                            prop_assert!(before.is_none_or(|before| before.ends <= now), "{:?} was taken away", before);
+                            given.push(permit);
+                        }
+                    }
+                    Step::Renew(which) if !given.is_empty() => {
+                        let permit = *which.get(&given);
+                        let renewed = permits.renew(permit, now);
+                        prop_assert_eq!(renewed.is_some(), holders[permit.at] == Some(permit));
+                        if let Some(renewed) = renewed {
+                            prop_assert!(renewed.ends >= now + Millis(100));
+                            holders[permit.at] = Some(renewed);
+                            given.push(renewed);
+                        }
+                    }
+                    Step::Release(which) if !given.is_empty() => {
+                        let permit = *which.get(&given);
+                        permits.release(permit);
+                        if holders[permit.at] == Some(permit) {
+                            holders[permit.at] = None;
+                        }
+                    }
+                    Step::Renew(_) | Step::Release(_) => {}
+                }
+            }
+        }
+    }
+}

@@ -24,11 +24,16 @@ use std::rc::Rc;
 const FRESH: Millis = Millis(1_000);
 /// Campaigns in the cache at most: anybody can make up ids.
 const LIMIT: usize = 1_000;
-/// Time between two polls for a view that another request fetches, in ms.
-const POLL_MS: u32 = 5;
 
 /// None inside: Redis has no such campaign.
-type View = SingleFlight<Option<CampaignView>>;
+type View = SingleFlight<Option<Dated>>;
+
+/// A view, and when it arrived by the isolate's clock. Redis made it before that, and after it was asked.
+#[derive(Debug, Clone)]
+struct Dated {
+    view: CampaignView,
+    arrived: Millis,
+}
 
 /// The ids that Redis knows.
 type Known = Rc<BTreeSet<CampaignId>>;
@@ -97,6 +102,15 @@ impl<H: Http + 'static> CampaignCache<H> {
         let fetch = |platform: P| async move {
             let asked = platform.now();
             let result = published_campaigns(&cache.redis).await;
+            if result.as_ref().is_ok_and(Vec::is_empty) {
+                let prefix = cache.redis.prefix().as_str();
+                let detail = format!(
+                    "Redis has no campaign under the prefix {prefix}: nothing is published, Redis has lost everything, \
+                     or REDIS_KEY_PREFIX is another one at the issuer"
+                );
+                let fault = Fault::none(Source::Redis, labels::fault::NO_CAMPAIGNS, true, detail);
+                cache.telemetry.record_fault(Activity::Request, &fault, &platform);
+            }
             cache.known.complete(asked, platform.now(), result.map(|ids| Rc::new(ids.into_iter().collect())));
         };
         let (_, known) = self.wait(&self.known, fetch, platform).await?;
@@ -110,7 +124,7 @@ impl<H: Http + 'static> CampaignCache<H> {
     pub fn cached(&self, campaign: &CampaignId, now: Millis) -> Option<Result<Response, Problem>> {
         let (asked, view) = self.views.borrow().get(campaign)?.fresh(now, FRESH)?;
         match view {
-            Some(view) => Some(Ok(response(&view, now - asked))),
+            Some(view) => Some(Ok(response(&view, asked, now))),
             None if self.has_seen(campaign) => Some(Err(Problem::Unavailable)),
             None => self.known.fresh(now, FRESH).map(|(_, known)| Err(missing_among(&known, campaign))),
         }
@@ -124,7 +138,7 @@ impl<H: Http + 'static> CampaignCache<H> {
         let view = self.view(campaign, platform.now());
         let fetch = |platform| Rc::clone(self).fetch(campaign.clone(), Rc::clone(&view), platform);
         match self.wait(&view, fetch, platform).await? {
-            (asked, Some(view)) => Ok(response(&view, platform.now() - asked)),
+            (asked, Some(view)) => Ok(response(&view, asked, platform.now())),
             (_, None) => Err(self.missing(campaign, platform).await?.into()),
         }
     }
@@ -137,6 +151,7 @@ impl<H: Http + 'static> CampaignCache<H> {
         platform: &P,
     ) -> Result<(Millis, T), Fault> {
         let began = platform.now();
+        let deadline = began + self.timeout;
         loop {
             let now = platform.now();
             if let Some(fresh) = flight.fresh(now, FRESH) {
@@ -145,7 +160,7 @@ impl<H: Http + 'static> CampaignCache<H> {
             if let Some(fault) = flight.fault_since(began) {
                 return Err(fault);
             }
-            if now >= began + self.timeout {
+            if now >= deadline {
                 let detail = "no reply to another request in time";
                 return Err(Fault::none(Source::Redis, labels::fault::NO_RESULT, true, detail));
             }
@@ -153,7 +168,7 @@ impl<H: Http + 'static> CampaignCache<H> {
                 // In the background: a client that disconnects must not strand the others.
                 platform.spawn(fetch.clone()(platform.clone()));
             }
-            platform.sleep(POLL_MS).await;
+            flight.ended(deadline, platform).await;
         }
     }
 
@@ -164,7 +179,8 @@ impl<H: Http + 'static> CampaignCache<H> {
             let growing = Growing { version: view.version, last_ms: Some(view.meta.last_ms), slots: None };
             self.saw(&campaign, growing, asked, &platform);
         }
-        view.complete(asked, platform.now(), result);
+        let arrived = platform.now();
+        view.complete(asked, arrived, result.map(|view| view.map(|view| Dated { view, arrived })));
     }
 
     fn view(&self, campaign: &CampaignId, now: Millis) -> Rc<View> {
@@ -184,10 +200,12 @@ fn missing_among(known: &BTreeSet<CampaignId>, campaign: &CampaignId) -> Problem
     if known.is_empty() || known.contains(campaign) { Problem::Unavailable } else { Problem::UnknownCampaign }
 }
 
-/// The response, `age` after Redis was asked.
-fn response(view: &CampaignView, age: Millis) -> Response {
+/// The response at `at`, to a view for which Redis was asked at `asked`. Redis's clock was read between question and reply, so now it shows at least `now`: a page that
+/// counts down by that never opens early, however far Redis is. `server_time_latest` bounds the error.
+fn response(Dated { view, arrived }: &Dated, asked: Millis, at: Millis) -> Response {
     let CampaignSettings { state, capacity, opens_ms, closes_ms } = view.meta.settings;
-    let now = Millis(view.now_ms) + age;
+    let now = Millis(view.now_ms) + (at - *arrived);
+    let latest = Millis(view.now_ms) + (at - asked);
     let remaining = capacity.saturating_sub(view.meta.count);
     let state = if state != CampaignState::Open {
         state.as_str()
@@ -207,6 +225,7 @@ fn response(view: &CampaignView, age: Millis) -> Response {
         "opens_at": opens_ms,
         "closes_at": if closes_ms > 0 { Value::from(closes_ms) } else { Value::Null },
         "server_time": now,
+        "server_time_latest": latest,
     });
     Response::json(200, Outcome::Campaign, &body).replace("cache-control", "public, max-age=1")
 }
@@ -233,17 +252,25 @@ mod tests {
                 count,
                 last_ms: 0,
                 version: 0,
+                code_key: None,
             },
             now_ms: 900,
             version: None,
         };
-        let body =
-            |view: &CampaignView, age_ms| serde_json::from_str::<Value>(&response(view, Millis(age_ms)).body).unwrap();
+        let body = |view: &CampaignView, age_ms: u64| {
+            let dated = Dated { view: view.clone(), arrived: Millis(300) };
+            serde_json::from_str::<Value>(&response(&dated, Millis(0), Millis(300 + age_ms)).body).unwrap()
+        };
         let open = view(CampaignState::Open, 1);
         for (age_ms, state) in [(0, "not-open"), (99, "not-open"), (100, "open"), (1_099, "open"), (1_100, "closed")] {
             assert_eq!(body(&open, age_ms)["state"], state, "after {age_ms} ms");
         }
-        assert_eq!((&body(&open, 50)["remaining"], &body(&open, 50)["server_time"]), (&json!(2), &json!(950)));
+        assert_eq!(&body(&open, 50)["remaining"], &json!(2));
+        // However long Redis took to reply: nothing counts as passed that may not have.
+        assert_eq!(
+            (&body(&open, 50)["server_time"], &body(&open, 50)["server_time_latest"]),
+            (&json!(950), &json!(1_250))
+        );
         assert_eq!(body(&view(CampaignState::Open, 3), 100)["state"], "sold-out");
         assert_eq!(body(&view(CampaignState::Paused, 1), 100)["state"], "paused");
     }

@@ -1,13 +1,13 @@
 //! A value that one request fetches for all.
 
+use crate::platform::{Platform, Wake};
 use dropgate_shared::fault::Fault;
 use dropgate_shared::time::Millis;
 use std::cell::{Cell, RefCell};
 
-/// Holds the last value, the fault of the last fetch, and who fetches now; never a promise, since no request awaits
-/// another request's I/O. A request that finds the value too old and no fetch under way fetches it, in the background;
-/// the others poll. A fetch that vanishes with its request is replaced when its time has passed.
-#[derive(Debug)]
+/// Holds the last value, the fault of the last fetch, and who fetches now and who waits. A request that finds the value
+/// too old and no fetch under way fetches it, in the background; the end of the fetch wakes all. A fetch that vanishes
+/// with its request is replaced when its time has passed.
 pub struct SingleFlight<T> {
     /// With the time when the fetch began: the value is at least as old.
     value: RefCell<Option<(Millis, T)>>,
@@ -16,6 +16,7 @@ pub struct SingleFlight<T> {
     began: Cell<Millis>,
     /// Until then no other fetch begins.
     reserved_until: Cell<Millis>,
+    waiting: RefCell<Vec<Wake>>,
 }
 
 impl<T> Default for SingleFlight<T> {
@@ -25,6 +26,7 @@ impl<T> Default for SingleFlight<T> {
             fault: RefCell::default(),
             began: Cell::default(),
             reserved_until: Cell::default(),
+            waiting: RefCell::default(),
         }
     }
 }
@@ -58,13 +60,20 @@ impl<T: Clone> SingleFlight<T> {
         free
     }
 
+    /// Waits for the end of the fetch, until `deadline` at the latest.
+    pub async fn ended<P: Platform>(&self, deadline: Millis, platform: &P) {
+        let (wake, ended) = platform.pause(deadline - platform.now());
+        self.waiting.borrow_mut().push(wake);
+        ended.await;
+    }
+
     /// When the last fetch began.
     #[must_use]
     pub fn began(&self) -> Millis {
         self.began.get()
     }
 
-    /// Ends the fetch that began at `asked`. A fault keeps the old value, and so does a value older than it.
+    /// Ends the fetch that began at `asked`, and wakes those who wait. A fault keeps the old value, and so does a value older than it.
     pub fn complete(&self, asked: Millis, now: Millis, result: Result<T, Fault>) {
         self.reserved_until.set(Millis(0));
         match result {
@@ -79,6 +88,7 @@ impl<T: Clone> SingleFlight<T> {
                 self.fault.replace(Some((now, fault)));
             }
         }
+        self.waiting.take().into_iter().for_each(Wake::wake);
     }
 }
 

@@ -228,3 +228,99 @@ mod tests {
         assert!(!answers(&memory, "s", 1));
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
+mod properties {
+    use super::*;
+    use proptest::prelude::*;
+
+    const USERS: usize = 8;
+    /// The greatest age of an answer from memory, as the table at the top says.
+    const OLDEST_MS: u64 = 1_600;
+
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Pass(u64),
+        /// A user claims at this isolate: the memory answers, or Redis does.
+        Claim(usize),
+        /// Another isolate admits a user, if a slot is left.
+        ElsewhereAdmitted(usize),
+        Raised,
+        /// The holders, as Redis had them at the last "full", arrive; or one is missing.
+        HoldersFetched {
+            is_whole: bool,
+        },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (0_u64..700).prop_map(Step::Pass),
+            6 => (0..USERS).prop_map(Step::Claim),
+            2 => (0..USERS).prop_map(Step::ElsewhereAdmitted),
+            1 => Just(Step::Raised),
+            2 => any::<bool>().prop_map(|is_whole| Step::HoldersFetched { is_whole }),
+        ]
+    }
+
+    proptest! {
+        /// I5, I8: a 410 from memory was true not long ago: at some moment of the last 1.6 s the campaign was full, and
+        /// the user held no claim.
+        #[test]
+        fn a_410_from_memory_was_true_not_long_ago(steps in prop::collection::vec(step(), 1..120)) {
+            let campaign = CampaignId::parse("a").unwrap();
+            let user = |n: usize| UserId::parse(&format!("u{n}")).unwrap();
+            let memory = SoldOutMemory::default();
+            let (mut capacity, mut holders, mut last_ms, mut now) = (2, Vec::<usize>::new(), 0, 10_000_u64);
+            // When the answer was last true, for each user.
+            let mut true_at = [0_u64; USERS];
+            let mut fetching: Option<(HoldersVersion, Vec<usize>)> = None;
+            for step in steps {
+                match step {
+                    Step::Pass(ms) => now += ms,
+                    Step::Claim(n) => {
+                        if memory.is_sold_out_for(&campaign, &user(n), Millis(now)) {
+                            prop_assert!(now - true_at[n] < OLDEST_MS, "u{} at {}, true at {}", n, now, true_at[n]);
+                            continue;
+                        }
+                        memory.begin_refresh(&campaign, &user(n), Millis(now));
+                        if holders.contains(&n) {
+                            continue;
+                        }
+                        if holders.len() < capacity {
+                            holders.push(n);
+                            last_ms = now;
+                            memory.clear(&campaign);
+                        } else {
+                            let version = HoldersVersion { claims: holders.len() as u64, last_ms };
+                            if memory.record_full(&campaign, version, Millis(now)) {
+                                fetching = Some((version, holders.clone()));
+                            }
+                        }
+                    }
+                    Step::ElsewhereAdmitted(n) => {
+                        if holders.len() < capacity && !holders.contains(&n) {
+                            holders.push(n);
+                            // No two admissions of a campaign are told apart by less.
+                            now += 1;
+                            last_ms = now;
+                        }
+                    }
+                    Step::Raised => capacity += 1,
+                    Step::HoldersFetched { is_whole } => {
+                        if let Some((version, users)) = fetching.take() {
+                            let names: Vec<String> = users.iter().map(|n| format!("u{n}")).collect();
+                            let names = names.iter().map(String::as_str).skip(usize::from(!is_whole));
+                            memory.set_holders(&campaign, version, names);
+                        }
+                    }
+                }
+                for (n, at) in true_at.iter_mut().enumerate() {
+                    if holders.len() >= capacity && !holders.contains(&n) {
+                        *at = now;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -11,6 +11,7 @@ use crate::outbox::schedule::SCHEDULE;
 use crate::platform::{BACKGROUND_LIMIT, Platform};
 use crate::telemetry::Telemetry;
 use crate::upstream::admission::{self, Admission, Decision, HoldersVersion};
+use dropgate_shared::code::CodeSecrets;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::{CampaignId, UserId};
@@ -23,13 +24,14 @@ use std::rc::Rc;
 /// smallest plan, and forwarding what each EVAL admits takes two more.
 const EVALS_LIMIT: u32 = 10;
 
-/// Owns the memory of sold-out campaigns. The queues are shared with the forwarder, which resolves some claims.
+/// Owns the claims that wait, and the memory of sold-out campaigns.
 pub struct Admissions<H> {
     redis: RedisRest<H>,
-    queues: Rc<AdmissionQueues>,
+    queues: AdmissionQueues,
     sold_out: SoldOutMemory,
     campaigns: Rc<CampaignCache<H>>,
     forwarder: Rc<Forwarder<H>>,
+    secrets: Rc<CodeSecrets>,
     /// How long a request waits for a decision.
     claim_timeout: Millis,
     telemetry: Rc<Telemetry>,
@@ -39,13 +41,23 @@ impl<H: Http + 'static> Admissions<H> {
     #[must_use]
     pub fn new(
         redis: RedisRest<H>,
-        queues: Rc<AdmissionQueues>,
+        queues: AdmissionQueues,
         campaigns: Rc<CampaignCache<H>>,
         forwarder: Rc<Forwarder<H>>,
+        secrets: Rc<CodeSecrets>,
         claim_timeout: Millis,
         telemetry: Rc<Telemetry>,
     ) -> Self {
-        Self { redis, queues, sold_out: SoldOutMemory::default(), campaigns, forwarder, claim_timeout, telemetry }
+        Self {
+            redis,
+            queues,
+            sold_out: SoldOutMemory::default(),
+            campaigns,
+            forwarder,
+            secrets,
+            claim_timeout,
+            telemetry,
+        }
     }
 
     /// Owned here; the gate asks it before it verifies a token.
@@ -67,27 +79,20 @@ impl<H: Http + 'static> Admissions<H> {
     ) -> Result<Decision, Fault> {
         let kind = if self.campaigns.has_seen(campaign) { QueueKind::Known } else { QueueKind::Unknown };
         let queue = self.queues.of(kind);
-        let deadline = platform.now() + self.claim_timeout;
-        let Some(ticket) = queue.push(campaign, user, trace, deadline) else {
-            // All claims in a full queue may be abandoned: then no other request would lead and empty it.
+        let began = platform.now();
+        let deadline = began + self.claim_timeout;
+        let Some(ticket) = queue.push(campaign, user, trace, began, deadline) else {
+            // The requests of all claims in a full queue may be gone: then no other would lead and empty it.
             self.lead_if_nobody_does(kind, platform);
             let detail = "too many claims wait in this isolate";
             return Err(Fault::none(Source::Redis, labels::fault::QUEUE_FULL, true, detail));
         };
-        let mut polls = 0;
-        let decision = loop {
-            if let Some(decision) = queue.collect(ticket) {
-                break decision;
-            }
-            if platform.now() >= deadline {
-                queue.give_up(ticket);
-                break Err(Fault::unknown(Source::Redis, labels::fault::NO_RESULT, "no decision in time"));
-            }
-            // With every poll: a leader may have vanished with its request.
-            self.lead_if_nobody_does(kind, platform);
-            platform.sleep(queue.poll_delay_ms(polls)).await;
-            polls = polls.saturating_add(1);
-        };
+        self.lead_if_nobody_does(kind, platform);
+        ticket.pause(self.claim_timeout, platform).await;
+        let in_time = || Err(Fault::unknown(Source::Redis, labels::fault::NO_RESULT, "no decision in time"));
+        let decision = ticket.collect().unwrap_or_else(in_time);
+        // A leader that has done its share leaves the rest to those who continue.
+        self.lead_if_nobody_does(kind, platform);
         // Records that an earlier event left in the buffer continue with this one.
         self.forwarder.start(platform);
         decision
@@ -100,8 +105,8 @@ impl<H: Http + 'static> Admissions<H> {
         }
     }
 
-    /// Takes batch after batch to Redis until no claim waits, or this event has done its share; then the next poll of a
-    /// waiting request finds the permit free. The permit is renewed with each batch: if this leader is late, another one
+    /// Takes batch after batch to Redis until no claim waits, or this event has done its share; then one of those that
+    /// it has answered goes on. The permit is renewed with each batch: if this leader is late, another one
     /// has taken over and this one stops.
     async fn lead<P: Platform>(self: Rc<Self>, kind: QueueKind, mut permit: Permit, platform: P) {
         let queue = self.queues.of(kind);
@@ -115,19 +120,19 @@ impl<H: Http + 'static> Admissions<H> {
                 continue;
             }
             let users: Vec<&UserId> = batch.iter().map(|claim| &claim.user).collect();
-            let result = admission::admit(&self.redis, &campaign, &users, SCHEDULE.first_lease).await;
+            let result = admission::admit(&self.redis, &campaign, &users, SCHEDULE.first_lease, &self.secrets).await;
             let now = platform.now();
             match result {
                 Ok(admission) => {
                     self.remember(&campaign, &admission, asked, &platform);
-                    let ready = self.forwarder.accept(kind, batch, &admission.decisions, now);
-                    queue.resolve_batch(ready.into_iter(), now - asked, now);
+                    queue.observe(now - asked);
+                    self.forwarder.accept(batch, &admission.decisions, now);
                     self.forwarder.start(&platform);
                 }
                 Err(fault) => {
                     self.telemetry.record_fault(Activity::Admit, &fault, &platform);
-                    let failed = batch.iter().map(|claim| (claim.ticket, Err(fault.clone())));
-                    queue.resolve_batch(failed, now - asked, now);
+                    queue.observe(now - asked);
+                    batch.into_iter().for_each(|claim| claim.ticket.resolve(Err(fault.clone())));
                     // Perhaps only this event can make no more calls: the next request tries itself.
                     queue.claims.release(permit);
                     return;

@@ -26,8 +26,6 @@ const STALE: Millis = Millis(3_600_000);
 const COOLDOWN: Millis = Millis(10_000);
 /// Time after a fetch that failed until the next.
 const AFTER_FAULT: Millis = Millis(1_000);
-/// Time between two polls for keys that another request fetches, in ms.
-const POLL_MS: u32 = 10;
 /// Keys that are tried for one token at most: a token without a key id may be of any key of its algorithm.
 const TRIES: usize = 16;
 
@@ -102,6 +100,7 @@ impl<H: Network> Authenticator<H> {
         platform: &P,
     ) -> Result<Keys, Fault> {
         let began = platform.now();
+        let deadline = began + TIMEOUT;
         let fetch = |now: Millis| {
             if self.keys.try_lead(now, TIMEOUT) {
                 // In the background: a client that disconnects must not strand the others.
@@ -126,12 +125,12 @@ impl<H: Network> Authenticator<H> {
             if let Some(fault) = self.keys.fault_since(began - AFTER_FAULT) {
                 return Err(fault);
             }
-            if now >= began + TIMEOUT {
+            if now >= deadline {
                 let detail = "no keys from another request in time";
                 return Err(Fault::none(Source::KeySet, labels::fault::NO_RESULT, true, detail));
             }
             fetch(now);
-            platform.sleep(POLL_MS).await;
+            self.keys.ended(deadline, platform).await;
         }
     }
 

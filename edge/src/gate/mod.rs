@@ -19,14 +19,14 @@ use crate::outbox::sweeper::Sweeper;
 use crate::platform::{Limiter, Network, Platform};
 use crate::settings::{AdmitAck, Environment, Settings};
 use crate::telemetry::Telemetry;
-use crate::upstream::admission::{self, Decision, StoredClaim};
+use crate::upstream::admission::{self, Decision, HeldClaim, StoredClaim};
 use crate::upstream::kafka_rest::KafkaRest;
 use crate::upstream::turnstile::{self, Turnstile};
-use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
-use dropgate_shared::code::CodeSecret;
+use dropgate_shared::claim::ClaimStatus;
+use dropgate_shared::code::CodeSecrets;
+use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::ids::{CampaignId, UserId};
-use dropgate_shared::names::TOPIC;
-use dropgate_shared::redis_rest::RedisRest;
+use dropgate_shared::redis_rest::{OTHER_CODE_KEY, RedisRest};
 use dropgate_shared::time::Millis;
 use serde_json::json;
 use std::borrow::Cow;
@@ -72,7 +72,8 @@ pub struct Gate<H> {
     sweeper: Rc<Sweeper<H>>,
     campaigns: Rc<CampaignCache<H>>,
     turnstile: Option<Turnstile>,
-    codes: CodeSecret,
+    secrets: Rc<CodeSecrets>,
+    kafka_topic: String,
     cors_origins: Vec<String>,
     /// The response to every claim that the sold-out memory rejects.
     sold_out_response: Rc<Response>,
@@ -88,12 +89,13 @@ impl<H: Network> Gate<H> {
             &settings.redis_token,
             settings.redis_deadline_ms,
             settings.redis_key_locking,
-        );
+        )
+        .with_prefix(settings.redis_key_prefix);
         let kafka = KafkaRest::new(
             network.clone(),
             settings.kafka_dialect,
             &settings.kafka_url,
-            TOPIC,
+            &settings.kafka_topic,
             settings.kafka_authorization,
             settings.kafka_deadline_ms,
         );
@@ -105,14 +107,20 @@ impl<H: Network> Gate<H> {
         };
         let telemetry = Rc::new(Telemetry::new(settings.log_sample, settings.environment == Environment::Development));
         let campaigns = Rc::new(CampaignCache::new(redis.clone(), redis_deadline, Rc::clone(&telemetry)));
-        let queues = Rc::new(AdmissionQueues::new(redis_deadline));
-        let sweeper = Rc::new(Sweeper::new(redis.clone(), kafka.clone(), settings.sweep_calls, Rc::clone(&telemetry)));
+        let queues = AdmissionQueues::new(redis_deadline, claim_timeout);
+        let secrets = Rc::new(settings.code_secrets);
+        let sweeper = Rc::new(Sweeper::new(
+            redis.clone(),
+            kafka.clone(),
+            settings.sweep_calls,
+            Rc::clone(&secrets),
+            Rc::clone(&telemetry),
+        ));
         let forwarder = Rc::new(Forwarder::new(
             redis.clone(),
             kafka,
             settings.admit_ack,
             kafka_deadline + redis_deadline,
-            Rc::clone(&queues),
             Rc::clone(&sweeper),
             Rc::clone(&telemetry),
         ));
@@ -123,13 +131,15 @@ impl<H: Network> Gate<H> {
                 queues,
                 Rc::clone(&campaigns),
                 forwarder,
+                Rc::clone(&secrets),
                 claim_timeout,
                 Rc::clone(&telemetry),
             )),
             sweeper,
             campaigns,
             turnstile: settings.turnstile,
-            codes: settings.code_secret,
+            secrets,
+            kafka_topic: settings.kafka_topic,
             cors_origins: settings.cors_origins,
             sold_out_response: Problem::SoldOut.into(),
             telemetry,
@@ -249,7 +259,7 @@ impl<H: Network> Gate<H> {
             // Whatever the effect of the call, it is no refusal (I8).
             Rejection::Fault(fault) => {
                 self.telemetry.record_fault(Activity::Request, &fault, &platform);
-                Problem::Unavailable.response()
+                if fault.label == OTHER_CODE_KEY { Problem::other_code_key() } else { Problem::Unavailable }.response()
             }
         });
         let request_id = common_headers.request_id.as_deref();
@@ -258,8 +268,14 @@ impl<H: Network> Gate<H> {
         self.telemetry.add_timing(response, began, &platform)
     }
 
-    /// The cron: forwards what is due in the outbox.
+    /// The cron: forwards what is due in the outbox. Names what must be the same at the issuer, once for all isolates.
     pub async fn sweep<P: Platform>(&self, platform: &P) {
+        platform.log(&json!({
+            "event": "settings",
+            "redis_key_prefix": self.redis.prefix().as_str(),
+            "kafka_topic": self.kafka_topic,
+            "code_keys": self.secrets.ids(),
+        }));
         self.sweeper.run(platform).await;
     }
 
@@ -280,10 +296,8 @@ impl<H: Network> Gate<H> {
             return Err(Problem::ChallengeFailed.into());
         }
         let problem = match self.admissions.decide(campaign, &user, trace, platform).await? {
-            Decision::Admitted(entry) => {
-                return Ok(self.claim_response(202, Outcome::Admitted, campaign, &user, &entry));
-            }
-            Decision::Already(entry) => return Ok(self.claim_response(200, Outcome::Again, campaign, &user, &entry)),
+            Decision::Admitted(held) => return self.claim_response(202, Outcome::Admitted, campaign, &user, &held),
+            Decision::Already(held) => return self.claim_response(200, Outcome::Again, campaign, &user, &held),
             Decision::SoldOut => Problem::SoldOut,
             Decision::NotOpen { opens_ms, now_ms } => Problem::NotOpen { opens_ms, now_ms },
             Decision::Closed => Problem::Closed,
@@ -306,12 +320,12 @@ impl<H: Network> Gate<H> {
     ) -> Result<Response, Rejection> {
         let user = self.identify(identity, address, platform).await?;
         let asked = platform.now();
-        let (claim, growing) = admission::stored_claim(&self.redis, campaign, &user).await?;
+        let (claim, growing) = admission::stored_claim(&self.redis, campaign, &user, &self.secrets).await?;
         if claim != StoredClaim::UnknownCampaign {
             self.campaigns.saw(campaign, growing, asked, platform);
         }
         match claim {
-            StoredClaim::Found(entry) => Ok(self.claim_response(200, Outcome::Claim, campaign, &user, &entry)),
+            StoredClaim::Found(held) => self.claim_response(200, Outcome::Claim, campaign, &user, &held),
             StoredClaim::None => Err(self.campaigns.denial(campaign, Problem::NoClaim, platform.now()).into()),
             StoredClaim::UnknownCampaign => Err(self.campaigns.missing(campaign, platform).await?.into()),
         }
@@ -338,10 +352,18 @@ impl<H: Network> Gate<H> {
         outcome: Outcome,
         campaign: &CampaignId,
         user: &UserId,
-        entry: &ClaimEntry,
-    ) -> Response {
+        HeldClaim { entry, code_key }: &HeldClaim,
+    ) -> Result<Response, Rejection> {
+        // Any other code than the row's would be worthless.
+        let Some(secret) = self.secrets.of(Some(*code_key)) else {
+            let ids = self.secrets.ids();
+            let detail = format!(
+                "the codes of {campaign} are derived from the secret {code_key}, and COUPON_CODE_SECRET is {ids}"
+            );
+            return Err(Fault::none(Source::Redis, OTHER_CODE_KEY, false, detail).into());
+        };
         // A refused claim has no code: there is no coupon that it could redeem.
-        let code = (entry.status != ClaimStatus::Refused).then(|| self.codes.code(campaign, user));
+        let code = (entry.status != ClaimStatus::Refused).then(|| secret.code(campaign, user));
         let body = json!({
             "status": entry.status.as_str(),
             "campaign": campaign.as_str(),
@@ -349,7 +371,7 @@ impl<H: Network> Gate<H> {
             "code": code,
             "admitted_at": entry.admitted_ms,
         });
-        Response::json(status, outcome, &body).with("location", format!("/v1/campaigns/{campaign}/claims/me"))
+        Ok(Response::json(status, outcome, &body).with("location", format!("/v1/campaigns/{campaign}/claims/me")))
     }
 }
 

@@ -43,6 +43,12 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// The gate has another secret of coupon codes than the campaign.
+    #[must_use]
+    pub fn other_code_key() -> Self {
+        Self::Misconfigured("COUPON_CODE_SECRET is not the secret of this campaign's codes; see the log".to_owned())
+    }
+
     /// Status, type, title, seconds for Retry-After.
     fn row(&self) -> (u16, Outcome, &'static str, Option<u64>) {
         match self {
@@ -91,8 +97,9 @@ impl Problem {
         let mut body = json!({ "type": kind, "title": title, "status": status });
         if let Some(fields) = body.as_object_mut() {
             fields.extend(self.detail().map(|detail| ("detail".to_owned(), detail.into())));
-            if let Self::NotOpen { opens_ms, .. } = self {
+            if let Self::NotOpen { opens_ms, now_ms } = self {
                 fields.insert("opens_at".to_owned(), (*opens_ms).into());
+                fields.insert("server_time".to_owned(), (*now_ms).into());
             }
         }
         let mut response = Response::json(status, outcome, &body).replace("content-type", "application/problem+json");
@@ -159,7 +166,7 @@ mod tests {
         let response = Problem::NotOpen { opens_ms: 10_500, now_ms: 8_000 }.response();
         assert_eq!((response.status, header(&response, "retry-after")), (403, Some("3")));
         let body: Value = serde_json::from_str(&response.body).unwrap();
-        assert_eq!(body["opens_at"], 10_500);
+        assert_eq!((&body["opens_at"], &body["server_time"]), (&json!(10_500), &json!(8_000)));
     }
 
     #[test]

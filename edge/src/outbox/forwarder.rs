@@ -1,6 +1,6 @@
 //! The forwarder: brings newly admitted claims to Kafka at once.
 
-use crate::batching::admission_queue::{AdmissionQueues, QueueKind, Ticket, WaitingClaim};
+use crate::batching::admission_queue::{Ticket, WaitingClaim};
 use crate::batching::batch_queue::{BatchQueue, OfCampaign};
 use crate::batching::permits::Permit;
 use crate::labels::{self, Activity};
@@ -9,7 +9,7 @@ use crate::outbox::sweeper::Sweeper;
 use crate::platform::{BACKGROUND_LIMIT, Platform};
 use crate::settings::AdmitAck;
 use crate::telemetry::Telemetry;
-use crate::upstream::admission::Decision;
+use crate::upstream::admission::{Decision, HeldClaim};
 use crate::upstream::kafka_rest::KafkaRest;
 use crate::upstream::outbox;
 use dropgate_shared::claim::ClaimStatus;
@@ -48,8 +48,7 @@ impl OfCampaign for OutgoingRecord {
 
 /// A decision that its request gets only when Kafka has acknowledged the record.
 struct PendingResponse {
-    kind: QueueKind,
-    ticket: Ticket,
+    ticket: Rc<Ticket>,
     decision: Decision,
 }
 
@@ -59,8 +58,6 @@ pub struct Forwarder<H> {
     kafka: KafkaRest<H>,
     ack: AdmitAck,
     records: BatchQueue<OutgoingRecord, IN_FLIGHT>,
-    /// Where requests wait for the decisions that are pending here.
-    queues: Rc<AdmissionQueues>,
     sweeper: Rc<Sweeper<H>>,
     telemetry: Rc<Telemetry>,
 }
@@ -73,47 +70,39 @@ impl<H: Http + 'static> Forwarder<H> {
         kafka: KafkaRest<H>,
         ack: AdmitAck,
         call: Millis,
-        queues: Rc<AdmissionQueues>,
         sweeper: Rc<Sweeper<H>>,
         telemetry: Rc<Telemetry>,
     ) -> Self {
         // One batch takes one call, and another where a step of the sweeper follows; that takes its entries first.
-        Self { redis, kafka, ack, records: BatchQueue::new(CAPACITY, BATCH, call * 3), queues, sweeper, telemetry }
+        Self { redis, kafka, ack, records: BatchQueue::new(CAPACITY, BATCH, call * 3), sweeper, telemetry }
     }
 
-    /// Takes the records of the admitted claims over. Returns the decisions that may be sent now: all of them, or with
-    /// [`AdmitAck::Kafka`] those that need no record; the others are sent when Kafka has acknowledged theirs.
-    pub fn accept(
-        &self,
-        kind: QueueKind,
-        batch: Vec<WaitingClaim>,
-        decisions: &[Decision],
-        now: Millis,
-    ) -> Vec<(Ticket, Result<Decision, Fault>)> {
+    /// Takes the records of the admitted claims over. Gives the requests their decisions now, or with
+    /// [`AdmitAck::Kafka`] only those that need no record; the others get theirs when Kafka has acknowledged it.
+    pub fn accept(&self, batch: Vec<WaitingClaim>, decisions: &[Decision], now: Millis) {
         let wait_for_kafka = self.ack == AdmitAck::Kafka;
-        let mut ready = Vec::with_capacity(batch.len());
         for (claim, &decision) in batch.into_iter().zip(decisions) {
             let WaitingClaim { ticket, campaign, user, trace, .. } = claim;
-            let entry = match decision {
-                Decision::Admitted(entry) => Some(entry),
+            let held = match decision {
+                Decision::Admitted(held) => Some(held),
                 // Whether Kafka has this record is unknown. Producing it again is harmless (I6).
-                Decision::Already(entry) if wait_for_kafka && entry.status == ClaimStatus::Admitted => Some(entry),
+                Decision::Already(held) if wait_for_kafka && held.entry.status == ClaimStatus::Admitted => Some(held),
                 _ => None,
             };
-            let Some(entry) = entry else {
-                ready.push((ticket, Ok(decision)));
+            let Some(HeldClaim { entry, code_key }) = held else {
+                ticket.resolve(Ok(decision));
                 continue;
             };
-            let pending = wait_for_kafka.then_some(PendingResponse { kind, ticket, decision });
-            let record = AdmissionRecord { campaign, user, slot: entry.slot, admitted_at: entry.admitted_ms, trace };
+            let pending = wait_for_kafka.then(|| PendingResponse { ticket: Rc::clone(&ticket), decision });
+            let (slot, admitted_at, code_key) = (entry.slot, entry.admitted_ms, Some(code_key));
+            let record = AdmissionRecord { campaign, user, slot, admitted_at, trace, code_key };
             let fits = self.records.push(OutgoingRecord { record, accepted: now, pending });
             if !wait_for_kafka {
-                ready.push((ticket, Ok(decision)));
+                ticket.resolve(Ok(decision));
             } else if !fits {
-                ready.push((ticket, Err(left_to_sweeper())));
+                ticket.resolve(Err(left_to_sweeper()));
             }
         }
-        ready
     }
 
     /// Begins to forward, if records wait and a call is free.
@@ -132,15 +121,20 @@ impl<H: Http + 'static> Forwarder<H> {
         while let Some((campaign, batch)) = self.records.next_batch(&mut permit, platform.now()) {
             let is_late = |one: &OutgoingRecord| platform.now() - one.accepted >= SCHEDULE.first_lease;
             let (late, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_late);
-            let late = late.into_iter().filter_map(|one| one.pending);
-            self.resolve(late, &Err(left_to_sweeper()), platform.now());
+            for PendingResponse { ticket, .. } in late.into_iter().filter_map(|one| one.pending) {
+                ticket.resolve(Err(left_to_sweeper()));
+            }
             let (records, pending): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.record, one.pending)).unzip();
             if records.is_empty() {
                 continue;
             }
             let produced = self.kafka.produce(&records).await;
             // Before the leases move: the requests need to know about Kafka only.
-            self.resolve(pending.into_iter().flatten(), &produced, platform.now());
+            // If Kafka did not acknowledge the record, they get the fault: they are admitted, but they must ask again to
+            // learn it (I8).
+            for PendingResponse { ticket, decision } in pending.into_iter().flatten() {
+                ticket.resolve(produced.clone().map(|()| decision));
+            }
             let result = async {
                 // Without an acknowledgement the leases stay, and the sweeper takes the entries when they end.
                 produced?;
@@ -156,14 +150,6 @@ impl<H: Http + 'static> Forwarder<H> {
                 self.records.release(permit);
                 return;
             }
-        }
-    }
-
-    /// Gives the requests that wait for Kafka their decision. If Kafka did not acknowledge the record, they get the
-    /// fault: they are admitted, but they must ask again to learn it (I8).
-    fn resolve(&self, pending: impl Iterator<Item = PendingResponse>, produced: &Result<(), Fault>, now: Millis) {
-        for PendingResponse { kind, ticket, decision } in pending {
-            self.queues.of(kind).resolve(ticket, produced.clone().map(|()| decision), now);
         }
     }
 }

@@ -22,6 +22,8 @@ pub struct Schedule {
     pub share: u32,
     /// Between two runs of the cron. A run begins no step later than this.
     pub cron: Millis,
+    /// Calls that a run of the cron makes at most, unless `SWEEP_CALLS` is set.
+    pub cron_calls: u32,
 }
 
 pub const SCHEDULE: Schedule = Schedule {
@@ -32,6 +34,7 @@ pub const SCHEDULE: Schedule = Schedule {
     beside_requests: Millis(5_000),
     share: 2,
     cron: Millis(60_000),
+    cron_calls: 45,
 };
 
 impl Schedule {

@@ -7,6 +7,7 @@ use crate::telemetry::Telemetry;
 use crate::upstream::admission;
 use crate::upstream::kafka_rest::KafkaRest;
 use crate::upstream::outbox::{self, Waiting};
+use dropgate_shared::code::CodeSecrets;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::CampaignId;
@@ -81,13 +82,20 @@ pub struct Sweeper<H> {
     calls: u32,
     /// When this isolate last swept beside its requests.
     swept: Cell<Millis>,
+    secrets: Rc<CodeSecrets>,
     telemetry: Rc<Telemetry>,
 }
 
 impl<H: Http> Sweeper<H> {
     #[must_use]
-    pub fn new(redis: RedisRest<H>, kafka: KafkaRest<H>, calls: u32, telemetry: Rc<Telemetry>) -> Self {
-        Self { redis, kafka, calls, swept: Cell::default(), telemetry }
+    pub fn new(
+        redis: RedisRest<H>,
+        kafka: KafkaRest<H>,
+        calls: u32,
+        secrets: Rc<CodeSecrets>,
+        telemetry: Rc<Telemetry>,
+    ) -> Self {
+        Self { redis, kafka, calls, swept: Cell::default(), secrets, telemetry }
     }
 
     /// One step for `campaign`, if this isolate has not swept for a while. The rest is left to the cron, or to the next
@@ -174,6 +182,7 @@ impl<H: Http> Sweeper<H> {
     /// Takes a batch of due entries and forwards it.
     async fn step(&self, campaign: &CampaignId) -> Result<Swept, Fault> {
         let due = outbox::take_due(&self.redis, campaign, SCHEDULE.batch, SCHEDULE.attempt_lease).await?;
+        let code_key = due.code_key.or(Some(self.secrets.current().id()));
         let age = |record: &AdmissionRecord| due.now - Millis(record.admitted_at);
         let records: Vec<AdmissionRecord> = due
             .claims
@@ -184,6 +193,7 @@ impl<H: Http> Sweeper<H> {
                 slot: claim.slot,
                 admitted_at: claim.admitted_ms,
                 trace: None,
+                code_key,
             })
             .collect();
         if !records.is_empty() {

@@ -6,10 +6,12 @@ mod reader;
 pub use crate::settings::reader::Environment;
 
 use crate::identity::Auth;
+use crate::outbox::schedule::SCHEDULE;
 use crate::settings::reader::Reader;
 use crate::upstream::kafka_rest::{Dialect, basic_authorization};
 use crate::upstream::turnstile::Turnstile;
-use dropgate_shared::code::CodeSecret;
+use dropgate_shared::code::{CodeSecret, CodeSecrets};
+use dropgate_shared::names::{KeyPrefix, TOPIC, is_topic_name};
 
 /// When a user is told that they are admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +35,10 @@ pub struct Settings {
     pub redis_key_locking: bool,
     /// `REDIS_DEADLINE_MS`: time limit of one Redis call.
     pub redis_deadline_ms: u32,
+    /// `REDIS_KEY_PREFIX`, the same as the issuer's.
+    pub redis_key_prefix: KeyPrefix,
+    /// `KAFKA_TOPIC`, the same as the issuer's.
+    pub kafka_topic: String,
     /// `KAFKA_REST_URL`
     pub kafka_url: String,
     /// `KAFKA_REST_DIALECT`, and `KAFKA_CLUSTER_ID` for v3.
@@ -46,8 +52,8 @@ pub struct Settings {
     /// `SWEEP_CALLS`: calls that a run of the cron makes at most. The runtime grants an event 50 on its smallest plan; a
     /// few are kept for scripts that Redis must be sent again.
     pub sweep_calls: u32,
-    /// `COUPON_CODE_SECRET`, the same as the issuer's.
-    pub code_secret: CodeSecret,
+    /// `COUPON_CODE_SECRET`, the same as the issuer's, and `COUPON_CODE_SECRET_PREVIOUS`.
+    pub code_secrets: CodeSecrets,
     /// `AUTH`, and for tokens `JWT_..`
     pub auth: Auth,
     /// `TURNSTILE_SECRET`, `TURNSTILE_URL`
@@ -77,7 +83,9 @@ impl Settings {
             let redis_token = reader.required("UPSTASH_REDIS_REST_TOKEN", "the token of the Redis REST service");
             let kafka_url = reader.required_url("KAFKA_REST_URL");
             reject_example_secrets(&reader);
-            let code_secret = code_secret(&reader);
+            let code_secrets = code_secrets(&reader);
+            let redis_key_prefix = redis_key_prefix(&reader);
+            let kafka_topic = kafka_topic(&reader);
             let auth = auth::read(&reader);
             let redis_key_locking = reader.word("UPSTASH_KEY_LOCKING", false, &[("true", true), ("false", false)]);
             let redis_deadline_ms = deadline_ms("REDIS_DEADLINE_MS", 3_000);
@@ -86,7 +94,7 @@ impl Settings {
             let kafka_deadline_ms = deadline_ms("KAFKA_DEADLINE_MS", 10_000);
             let acks = [("redis", AdmitAck::Redis), ("kafka", AdmitAck::Kafka)];
             let admit_ack = reader.word("ADMIT_ACK", AdmitAck::Redis, &acks);
-            let sweep_calls = reader.number("SWEEP_CALLS", 45, (10, 10_000), "calls");
+            let sweep_calls = reader.number("SWEEP_CALLS", SCHEDULE.cron_calls, (10, 10_000), "calls");
             let turnstile = turnstile(&reader);
             let cors_origins = cors_origins(&reader);
             let log_sample = log_sample(&reader);
@@ -96,13 +104,15 @@ impl Settings {
                 redis_token,
                 redis_key_locking,
                 redis_deadline_ms,
+                redis_key_prefix,
+                kafka_topic,
                 kafka_url,
                 kafka_dialect,
                 kafka_authorization,
                 kafka_deadline_ms,
                 admit_ack,
                 sweep_calls,
-                code_secret: code_secret?,
+                code_secrets: code_secrets?,
                 auth: auth?,
                 turnstile,
                 cors_origins,
@@ -116,8 +126,9 @@ impl Settings {
 
 /// The values in `.dev.vars.example` are public.
 fn reject_example_secrets(reader: &Reader<'_>) {
-    const SECRETS: [&str; 7] = [
+    const SECRETS: [&str; 8] = [
         "COUPON_CODE_SECRET",
+        "COUPON_CODE_SECRET_PREVIOUS",
         "JWT_SECRET",
         "JWT_SECRET_PREVIOUS",
         "UPSTASH_REDIS_REST_TOKEN",
@@ -133,12 +144,32 @@ fn reject_example_secrets(reader: &Reader<'_>) {
     }
 }
 
-fn code_secret(reader: &Reader<'_>) -> Option<CodeSecret> {
+fn redis_key_prefix(reader: &Reader<'_>) -> KeyPrefix {
+    let prefix = reader.find("REDIS_KEY_PREFIX").map(|text| KeyPrefix::parse(&text));
+    prefix.unwrap_or_else(|| Ok(KeyPrefix::default())).unwrap_or_else(|e| {
+        reader.problem(format!("REDIS_KEY_PREFIX {e}"));
+        KeyPrefix::default()
+    })
+}
+
+fn kafka_topic(reader: &Reader<'_>) -> String {
+    let topic = reader.find("KAFKA_TOPIC").unwrap_or_else(|| TOPIC.to_owned());
+    if !is_topic_name(&topic) {
+        reader.problem("KAFKA_TOPIC is not valid; expected letters, digits, '.', '_' and '-'");
+    }
+    topic
+}
+
+fn code_secrets(reader: &Reader<'_>) -> Option<CodeSecrets> {
+    let parse =
+        |name: &str, secret: &str| CodeSecret::parse(secret).map_err(|e| reader.problem(format!("{name}: {e}"))).ok();
     let secret = reader.required("COUPON_CODE_SECRET", "at least 16 bytes, the same as the issuer's");
+    let previous = reader.find("COUPON_CODE_SECRET_PREVIOUS");
+    let previous = previous.and_then(|secret| parse("COUPON_CODE_SECRET_PREVIOUS", &secret));
     if secret.is_empty() {
         return None;
     }
-    CodeSecret::parse(&secret).map_err(|e| reader.problem(format!("COUPON_CODE_SECRET: {e}"))).ok()
+    Some(CodeSecrets::new(parse("COUPON_CODE_SECRET", &secret)?, previous))
 }
 
 fn kafka_authorization(reader: &Reader<'_>) -> Option<String> {
@@ -238,6 +269,8 @@ mod tests {
             ("UPSTASH_REDIS_REST_URL", "s3cret-in-the-wrong-place"),
             ("COUPON_CODE_SECRET", "tooshort"),
             ("REDIS_DEADLINE_MS", "soon"),
+            ("REDIS_KEY_PREFIX", "no colon"),
+            ("KAFKA_TOPIC", "a/b"),
         ])
         .err()
         .unwrap();
@@ -248,6 +281,8 @@ mod tests {
             "KAFKA_REST_URL is missing",
             "COUPON_CODE_SECRET: the coupon code secret needs at least 16 bytes, this one has 8",
             "REDIS_DEADLINE_MS is not valid; expected a number of milliseconds from 10 to 30000",
+            "REDIS_KEY_PREFIX has another form than 1 to 32 characters",
+            "KAFKA_TOPIC is not valid; expected letters",
             "AUTH is missing",
             "ENVIRONMENT is missing",
         ] {
@@ -274,6 +309,14 @@ mod tests {
         ]);
         assert!(problems.contains("KAFKA_REST_URL is not encrypted; expected https://.. where"), "{problems}");
         assert!(problems.contains("COUPON_CODE_SECRET is the public value of the example file"), "{problems}");
+    }
+
+    /// Tools that deploy a repository take each line that is no comment for a secret, with the value in the file.
+    #[test]
+    fn the_example_file_sets_nothing() {
+        let example = include_str!("../../.dev.vars.example");
+        let set: Vec<&str> = example.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+        assert!(set.is_empty(), "{set:?}");
     }
 
     /// Every secret of the example file is rejected where others have access, and accepted in development.

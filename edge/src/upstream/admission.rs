@@ -1,24 +1,33 @@
 //! Calls to Redis about claims and campaigns. Admission is one atomic step that decides for one claim or for many.
 
 use crate::labels::fault::GARBLED;
-use dropgate_shared::campaign::CampaignMeta;
+use dropgate_shared::campaign::{self, CampaignMeta};
 use dropgate_shared::claim::ClaimEntry;
+use dropgate_shared::code::{CodeKeyId, CodeSecrets};
 use dropgate_shared::fault::{Effect, Fault, Source};
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::{CampaignId, UserId};
-use dropgate_shared::names::{CAMPAIGNS_KEY, CampaignKeys};
+use dropgate_shared::names::CampaignKeys;
 use dropgate_shared::redis_rest::{RedisRest, number_of, time_ms};
 use dropgate_shared::scripts;
 use dropgate_shared::time::Millis;
 use serde_json::Value;
 
+/// A claim that a user holds, and the secret of its code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldClaim {
+    pub entry: ClaimEntry,
+    /// In a campaign that was published before there were key ids: the gate's current one.
+    pub code_key: CodeKeyId,
+}
+
 /// What Redis decided about one claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// Admitted by this call.
-    Admitted(ClaimEntry),
+    Admitted(HeldClaim),
     /// Admitted by an earlier call; nothing changed.
-    Already(ClaimEntry),
+    Already(HeldClaim),
     SoldOut,
     NotOpen {
         opens_ms: u64,
@@ -76,7 +85,7 @@ impl Admission {
     pub fn growing(&self) -> Growing {
         let admitted = || {
             self.decisions.iter().filter_map(|decision| match decision {
-                Decision::Admitted(entry) => Some(entry),
+                Decision::Admitted(held) => Some(held.entry),
                 _ => None,
             })
         };
@@ -100,24 +109,27 @@ pub async fn admit<H: Http>(
     campaign: &CampaignId,
     users: &[&UserId],
     lease: Millis,
+    secrets: &CodeSecrets,
 ) -> Result<Admission, Fault> {
-    let keys = CampaignKeys::of(campaign);
-    let lease = lease.to_string();
-    let mut args = vec![lease.as_str()];
+    let keys = redis.keys(campaign);
+    let (lease, key_ids) = (lease.to_string(), secrets.ids());
+    let mut args = vec![lease.as_str(), key_ids.as_str()];
     args.extend(users.iter().map(|user| user.as_str()));
     let reply = redis.eval(&scripts::ADMIT, &[&keys.meta, &keys.claims, &keys.outbox], &args).await?;
     // The script ran, so users may be admitted although the reply cannot be read.
     let malformed = || Fault { effect: Effect::Done, ..garbled("the reply of admit.lua is malformed") };
-    read(&reply, users.len()).ok_or_else(malformed)
+    read_reply(&reply, users.len(), secrets.current().id()).ok_or_else(malformed)
 }
 
 /// Reads the reply of `admit.lua`, which describes its form.
-fn read(reply: &Value, users: usize) -> Option<Admission> {
+fn read_reply(reply: &Value, users: usize, current: CodeKeyId) -> Option<Admission> {
     if reply.is_null() {
         return Some(Admission { decisions: vec![Decision::UnknownCampaign; users], holders: None });
     }
     let fields: Vec<&str> = reply.as_array()?.iter().map(Value::as_str).collect::<Option<_>>()?;
-    let ([opens_ms, now_ms, holders], answers) = fields.split_first_chunk()?;
+    let ([opens_ms, now_ms, holders, code_key], answers) = fields.split_first_chunk()?;
+    let code_key = if code_key.is_empty() { current } else { code_key.parse().ok()? };
+    let held = |text: &str| Some(HeldClaim { entry: text.parse().ok()?, code_key });
     let (opens_ms, now_ms) = (opens_ms.parse().ok()?, now_ms.parse().ok()?);
     let holders = match holders.split_once(':') {
         Some((claims, last_ms)) => {
@@ -134,8 +146,8 @@ fn read(reply: &Value, users: usize) -> Option<Admission> {
             "late" => Some(Decision::Closed),
             "paused" => Some(Decision::Paused),
             entry => match entry.split_at_checked(1)? {
-                ("+", entry) => entry.parse().ok().map(Decision::Admitted),
-                ("=", entry) => entry.parse().ok().map(Decision::Already),
+                ("+", entry) => held(entry).map(Decision::Admitted),
+                ("=", entry) => held(entry).map(Decision::Already),
                 _ => None,
             },
         })
@@ -146,7 +158,7 @@ fn read(reply: &Value, users: usize) -> Option<Admission> {
 /// A user's claim, as far as Redis has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoredClaim {
-    Found(ClaimEntry),
+    Found(HeldClaim),
     None,
     /// Redis does not have the campaign, so the claim is unknown.
     UnknownCampaign,
@@ -161,14 +173,20 @@ pub async fn stored_claim<H: Http>(
     redis: &RedisRest<H>,
     campaign: &CampaignId,
     user: &UserId,
+    secrets: &CodeSecrets,
 ) -> Result<(StoredClaim, Growing), Fault> {
-    let CampaignKeys { meta, claims, .. } = CampaignKeys::of(campaign);
+    let CampaignKeys { meta, claims, .. } = redis.keys(campaign);
     let reply = redis.eval(&scripts::CLAIM, &[&meta, &claims], &[user.as_str()]).await?;
-    let Some([state, last_ms, version, entry]) = reply.as_array().map(Vec::as_slice) else {
+    let Some([state, last_ms, version, entry, code_key]) = reply.as_array().map(Vec::as_slice) else {
         return Err(garbled("the reply of claim.lua is malformed"));
     };
     let claim = match (entry.as_str(), state.is_null()) {
-        (Some(entry), _) => StoredClaim::Found(entry.parse().map_err(|_| garbled("a claim entry is malformed"))?),
+        (Some(entry), _) => StoredClaim::Found(HeldClaim {
+            entry: entry.parse().map_err(|_| garbled("a claim entry is malformed"))?,
+            code_key: campaign::code_key(code_key)
+                .map_err(|e| garbled(e.to_string()))?
+                .unwrap_or(secrets.current().id()),
+        }),
         (None, true) => StoredClaim::UnknownCampaign,
         (None, false) => StoredClaim::None,
     };
@@ -180,7 +198,7 @@ pub async fn stored_claim<H: Http>(
 /// # Errors
 /// [`Fault`].
 pub async fn holders<H: Http>(redis: &RedisRest<H>, campaign: &CampaignId) -> Result<Value, Fault> {
-    redis.eval(&scripts::READ, &[&CampaignKeys::of(campaign).claims], &["HKEYS"]).await
+    redis.eval(&scripts::READ, &[&redis.keys(campaign).claims], &["HKEYS"]).await
 }
 
 /// The campaigns that Redis knows, in no order. None at all: Redis is new, or has lost everything.
@@ -188,7 +206,7 @@ pub async fn holders<H: Http>(redis: &RedisRest<H>, campaign: &CampaignId) -> Re
 /// # Errors
 /// [`Fault`].
 pub async fn published_campaigns<H: Http>(redis: &RedisRest<H>) -> Result<Vec<CampaignId>, Fault> {
-    let reply = redis.eval(&scripts::READ, &[CAMPAIGNS_KEY], &["SMEMBERS"]).await?;
+    let reply = redis.eval(&scripts::READ, &[&redis.prefix().campaigns_key()], &["SMEMBERS"]).await?;
     let ids = reply.as_array().ok_or_else(|| garbled("the set of campaigns is malformed"))?;
     Ok(ids.iter().filter_map(|id| CampaignId::parse(id.as_str()?).ok()).collect())
 }
@@ -210,7 +228,7 @@ pub async fn campaign_view<H: Http>(
     redis: &RedisRest<H>,
     campaign: &CampaignId,
 ) -> Result<Option<CampaignView>, Fault> {
-    let meta = CampaignKeys::of(campaign).meta;
+    let meta = redis.keys(campaign).meta;
     read_view(&redis.eval(&scripts::CAMPAIGN, &[&meta], &CampaignMeta::FIELDS).await?)
 }
 
@@ -232,22 +250,33 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn entry(text: &str) -> ClaimEntry {
-        text.parse().unwrap()
+    fn entry(text: &str) -> HeldClaim {
+        HeldClaim { entry: text.parse().unwrap(), code_key: current() }
+    }
+
+    fn current() -> CodeKeyId {
+        "AM8FWTS0".parse().unwrap()
+    }
+
+    fn read(reply: &Value, users: usize) -> Option<Admission> {
+        read_reply(reply, users, current())
     }
 
     #[test]
     fn reads_every_answer_of_the_script() {
-        let reply = json!(["500", "900", "2:900", "+2:900:a", "=1:800:i", "full"]);
+        let reply = json!(["500", "900", "2:900", "", "+2:900:a", "=1:800:i", "full"]);
         let admission = read(&reply, 3).unwrap();
         let expected = [Decision::Admitted(entry("2:900:a")), Decision::Already(entry("1:800:i")), Decision::SoldOut];
         assert_eq!(
             (admission.decisions.as_slice(), admission.holders),
             (expected.as_slice(), Some(HoldersVersion { claims: 2, last_ms: 900 }))
         );
-        let admission = read(&json!(["500", "400", "", "early", "late", "paused"]), 3).unwrap();
+        let admission = read(&json!(["500", "400", "", "", "early", "late", "paused"]), 3).unwrap();
         let expected = [Decision::NotOpen { opens_ms: 500, now_ms: 400 }, Decision::Closed, Decision::Paused];
         assert_eq!((admission.decisions.as_slice(), admission.holders), (expected.as_slice(), None));
+        let admission = read(&json!(["500", "900", "", "W8PN52VN", "=1:800:i"]), 1).unwrap();
+        let code_key = "W8PN52VN".parse().unwrap();
+        assert_eq!(admission.decisions, [Decision::Already(HeldClaim { code_key, ..entry("1:800:i") })]);
         assert_eq!(read(&Value::Null, 2).unwrap().decisions, [Decision::UnknownCampaign; 2]);
     }
 
@@ -256,14 +285,15 @@ mod tests {
         for garbage in [
             json!("OK"),
             json!([]),
-            json!(["500", "900", ""]),
-            json!(["500", "900", "", "full", "full"]),
-            json!(["500", "900", "", "?"]),
-            json!(["500", "900", "", "+0:1:a"]),
             json!(["500", "900", "", ""]),
-            json!(["x", "900", "", "full"]),
-            json!(["500", "900", "many", "full"]),
-            json!([1, 2, 3, 4]),
+            json!(["500", "900", "", "", "full", "full"]),
+            json!(["500", "900", "", "", "?"]),
+            json!(["500", "900", "", "no id", "full"]),
+            json!(["500", "900", "", "", "+0:1:a"]),
+            json!(["500", "900", "", "", ""]),
+            json!(["x", "900", "", "", "full"]),
+            json!(["500", "900", "many", "", "full"]),
+            json!([1, 2, 3, 4, 5]),
         ] {
             assert_eq!(read(&garbage, 1), None, "{garbage}");
         }

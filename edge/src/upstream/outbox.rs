@@ -3,10 +3,10 @@
 
 use crate::labels::fault::GARBLED;
 use dropgate_shared::claim::ClaimEntry;
+use dropgate_shared::code::CodeKeyId;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::{CampaignId, UserId};
-use dropgate_shared::names::CampaignKeys;
 use dropgate_shared::redis_rest::{RedisRest, number_of, time_ms};
 use dropgate_shared::scripts;
 use dropgate_shared::time::Millis;
@@ -23,7 +23,7 @@ pub async fn lease<H: Http>(
 ) -> Result<(), Fault> {
     let args: Vec<String> =
         leases.into_iter().flat_map(|(lease, user)| [lease.to_string(), user.as_str().to_owned()]).collect();
-    redis.eval(&scripts::LEASE, &[&CampaignKeys::of(campaign).outbox], &args).await.map(drop)
+    redis.eval(&scripts::LEASE, &[&redis.keys(campaign).outbox], &args).await.map(drop)
 }
 
 /// The reply of `take_due.lua`.
@@ -33,6 +33,8 @@ pub struct Due {
     pub waiting: u64,
     /// Redis's clock.
     pub now: Millis,
+    /// The secret of the campaign's codes, where the campaign names it.
+    pub code_key: Option<CodeKeyId>,
     /// How many entries were due.
     pub taken: usize,
     /// Those of them whose claim can be read.
@@ -49,9 +51,9 @@ pub async fn take_due<H: Http>(
     limit: usize,
     (shortest, longest): (Millis, Millis),
 ) -> Result<Due, Fault> {
-    let keys = CampaignKeys::of(campaign);
+    let keys = redis.keys(campaign);
     let args = [limit.to_string(), shortest.to_string(), longest.to_string()];
-    let reply = redis.eval(&scripts::TAKE_DUE, &[&keys.claims, &keys.outbox], &args).await?;
+    let reply = redis.eval(&scripts::TAKE_DUE, &[&keys.claims, &keys.outbox, &keys.meta], &args).await?;
     Due::read(&reply).ok_or_else(|| garbled("the reply of take_due.lua is malformed"))
 }
 
@@ -79,7 +81,7 @@ pub async fn waiting<H: Http>(redis: &RedisRest<H>, campaigns: &[CampaignId]) ->
     for page in campaigns.chunks(PAGE) {
         let mut commands = vec![vec!["TIME".to_owned()]];
         for campaign in page {
-            let outbox = CampaignKeys::of(campaign).outbox;
+            let outbox = redis.keys(campaign).outbox;
             commands.push(["ZCARD", &outbox].map(str::to_owned).to_vec());
             commands.push(["ZRANGE", &outbox, "0", "0", "WITHSCORES"].map(str::to_owned).to_vec());
         }
@@ -105,7 +107,7 @@ fn garbled(detail: &str) -> Fault {
 impl Due {
     fn read(reply: &Value) -> Option<Self> {
         let fields: Vec<&str> = reply.as_array()?.iter().map(Value::as_str).collect::<Option<_>>()?;
-        let ([waiting, now_ms], pairs) = fields.split_first_chunk()?;
+        let ([waiting, now_ms, code_key], pairs) = fields.split_first_chunk()?;
         let claims = pairs.chunks(2).map(|pair| match pair {
             // An entry whose claim is gone or damaged stays in the outbox, where the operator sees it wait.
             [user, entry] => Some(UserId::parse(user).ok().zip(entry.parse().ok())),
@@ -114,6 +116,7 @@ impl Due {
         Some(Self {
             waiting: waiting.parse().ok()?,
             now: Millis(now_ms.parse().ok()?),
+            code_key: if code_key.is_empty() { None } else { Some(code_key.parse().ok()?) },
             taken: pairs.len() / 2,
             claims: claims.collect::<Option<Vec<_>>>()?.into_iter().flatten().collect(),
         })
@@ -127,21 +130,21 @@ mod tests {
 
     #[test]
     fn reads_the_due_entries() {
-        let due = Due::read(&json!(["3", "900", "u1", "1:800:a", "u2", "2:801:a"])).unwrap();
+        let due = Due::read(&json!(["3", "900", "W8PN52VN", "u1", "1:800:a", "u2", "2:801:a"])).unwrap();
         assert_eq!((due.waiting, due.now, due.claims.len()), (3, Millis(900), 2));
-        assert_eq!(Due::read(&json!(["0", "900"])).unwrap().claims, []);
+        assert_eq!(Due::read(&json!(["0", "900", ""])).unwrap().claims, []);
     }
 
     #[test]
     fn an_entry_without_its_claim_is_left_in_the_outbox() {
-        let due = Due::read(&json!(["2", "900", "gone", "", "u2", "2:801:a"])).unwrap();
+        let due = Due::read(&json!(["2", "900", "", "gone", "", "u2", "2:801:a"])).unwrap();
         assert_eq!(due.claims.len(), 1);
         assert_eq!((due.waiting, due.taken), (2, 2));
     }
 
     #[test]
     fn a_malformed_reply_is_rejected() {
-        for garbage in [json!(null), json!([]), json!(["1"]), json!(["1", "2", "u1"]), json!([1, 2])] {
+        for garbage in [json!(null), json!([]), json!(["1"]), json!(["1", "2", "", "u1"]), json!([1, 2, 3])] {
             assert_eq!(Due::read(&garbage), None, "{garbage}");
         }
     }

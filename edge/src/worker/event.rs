@@ -2,9 +2,10 @@
 
 use crate::counters::Point;
 use crate::labels::fault::LIMITER;
-use crate::platform::{Limiter, Platform};
+use crate::platform::{Limiter, Platform, Wake};
 // The raw types: the typed ones of `worker` convert through serde and add 7 KB to the module.
-use crate::worker::js::{error_text, object, promise};
+use crate::worker::js::{error_text, object};
+use crate::worker::tasks::promise;
 use ::worker::worker_sys::{AnalyticsEngineDataset, RateLimiter};
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::time::Millis;
@@ -29,6 +30,30 @@ extern "C" {
     fn console_log(line: &str);
     #[wasm_bindgen(js_namespace = console, js_name = error)]
     pub fn console_error(line: &str);
+}
+
+// The promise is created in the request that waits, so the runtime continues that request in its own context when another
+// one resolves the promise. An interval, unlike a timer that has fired, also keeps the request alive between the
+// resolution and the continuation: a request that waits for nothing of its own is cancelled as hung.
+#[wasm_bindgen(inline_js = r#"
+export class Pause {
+  constructor(ms) {
+    let timer;
+    const ended = new Promise((resolve) => {
+      this.end = resolve;
+      timer = setInterval(resolve, ms);
+    });
+    this.ended = ended.then(() => clearInterval(timer));
+  }
+}"#)]
+extern "C" {
+    type Pause;
+    #[wasm_bindgen(constructor)]
+    fn new(ms: u32) -> Pause;
+    #[wasm_bindgen(method)]
+    fn end(this: &Pause);
+    #[wasm_bindgen(method, getter)]
+    fn ended(this: &Pause) -> Promise;
 }
 
 #[derive(Clone)]
@@ -59,6 +84,16 @@ impl Platform for Event {
         let timer = Promise::new(&mut |resolve, _| set_timeout(&resolve, ms));
         // A timer does not fail.
         let _ = JsFuture::from(timer).await;
+    }
+
+    fn pause(&self, limit: Millis) -> (Wake, impl Future<Output = ()>) {
+        let pause = Pause::new(u32::try_from(limit.0).unwrap_or(u32::MAX).max(1));
+        let ended = JsFuture::from(pause.ended());
+        let wake = Wake::new(move || pause.end());
+        (wake, async move {
+            // It is never rejected.
+            let _ = ended.await;
+        })
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + 'static) {

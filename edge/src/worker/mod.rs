@@ -4,6 +4,7 @@ mod event;
 mod fetch;
 mod js;
 mod responses;
+mod tasks;
 mod web_crypto;
 
 use crate::gate::{Begun, Gate};
@@ -14,12 +15,12 @@ use crate::settings::{Settings, SettingsError};
 use ::worker as _;
 use event::{Context, Event, console_error};
 use fetch::Fetch;
-use js::promise;
 use js_sys::{Array, Promise, Reflect};
 use responses::{shared_to_js, to_js};
 use serde_json::json;
 use std::cell::OnceCell;
 use std::rc::Rc;
+use tasks::promise;
 use wasm_bindgen::prelude::*;
 
 /// The gate, and the headers that are read of every request, by their names for Rust and for [`read_request`].

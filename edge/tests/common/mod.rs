@@ -6,7 +6,7 @@ use dropgate_edge::gate::{Begun, Gate};
 use dropgate_edge::http::request::Request;
 use dropgate_edge::http::response::Response;
 use dropgate_edge::identity::jwks::{PublicKey, PublicKeys};
-use dropgate_edge::platform::{Limiter, Platform};
+use dropgate_edge::platform::{Limiter, Platform, Wake};
 use dropgate_edge::settings::Settings;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::http::{Http, HttpRequest, HttpResponse, SendFault};
@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
@@ -69,6 +70,15 @@ impl Platform for TestPlatform {
 
     async fn sleep(&self, ms: u32) {
         tokio::time::sleep(Duration::from_millis(ms.into())).await;
+    }
+
+    fn pause(&self, limit: Millis) -> (Wake, impl Future<Output = ()>) {
+        let ended = Rc::new(Notify::new());
+        let wake = Rc::clone(&ended);
+        let limit = Duration::from_millis(limit.0);
+        (Wake::new(move || wake.notify_one()), async move {
+            let _ = tokio::time::timeout(limit, ended.notified()).await;
+        })
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + 'static) {
@@ -127,7 +137,7 @@ impl ScriptedNetwork {
     /// The calls that follow when Kafka acknowledges a record: the lease moves, and the sweeper makes a step.
     pub fn acknowledge_forward(&self) {
         self.respond(200, &json!({ "offsets": [{ "partition": 0, "offset": 1 }] }));
-        self.respond(200, &json!({ "result": "900" })).respond(200, &json!({ "result": ["0", "900"] }));
+        self.respond(200, &json!({ "result": "900" })).respond(200, &json!({ "result": ["0", "900", ""] }));
     }
 
     pub fn call_count(&self) -> usize {
@@ -148,9 +158,9 @@ impl Http for ScriptedNetwork {
             return self.next_response().await;
         }
         tokio::time::sleep(Duration::from_millis(self.takes_ms.get())).await;
-        let slots = body.as_array().unwrap()[7..].iter();
+        let slots = body.as_array().unwrap()[8..].iter();
         let slots = slots.map(|user| format!("={}:900:a", &user.as_str().unwrap()["user-".len()..]));
-        let reply: Vec<String> = ["0", "900", ""].map(str::to_owned).into_iter().chain(slots).collect();
+        let reply: Vec<String> = ["0", "900", "", ""].map(str::to_owned).into_iter().chain(slots).collect();
         Ok(HttpResponse { status: 200, body: json!({ "result": reply }).to_string().into() })
     }
 }
@@ -232,7 +242,7 @@ pub async fn claim_with_reply(
 /// The reply of `admit.lua` with this answer.
 pub fn admit_reply(answer: &str) -> Value {
     let holders = if answer == "full" { "1:900" } else { "" };
-    json!({ "result": ["0", "900", holders, answer] })
+    json!({ "result": ["0", "900", holders, "", answer] })
 }
 
 pub fn body(response: &Response) -> Value {

@@ -1,12 +1,14 @@
 //! Arguments that name servers.
 
 use crate::config::problems::{Problems, given};
-use crate::config::values::{brokers, one_of, plain_http_address, token};
-use crate::kafka::settings::{KafkaSettings, check_option};
+use crate::config::values::{brokers, code_secret, key_prefix, one_of, plain_http_address, token, topic};
+use crate::kafka::settings::{KafkaSettings, Topics, check_option};
 use crate::redis::client::RedisSettings;
 use crate::store::mysql::settings::DatabaseSettings;
 use clap::Args;
 use clap::builder::FalseyValueParser;
+use dropgate_shared::code::CodeSecrets;
+use dropgate_shared::names::{KEY_PREFIX, TOPIC};
 
 const PROTOCOLS: [&str; 4] = ["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
@@ -26,6 +28,12 @@ pub struct KafkaArgs {
     /// Consumer group of all issuers
     #[arg(long, env = "KAFKA_GROUP", default_value = "dropgate-issuer", value_name = "GROUP")]
     pub kafka_group: String,
+    /// Topic of the admitted claims, the same as at the gate
+    #[arg(long, env = "KAFKA_TOPIC", default_value = TOPIC, value_name = "TOPIC")]
+    pub kafka_topic: String,
+    /// Topic of the records that can never become a row; by default that of the claims with `.dlq`
+    #[arg(long, env = "KAFKA_DEAD_LETTER_TOPIC", value_name = "TOPIC")]
+    pub kafka_dead_letter_topic: Option<String>,
     #[command(flatten)]
     pub client: Box<KafkaClientArgs>,
 }
@@ -67,6 +75,20 @@ pub struct RedisArgs {
     /// Scripts lock only the keys they name: hosted Upstash only, plain Redis rejects the flag
     #[arg(long, env = "UPSTASH_KEY_LOCKING", value_parser = FalseyValueParser::new())]
     pub upstash_key_locking: bool,
+    /// Before every key, the same as at the gate; so that several systems can share one Redis
+    #[arg(long, env = "REDIS_KEY_PREFIX", default_value = KEY_PREFIX, value_name = "PREFIX")]
+    pub redis_key_prefix: String,
+}
+
+/// What coupon codes are derived from.
+#[derive(Args)]
+pub struct CodeSecretArgs {
+    /// Secret that coupon codes are derived from, the same as at the gate; 16 bytes or more
+    #[arg(long, env = "COUPON_CODE_SECRET", hide_env_values = true, value_name = "SECRET")]
+    pub coupon_code_secret: Option<String>,
+    /// The secret before it, while it is being replaced: of the campaigns that were published with it
+    #[arg(long, env = "COUPON_CODE_SECRET_PREVIOUS", hide_env_values = true, value_name = "SECRET")]
+    pub coupon_code_secret_previous: Option<String>,
 }
 
 /// Connections of a verb that reads all three servers.
@@ -78,6 +100,16 @@ pub struct ServerArgs {
     redis: RedisArgs,
     #[command(flatten)]
     kafka: KafkaArgs,
+    #[command(flatten)]
+    codes: CodeSecretArgs,
+}
+
+/// What the servers of a verb need.
+pub struct ServerSettings {
+    pub database: DatabaseSettings,
+    pub redis: RedisSettings,
+    pub kafka: Option<KafkaSettings>,
+    pub secrets: Option<CodeSecrets>,
 }
 
 /// Connections of a verb on dead letters.
@@ -107,6 +139,26 @@ impl DatabaseArgs {
     }
 }
 
+impl CodeSecretArgs {
+    pub fn read(&self, problems: &mut Problems) -> Option<CodeSecrets> {
+        let expected = "16 bytes or more, the same as at the gate";
+        let mut need = |name, value| problems.need(name, expected, value, code_secret);
+        let previous = self.coupon_code_secret_previous.as_ref();
+        let previous = given(previous).map(|_| need("COUPON_CODE_SECRET_PREVIOUS", previous));
+        let current = need("COUPON_CODE_SECRET", self.coupon_code_secret.as_ref());
+        Some(CodeSecrets::new(current?, previous.map_or(Some(None), |previous| previous.map(Some))?))
+    }
+
+    /// `None` inside: neither is set.
+    fn read_if_given(&self, problems: &mut Problems) -> Option<Option<CodeSecrets>> {
+        let all = [&self.coupon_code_secret, &self.coupon_code_secret_previous];
+        if all.into_iter().all(|secret| given(secret.as_ref()).is_none()) {
+            return Some(None);
+        }
+        self.read(problems).map(Some)
+    }
+}
+
 impl RedisArgs {
     pub fn read(&self, problems: &mut Problems) -> Option<RedisSettings> {
         let expected = "the https:// address of the Redis REST service, without user and query (its token is \
@@ -115,7 +167,9 @@ impl RedisArgs {
         let url = problems.need("UPSTASH_REDIS_REST_URL", expected, value, plain_http_address);
         let value = self.upstash_redis_rest_token.as_ref();
         let token = problems.need("UPSTASH_REDIS_REST_TOKEN", "the token of that service", value, token);
-        Some(RedisSettings { url: url?, token: token?, key_locking: self.upstash_key_locking })
+        let expected = "a prefix such as dg: or staging:";
+        let prefix = problems.need("REDIS_KEY_PREFIX", expected, Some(&self.redis_key_prefix), key_prefix);
+        Some(RedisSettings { url: url?, token: token?, key_locking: self.upstash_key_locking, prefix: prefix? })
     }
 
     pub fn settings(&self) -> Result<RedisSettings, Problems> {
@@ -129,7 +183,21 @@ impl KafkaArgs {
         let bootstrap = problems.need("KAFKA_BOOTSTRAP", "HOST:PORT,HOST:PORT", value, brokers);
         let options = self.client.options(problems);
         let instance_id = given(self.client.kafka_instance_id.as_ref()).map(str::to_owned);
-        Some(KafkaSettings { bootstrap: bootstrap?, group: self.kafka_group.clone(), instance_id, options: options? })
+        let expected = "letters, digits, '.', '_' and '-'";
+        let admissions = problems.need("KAFKA_TOPIC", expected, Some(&self.kafka_topic), topic);
+        let dead_letters = given(self.kafka_dead_letter_topic.as_ref())
+            .map_or_else(|| format!("{}.dlq", self.kafka_topic), str::to_owned);
+        let dead_letters = problems.need("KAFKA_DEAD_LETTER_TOPIC", expected, Some(&dead_letters), topic);
+        if admissions.is_some() && admissions == dead_letters {
+            problems.add("KAFKA_DEAD_LETTER_TOPIC is KAFKA_TOPIC too; expected another topic");
+        }
+        Some(KafkaSettings {
+            bootstrap: bootstrap?,
+            group: self.kafka_group.clone(),
+            instance_id,
+            topics: Topics { admissions: admissions?, dead_letters: dead_letters? },
+            options: options?,
+        })
     }
 
     pub fn settings(&self) -> Result<KafkaSettings, Problems> {
@@ -209,17 +277,18 @@ impl KafkaClientArgs {
 }
 
 impl ServerArgs {
-    /// MySQL, Redis, and Kafka where it is configured.
+    /// MySQL, Redis, and Kafka and the secret of the codes where they are configured.
     ///
     /// # Errors
     /// [`Problems`] of all of them.
-    pub fn settings(&self) -> Result<(DatabaseSettings, RedisSettings, Option<KafkaSettings>), Problems> {
+    pub fn settings(&self) -> Result<ServerSettings, Problems> {
         checked(|problems| {
             let database = self.database.read(problems);
             let redis = self.redis.read(problems);
             let has_kafka = given(self.kafka.kafka_bootstrap.as_ref()).is_some();
             let kafka = if has_kafka { self.kafka.read(problems) } else { None };
-            Some((database?, redis?, kafka))
+            let secrets = self.codes.read_if_given(problems);
+            Some(ServerSettings { database: database?, redis: redis?, kafka, secrets: secrets? })
         })
     }
 
@@ -264,7 +333,13 @@ mod tests {
             kafka_options: Vec::new(),
         };
         let kafka_bootstrap = Some("h:1".to_owned());
-        let mut args = KafkaArgs { kafka_bootstrap, kafka_group: "g".to_owned(), client: Box::new(client) };
+        let mut args = KafkaArgs {
+            kafka_bootstrap,
+            kafka_group: "g".to_owned(),
+            kafka_topic: TOPIC.to_owned(),
+            kafka_dead_letter_topic: None,
+            client: Box::new(client),
+        };
         let read = |args: &KafkaArgs| args.settings().map_err(|problems| problems.to_string());
         assert!(read(&args).unwrap_err().contains("KAFKA_SECURITY_PROTOCOL is not set although"));
         args.client.kafka_security_protocol = Some("tls".to_owned());
@@ -289,5 +364,23 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("hunter"), "{text}");
+    }
+
+    #[test]
+    fn systems_that_share_servers_have_names_of_their_own() {
+        use clap::{Args as _, Command, FromArgMatches};
+        let read = |args: &[&str]| {
+            let command = KafkaArgs::augment_args(Command::new("x"));
+            let args = ["x", "--kafka-bootstrap", "h:1"].iter().chain(args);
+            let matches = command.try_get_matches_from(args).map_err(|error| error.to_string())?;
+            let args = KafkaArgs::from_arg_matches(&matches).map_err(|error| error.to_string())?;
+            let Topics { admissions, dead_letters } = args.settings().map_err(|error| error.to_string())?.topics;
+            Ok::<_, String>(format!("{admissions} {dead_letters}"))
+        };
+        assert_eq!(read(&[]).unwrap(), "coupon_create coupon_create.dlq");
+        assert_eq!(read(&["--kafka-topic", "staging.claims"]).unwrap(), "staging.claims staging.claims.dlq");
+        assert_eq!(read(&["--kafka-topic", "a", "--kafka-dead-letter-topic", "b"]).unwrap(), "a b");
+        assert!(read(&["--kafka-topic", "a", "--kafka-dead-letter-topic", "a"]).unwrap_err().contains("another topic"));
+        assert!(read(&["--kafka-topic", "a b"]).unwrap_err().contains("KAFKA_TOPIC \"a b\" is not supported"));
     }
 }

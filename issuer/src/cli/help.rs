@@ -40,9 +40,9 @@ Examples:
   issuer dlq replay --cause unknown_campaign";
 
 pub const EXPORT: &str = "\
-Spreadsheets take a cell that begins with = + - @, a tab or a return for a formula. In CSV such a user
-id gets an apostrophe before it, and standard error reports how many did; --raw leaves ids unchanged.
-JSON is never changed.
+Spreadsheets take a cell that begins with = + - @, one of these in full width, a tab or a return for a
+formula. In CSV such a user id gets an apostrophe before it, and standard error reports how many did;
+--raw leaves ids unchanged. JSON is never changed.
 
 Examples:
   issuer export spring --format csv --out winners.csv

@@ -1,9 +1,9 @@
 //! `issuer run`, and `check-config`, which takes the same arguments.
 
-use super::connections::{DatabaseArgs, KafkaArgs, RedisArgs};
+use super::connections::{CodeSecretArgs, DatabaseArgs, KafkaArgs, RedisArgs};
 use crate::config::problems::{Problems, given};
 use crate::config::settings::RunSettings;
-use crate::config::values::{code_secret, http_address, listen_address};
+use crate::config::values::{http_address, listen_address};
 use crate::kafka::topics::TopicSettings;
 use clap::Args;
 use clap::builder::FalseyValueParser;
@@ -17,13 +17,12 @@ pub struct RunArgs {
     pub kafka: KafkaArgs,
     #[command(flatten)]
     pub redis: RedisArgs,
-    /// Secret that coupon codes are derived from, the same as at the gate; 16 bytes or more
-    #[arg(long, env = "COUPON_CODE_SECRET", hide_env_values = true, value_name = "SECRET")]
-    coupon_code_secret: Option<String>,
+    #[command(flatten)]
+    pub codes: CodeSecretArgs,
     /// Records in one transaction at most
     #[arg(long, env = "BATCH_RECORDS", default_value_t = 500, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=10_000))]
-    batch_records: u16,
+    pub batch_records: u16,
     /// How long the first record of a batch waits for others
     #[arg(long, env = "BATCH_LINGER_MS", default_value_t = 20, value_name = "MS",
           value_parser = clap::value_parser!(u32).range(0..=10_000))]
@@ -70,8 +69,7 @@ impl RunArgs {
         let database = self.database.read(&mut problems);
         let kafka = self.kafka.read(&mut problems);
         let redis = self.redis.read(&mut problems);
-        let expected = "16 bytes or more, the same as at the gate";
-        let secret = problems.need("COUPON_CODE_SECRET", expected, self.coupon_code_secret.as_ref(), code_secret);
+        let secrets = self.codes.read(&mut problems);
         let expected = "500/s, 100/min, 1000/h, auto or unlimited";
         let budget = problems.need("WRITE_BUDGET", expected, Some(&self.write_budget), |budget| Ok(budget.parse()?));
         let expected = "ADDRESS:PORT, such as 127.0.0.1:9464 or 0.0.0.0:9464, or off";
@@ -89,7 +87,7 @@ impl RunArgs {
                 database: database?,
                 kafka: kafka?,
                 redis: redis?,
-                secret: secret?,
+                secrets: secrets?,
                 batch_records: self.batch_records.into(),
                 batch_linger: Duration::from_millis(self.batch_linger_ms.into()),
                 write_budget: budget?,
@@ -114,6 +112,8 @@ mod tests {
             kafka: KafkaArgs {
                 kafka_bootstrap: Some(" ".to_owned()),
                 kafka_group: "g".to_owned(),
+                kafka_topic: "t".to_owned(),
+                kafka_dead_letter_topic: None,
                 client: Box::new(KafkaClientArgs {
                     kafka_instance_id: None,
                     kafka_security_protocol: None,
@@ -128,8 +128,12 @@ mod tests {
                 upstash_redis_rest_url: Some("redis://h".to_owned()),
                 upstash_redis_rest_token: None,
                 upstash_key_locking: false,
+                redis_key_prefix: "dg:".to_owned(),
             },
-            coupon_code_secret: Some("hunter2".to_owned()),
+            codes: CodeSecretArgs {
+                coupon_code_secret: Some("hunter2".to_owned()),
+                coupon_code_secret_previous: Some("hunter2-too".to_owned()),
+            },
             batch_records: 500,
             batch_linger_ms: 20,
             write_budget: "fast".to_owned(),
@@ -151,6 +155,7 @@ mod tests {
             ("UPSTASH_REDIS_REST_URL", "is not an http address"),
             ("UPSTASH_REDIS_REST_TOKEN", "is not set"),
             ("COUPON_CODE_SECRET", "has only 7 bytes"),
+            ("COUPON_CODE_SECRET_PREVIOUS", "has only 11 bytes"),
             ("HTTP_LISTEN", "is not an address with a port"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "is not an http address"),
             ("WRITE_BUDGET", "\"fast\" is not a budget"),
@@ -167,7 +172,8 @@ mod tests {
         args.kafka.kafka_bootstrap = Some("h:1".to_owned());
         args.redis.upstash_redis_rest_url = Some("https://r".to_owned());
         args.redis.upstash_redis_rest_token = Some("t".to_owned());
-        args.coupon_code_secret = Some("0123456789abcdef".to_owned());
+        args.codes.coupon_code_secret = Some("0123456789abcdef".to_owned());
+        args.codes.coupon_code_secret_previous = Some(" ".to_owned());
         args.write_budget = "100/min".to_owned();
         args.http_listen = "off".to_owned();
         args.otel_exporter_otlp_endpoint = Some(String::new());

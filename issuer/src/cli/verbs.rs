@@ -15,6 +15,10 @@ pub struct MigrateArgs {
     /// Show every migration: applied or pending, with its checksum
     #[arg(long)]
     pub status: bool,
+    /// Take over tables and columns that exist, look like dropgate's, and were not recorded: for a migration that an
+    /// earlier version began and did not end, or a lost table dropgate_migrations
+    #[arg(long)]
+    pub repair: bool,
     #[command(flatten)]
     pub database: DatabaseArgs,
 }
@@ -123,9 +127,6 @@ pub struct VerifyArgs {
     /// Show whole user ids in examples; they are masked otherwise
     #[arg(long)]
     pub show_users: bool,
-    /// If set, the code of every coupon is computed again; the same secret as at the gate
-    #[arg(long, env = "COUPON_CODE_SECRET", hide_env_values = true, value_name = "SECRET")]
-    pub coupon_code_secret: Option<String>,
     #[command(flatten)]
     pub servers: ServerArgs,
 }
@@ -171,6 +172,9 @@ pub struct ExportArgs {
     /// Leave user ids unchanged in CSV, even where a spreadsheet would compute them
     #[arg(long)]
     pub raw: bool,
+    /// Begin the CSV with a byte order mark, by which Excel recognises UTF-8
+    #[arg(long)]
+    pub bom: bool,
     #[command(flatten)]
     pub database: DatabaseArgs,
 }

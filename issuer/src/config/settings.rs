@@ -5,7 +5,7 @@ use crate::kafka::settings::KafkaSettings;
 use crate::kafka::topics::TopicSettings;
 use crate::redis::client::RedisSettings;
 use crate::store::mysql::settings::DatabaseSettings;
-use dropgate_shared::code::CodeSecret;
+use dropgate_shared::code::CodeSecrets;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub struct RunSettings {
     pub kafka: KafkaSettings,
     pub redis: RedisSettings,
     /// What codes are derived from.
-    pub secret: CodeSecret,
+    pub secrets: CodeSecrets,
     /// Records in one transaction at most.
     pub batch_records: usize,
     /// How long the first record of a batch waits.

@@ -3,6 +3,7 @@
 use crate::consume::budget::BudgetError;
 use crate::store::mysql::settings::DatabaseUrlError;
 use dropgate_shared::code::CodeSecret;
+use dropgate_shared::names::{KeyPrefix, is_topic_name};
 use std::net::SocketAddr;
 use url::Url;
 
@@ -47,6 +48,16 @@ pub fn plain_http_address(url: &str) -> Result<String, SettingError> {
 pub fn brokers(text: &str) -> Result<String, SettingError> {
     let fits = text.chars().all(|char| char.is_ascii_alphanumeric() || ".-_:[]/, ".contains(char));
     if fits { Ok(text.to_owned()) } else { Err(SettingError::NotBrokers) }
+}
+
+/// The prefix of all keys in Redis.
+pub fn key_prefix(text: &str) -> Result<KeyPrefix, SettingError> {
+    KeyPrefix::parse(text).map_err(|_| SettingError::Unsupported(text.to_owned()))
+}
+
+/// The name of a topic.
+pub fn topic(text: &str) -> Result<String, SettingError> {
+    if is_topic_name(text) { Ok(text.to_owned()) } else { Err(SettingError::Unsupported(text.to_owned())) }
 }
 
 /// A token, as it goes into an HTTP header.

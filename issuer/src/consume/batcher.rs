@@ -62,6 +62,19 @@ impl<T> Batcher<T> {
         std::mem::replace(&mut self.items, rest)
     }
 
+    /// Takes out the items for which this holds. What stays is as old as it was.
+    pub fn extract(&mut self, take: impl FnMut(&mut T) -> bool) -> Vec<T> {
+        let taken = self.items.extract_if(.., take).collect();
+        if self.items.is_empty() {
+            self.first_at = None;
+        }
+        taken
+    }
+
+    pub fn items(&self) -> impl Iterator<Item = &T> {
+        self.items.iter()
+    }
+
     /// Drops the items that are not to be kept.
     pub fn retain(&mut self, keep: impl FnMut(&T) -> bool) {
         self.items.retain(keep);

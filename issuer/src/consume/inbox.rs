@@ -11,6 +11,7 @@ use super::ports::{Admission, Delivery, RecordSource, RejectReason};
 use crate::health::{Health, State};
 use dropgate_shared::fault::Fault;
 use futures_util::FutureExt;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -23,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// After a stop was requested, work under way may take so long; with all that follows it is well within the
 /// minute that a container gets.
 const DRAIN: Duration = Duration::from_secs(15);
+/// Records that are looked up together at most.
+pub const LOOK: usize = 500;
 /// Between two looks at a source that reports errors only.
 const AFTER_ERROR: Duration = Duration::from_millis(100);
 
@@ -32,6 +35,21 @@ pub struct Received {
     pub delivery: Delivery,
     /// What it says.
     pub decoded: Result<Admission, RejectReason>,
+    /// Whether it was looked up, and had no row.
+    pub is_seen: bool,
+}
+
+/// Partition and offset.
+pub type Place = (i32, i64);
+
+impl Received {
+    fn place(&self) -> Place {
+        (self.delivery.partition, self.delivery.offset)
+    }
+
+    fn is_unseen(&self) -> bool {
+        !self.is_seen && self.decoded.is_ok()
+    }
 }
 
 /// What the service is to do next.
@@ -39,6 +57,8 @@ pub struct Received {
 pub enum Next {
     /// Settle a batch.
     Batch,
+    /// Look up the records that were not looked up.
+    Look,
     /// Look at the share of the budget and at the progress: it is time.
     Tick,
     /// End: a stop was requested.
@@ -60,13 +80,29 @@ pub struct Inbox<R> {
     paused: bool,
     /// Why the source will never deliver again. librdkafka reports it once.
     fatal: Option<Fault>,
+    linger: Duration,
+    /// How many records were not looked up, and when the first of them came.
+    unseen: usize,
+    unseen_since: Option<Instant>,
 }
 
 impl<R: RecordSource> Inbox<R> {
     /// An inbox with room for `room` records, none of which waits longer than `linger` for others.
     pub fn new(source: R, room: usize, linger: Duration, stop: watch::Receiver<bool>, health: Arc<Health>) -> Self {
         let batcher = Batcher::new(room, linger);
-        Self { source, batcher, offsets: Offsets::default(), stop, health, paused: false, fatal: None }
+        let offsets = Offsets::default();
+        Self {
+            source,
+            batcher,
+            offsets,
+            stop,
+            health,
+            paused: false,
+            fatal: None,
+            linger,
+            unseen: 0,
+            unseen_since: None,
+        }
     }
 
     pub fn source(&self) -> &R {
@@ -86,7 +122,44 @@ impl<R: RecordSource> Inbox<R> {
     /// Takes a batch of at most `size` records.
     pub fn batch(&mut self, size: usize) -> Vec<Received> {
         self.forget_revoked();
-        self.batcher.take(size)
+        let batch = self.batcher.take(size);
+        self.count_unseen();
+        batch
+    }
+
+    /// At most [`LOOK`] records that were not looked up, oldest first. They stay here.
+    pub fn unseen(&mut self) -> Vec<(Place, Admission)> {
+        self.forget_revoked();
+        let unseen = self.batcher.items().filter(|received| received.is_unseen());
+        unseen
+            .filter_map(|received| Some((received.place(), received.decoded.as_ref().ok()?.clone())))
+            .take(LOOK)
+            .collect()
+    }
+
+    /// Takes out the records of these places that have a row; of the others it is known that they have none.
+    pub fn looked_up(&mut self, rows: &HashMap<Place, bool>) -> Vec<Received> {
+        self.forget_revoked();
+        let found = self.batcher.extract(|received| {
+            let has_row = rows.get(&received.place());
+            received.is_seen |= has_row.is_some();
+            has_row == Some(&true)
+        });
+        self.count_unseen();
+        found
+    }
+
+    /// When the records that were not looked up are due for that: as soon as there are many, or the first has waited.
+    fn look_due_at(&self, look_at: Option<Instant>) -> Option<Instant> {
+        let (look_at, since) = (look_at?, self.unseen_since?);
+        Some(if self.unseen >= LOOK || self.batcher.is_full() { look_at } else { look_at.max(since + self.linger) })
+    }
+
+    fn count_unseen(&mut self) {
+        self.unseen = self.batcher.items().filter(|received| received.is_unseen()).count();
+        if self.unseen == 0 {
+            self.unseen_since = None;
+        }
     }
 
     /// Whether there is any record.
@@ -94,12 +167,18 @@ impl<R: RecordSource> Inbox<R> {
         !self.batcher.is_empty()
     }
 
-    /// Waits until a batch of `size` is due and its time `not_before` has come; or until `tick_at`, or for
-    /// the stop.
+    /// Waits until a batch of `size` is due and its time `not_before` has come; or until records that were not looked
+    /// up are due for that, from `look_at` on; or until `tick_at`, or for the stop.
     ///
     /// # Errors
     /// [`Fault`] of a source that will never deliver again.
-    pub async fn next_batch(&mut self, size: usize, not_before: Instant, tick_at: Instant) -> Result<Next, Fault> {
+    pub async fn next_batch(
+        &mut self,
+        size: usize,
+        not_before: Instant,
+        look_at: Option<Instant>,
+        tick_at: Instant,
+    ) -> Result<Next, Fault> {
         loop {
             self.show_state();
             if let Some(fault) = self.fatal() {
@@ -120,6 +199,10 @@ impl<R: RecordSource> Inbox<R> {
                 }
             }
             let now = Instant::now();
+            let look_due_at = self.look_due_at(look_at);
+            if look_due_at.is_some_and(|look_at| look_at <= now) {
+                return Ok(Next::Look);
+            }
             let go_at = self.batcher.due_at(size).map(|due_at| due_at.max(not_before));
             if go_at.is_some_and(|go_at| go_at <= now) {
                 return Ok(Next::Batch);
@@ -127,7 +210,7 @@ impl<R: RecordSource> Inbox<R> {
             if now >= tick_at {
                 return Ok(Next::Tick);
             }
-            let wake_at = go_at.unwrap_or(tick_at).min(tick_at);
+            let wake_at = go_at.unwrap_or(tick_at).min(look_due_at.unwrap_or(tick_at)).min(tick_at);
             let full = self.batcher.is_full();
             if full && !self.paused && wake_at > now + PATIENCE {
                 self.pause();
@@ -226,7 +309,13 @@ impl<R: RecordSource> Inbox<R> {
             Ok(delivery) => {
                 self.offsets.taken(delivery.partition, delivery.offset);
                 let decoded = decode(&delivery.payload);
-                self.batcher.push(Received { delivery, decoded }, Instant::now());
+                let now = Instant::now();
+                let received = Received { delivery, decoded, is_seen: false };
+                if received.is_unseen() {
+                    self.unseen += 1;
+                    self.unseen_since.get_or_insert(now);
+                }
+                self.batcher.push(received, now);
                 Ok(())
             }
             // librdkafka recovers by itself; it reports each error once.
@@ -270,6 +359,7 @@ impl<R: RecordSource> Inbox<R> {
             self.offsets.forget(*partition);
         }
         self.batcher.retain(|received| !revoked.contains(&received.delivery.partition));
+        self.count_unseen();
     }
 
     fn show_state(&self) {

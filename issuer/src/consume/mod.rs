@@ -2,6 +2,7 @@
 
 pub mod batcher;
 pub mod budget;
+mod copies;
 pub mod decode;
 pub mod inbox;
 pub mod offsets;

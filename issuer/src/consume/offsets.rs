@@ -120,3 +120,85 @@ mod tests {
         assert_eq!(offsets.moved(), [(0, 6)]);
     }
 }
+
+#[cfg(test)]
+mod properties {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        /// The next record of a partition; Kafka leaves gaps.
+        Take(i32, i64),
+        Settle(i32, i64),
+        Forget(i32),
+        /// The partition is read again from a few offsets back.
+        ReadAnew(i32, i64),
+        Store,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let partition = 0..2_i32;
+        prop_oneof![
+            6 => (partition.clone(), 1..3_i64).prop_map(|(partition, gap)| Step::Take(partition, gap)),
+            6 => (partition.clone(), 0..24_i64).prop_map(|(partition, offset)| Step::Settle(partition, offset)),
+            1 => partition.clone().prop_map(Step::Forget),
+            1 => (partition, 1..6_i64).prop_map(|(partition, back)| Step::ReadAnew(partition, back)),
+            3 => Just(Step::Store),
+        ]
+    }
+
+    proptest! {
+        /// I7: an offset that is stored has nothing open before it, and it goes as far as it may.
+        #[test]
+        fn i7_nothing_open_is_before_a_stored_offset(steps in prop::collection::vec(step(), 1..80)) {
+            let mut offsets = Offsets::default();
+            // What was received since the partition came or was read anew, and whether it is settled.
+            let mut received = [BTreeMap::<i64, bool>::new(), BTreeMap::new()];
+            let (mut last, mut stored) = ([0_i64; 2], [None::<i64>; 2]);
+            let of = |partition: i32| usize::try_from(partition).unwrap();
+            for step in steps {
+                match step {
+                    Step::Take(partition, gap) => {
+                        last[of(partition)] += gap;
+                        offsets.taken(partition, last[of(partition)]);
+                        received[of(partition)].insert(last[of(partition)], false);
+                    }
+                    Step::Settle(partition, offset) => {
+                        offsets.settled(partition, offset);
+                        if let Some(settled) = received[of(partition)].get_mut(&offset) {
+                            *settled = true;
+                        }
+                    }
+                    Step::Forget(partition) => {
+                        offsets.forget(partition);
+                        received[of(partition)].clear();
+                        stored[of(partition)] = None;
+                    }
+                    Step::ReadAnew(partition, back) => {
+                        // Not before what was stored: from there Kafka goes on.
+                        let from = (last[of(partition)] - back).max(stored[of(partition)].unwrap_or(0));
+                        if received[of(partition)].range(from..).any(|(_, settled)| !settled) {
+                            last[of(partition)] = from;
+                            received[of(partition)].clear();
+                            offsets.taken(partition, from);
+                            received[of(partition)].insert(from, false);
+                        }
+                    }
+                    Step::Store => {
+                        for (partition, next) in offsets.moved() {
+                            let open = received[of(partition)].range(..next).find(|(_, settled)| !**settled);
+                            prop_assert_eq!(open, None, "{} of partition {} is stored", next, partition);
+                            prop_assert!(stored[of(partition)].is_none_or(|before| before < next), "it went back");
+                            stored[of(partition)] = Some(next);
+                        }
+                        for (received, stored) in received.iter().zip(stored) {
+                            let settled = received.iter().take_while(|(_, settled)| **settled).last();
+                            prop_assert!(settled.is_none_or(|(last, _)| Some(*last) < stored), "{:?}", settled);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -71,14 +71,38 @@ pub struct Partitions {
     pub all: usize,
 }
 
+/// Why a batch is held: it can become rows, but not here and now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// Stable label for metrics.
+    pub label: &'static str,
+    /// What happened and the remedy.
+    pub text: String,
+}
+
 /// Where the rows go.
 pub trait CouponStore {
+    /// Why these admissions must not be written by this process as it is configured, if so. No row and no dead letter
+    /// may come of them, since others can write them.
+    fn must_hold(&self, _admissions: &[&Admission]) -> Option<Hold> {
+        None
+    }
+
     /// Writes a batch in one transaction. On `Ok`, one outcome an admission, in their order, and all
     /// of them durable.
     ///
     /// # Errors
     /// [`Fault`]: nothing is known to be written, and the whole batch may be handed in again (I6).
     async fn persist(&self, admissions: &[&Admission]) -> Result<Vec<ClaimOutcome>, Fault>;
+
+    /// What the rows say that are there already, one answer an admission, in their order: a coupon or a refusal, or
+    /// `None` if there is neither, or it is not known. Nothing is written, and nothing is locked.
+    ///
+    /// # Errors
+    /// [`Fault`]; reading is repeatable.
+    async fn look_up(&self, admissions: &[&Admission]) -> Result<Vec<Option<ClaimOutcome>>, Fault> {
+        Ok(vec![None; admissions.len()])
+    }
 
     /// The claims of those who hold these slots.
     ///

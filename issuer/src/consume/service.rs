@@ -1,6 +1,7 @@
 //! The loop: take a batch, settle every record of it, and only then move the offsets (I7).
 
 use super::budget::{Budget, WriteBudget};
+use super::copies::Copies;
 use super::inbox::{GivenUp, Inbox, Next};
 use super::ports::{Confirmations, CouponStore, DeadLetters, RecordSource};
 pub use super::settle::Counts;
@@ -45,6 +46,7 @@ pub struct Service<R, S, D, C> {
     inbox: Inbox<R>,
     settler: Settler<S, D, C>,
     budget: Budget,
+    copies: Copies,
     metrics: Arc<Metrics>,
     /// When the progress was last logged, and the counts at that time.
     logged: (Instant, Counts),
@@ -75,7 +77,9 @@ impl<R: RecordSource, S: CouponStore, D: DeadLetters, C: Confirmations> Service<
                 traces,
                 jitter,
                 counts: Counts::default(),
+                saw_copies: false,
             },
+            copies: Copies::default(),
             logged: (now, Counts::default()),
         }
     }
@@ -100,7 +104,8 @@ impl<R: RecordSource, S: CouponStore, D: DeadLetters, C: Confirmations> Service<
         self.update_share();
         let begun = Instant::now();
         let (size, not_before) = (self.budget.batch(begun), self.budget.next_at());
-        let next = self.inbox.next_batch(size, not_before, self.logged.0 + PROGRESS_EVERY).await?;
+        let look_at = self.copies.look_at();
+        let next = self.inbox.next_batch(size, not_before, look_at, self.logged.0 + PROGRESS_EVERY).await?;
         let now = Instant::now();
         if self.inbox.has_any() {
             Metrics::add_seconds(
@@ -110,6 +115,13 @@ impl<R: RecordSource, S: CouponStore, D: DeadLetters, C: Confirmations> Service<
         }
         // A partition may have come or gone during the wait.
         self.update_share();
+        if next == Next::Look {
+            if let Err(GivenUp) = self.settler.settle_copies(&mut self.inbox, &mut self.copies).await {
+                return self.inbox.fatal().map_or(Ok(Step::Stopped), Err);
+            }
+            self.log_progress();
+            return Ok(Step::Again);
+        }
         // Claims that wait were admitted before most of what is in hand. They take the turn of a batch.
         if next != Next::Stop && not_before <= now && self.settler.store.can_decide() {
             let limit = self.budget.batch(now);
@@ -130,6 +142,10 @@ impl<R: RecordSource, S: CouponStore, D: DeadLetters, C: Confirmations> Service<
                 Ok(()) => {}
                 Err(GivenUp) => return self.inbox.fatal().map_or(Ok(Step::Stopped), Err),
             }
+        }
+        // Without a budget a batch is as large as a look.
+        if std::mem::take(&mut self.settler.saw_copies) && self.budget.rows_per_second().is_some() {
+            self.copies.expect(Instant::now());
         }
         self.log_progress();
         Ok(if next == Next::Stop { Step::Stopped } else { Step::Again })

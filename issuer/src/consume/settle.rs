@@ -7,13 +7,14 @@
 //! | dead letters are not acknowledged | the same | those that were not acknowledged again |
 //! | offsets cannot be stored | nothing | the records come again (I6) |
 //! | too many records in a row can never become rows | hold: paused, polled, unready | the same batch again every 30 s |
+//! | a record needs a secret that this process does not have | the same | the same |
 //! | the confirmation queue is full | nothing | the outbox sends the claims again |
 //! | a stop is requested | the write under way gets 15 s | no offset moves: another member takes the batch |
 
 use super::budget::{Budget, Change, Written};
 use super::inbox::{GivenUp, Inbox, Received};
 use super::ports::{
-    Admission, ClaimOutcome, Confirmation, Confirmations, CouponStore, DeadLetters, Delivery, RecordSource,
+    Admission, ClaimOutcome, Confirmation, Confirmations, CouponStore, DeadLetters, Delivery, Hold, RecordSource,
     RejectReason,
 };
 use super::traces::{BatchTrace, Traces};
@@ -62,6 +63,8 @@ pub(super) struct Settler<S, D, C> {
     pub(super) traces: Traces,
     pub(super) jitter: Jitter,
     pub(super) counts: Counts,
+    /// A record of a batch had a row already, or may have had one.
+    pub(super) saw_copies: bool,
 }
 
 /// A record of the batch in hand whose admission, if it holds one, is committed.
@@ -87,15 +90,23 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
         let outcomes = loop {
             let admissions: Vec<&Admission> =
                 batch.iter().filter_map(|received| received.decoded.as_ref().ok()).collect();
-            let mut outcomes = Vec::new();
-            if !admissions.is_empty() {
-                trace.write_begins();
-                outcomes = self.persist(inbox, budget, &admissions).await?;
-                trace.write_ended();
+            let mut hold = self.store.must_hold(&admissions);
+            if hold.is_none() {
+                let mut outcomes = Vec::new();
+                if !admissions.is_empty() {
+                    trace.write_begins();
+                    outcomes = self.persist(inbox, budget, &admissions).await?;
+                    trace.write_ended();
+                }
+                hold = self.count_in_a_row(&batch, &outcomes);
+                if hold.is_none() {
+                    break outcomes;
+                }
             }
-            let Some(cause) = self.count_in_a_row(&batch, &outcomes) else { break outcomes };
-            tracing::warn!("holding, nothing is lost: {cause}");
-            self.health.hold(Some(cause));
+            if let Some(Hold { label, text }) = &hold {
+                tracing::warn!(label, "holding, nothing is lost: {text}");
+            }
+            self.health.hold(hold);
             inbox.wait(HOLD_RETRY).await?;
             // Another member settles, or holds, what is not ours any more.
             inbox.retain_ours(&mut batch);
@@ -104,7 +115,7 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
         let mut confirmations = self.holders(inbox, &batch, &outcomes).await?;
         let mut records = Vec::with_capacity(batch.len());
         let mut outcomes = outcomes.into_iter();
-        for Received { delivery, decoded } in batch {
+        for Received { delivery, decoded, .. } in batch {
             let rejected = match decoded {
                 Ok(admission) => {
                     // `persist` returns an outcome for each admission. Without one no offset may move.
@@ -165,7 +176,10 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
         limit: usize,
     ) -> Result<bool, GivenUp> {
         let begun = Instant::now();
-        let decided = match inbox.run_while_polling(self.store.decide(limit)).await? {
+        self.health.writing(true);
+        let answer = inbox.run_while_polling(self.store.decide(limit)).await;
+        self.health.writing(false);
+        let decided = match answer? {
             Ok(decided) => decided,
             Err(fault) => {
                 tracing::warn!(label = fault.label, "claims wait on, nothing is lost: {fault}");
@@ -192,7 +206,7 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
 
     /// Counts what became of an admission, and adds what Redis is to know. Returns why it goes to the dead-letter
     /// topic, if it does.
-    fn note(
+    pub(super) fn note(
         &mut self,
         admission: Admission,
         outcome: ClaimOutcome,
@@ -263,6 +277,9 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
                         log_end("the database is back", lasted);
                     }
                     let took = now.saturating_duration_since(begun);
+                    self.saw_copies |= outcomes
+                        .iter()
+                        .any(|outcome| matches!(outcome, ClaimOutcome::Already { .. } | ClaimOutcome::Refused { .. }));
                     self.count_written(budget, admissions, &outcomes, took, now);
                     return Ok(outcomes);
                 }
@@ -315,10 +332,10 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
 
     /// One bad record is a bad record; a long row of them is a wrong topic, database or version, and nothing that the
     /// dead-letter topic should be filled with. Returns why the batch must be held, if it must; nothing is counted then.
-    fn count_in_a_row(&mut self, batch: &[Received], outcomes: &[ClaimOutcome]) -> Option<String> {
+    fn count_in_a_row(&mut self, batch: &[Received], outcomes: &[ClaimOutcome]) -> Option<Hold> {
         let (limit, mut in_a_row) = (self.dead_letter_limit, self.dead_letters_in_a_row);
         let mut outcomes = outcomes.iter();
-        for Received { delivery, decoded } in batch {
+        for Received { delivery, decoded, .. } in batch {
             let reason = match decoded {
                 Err(reason) => reason,
                 Ok(_) => match outcomes.next() {
@@ -336,7 +353,7 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
             in_a_row = in_a_row.saturating_add(1);
             if limit > 0 && in_a_row >= limit {
                 let Delivery { partition, offset, .. } = delivery;
-                return Some(format!(
+                let text = format!(
                     "{limit} records in a row can never become rows, the last one for \"{}\" (partition {partition}, \
                      offset {offset}). The cause is not a bad record but a wrong topic, database, campaign or version: \
                      correct it, and the service continues by itself within {} s. Fewer than {limit} of them are in \
@@ -344,7 +361,8 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
                      the dead-letter topic, start again with --dead-letter-limit 0",
                     reason.label,
                     HOLD_RETRY.as_secs()
-                ));
+                );
+                return Some(Hold { label: labels::DEAD_LETTERS, text });
             }
         }
         self.dead_letters_in_a_row = in_a_row;

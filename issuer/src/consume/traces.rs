@@ -8,7 +8,6 @@
 use super::ports::Delivery;
 use crate::labels;
 use dropgate_shared::ids::Slot;
-use dropgate_shared::names::TOPIC;
 use dropgate_shared::record::AdmissionRecord;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{Link, Span as _, SpanBuilder, SpanKind, TraceContextExt, Tracer, TracerProvider as _};
@@ -18,6 +17,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// Name of the service, unless `OTEL_SERVICE_NAME` gives another.
@@ -33,15 +33,17 @@ pub struct Traces(Option<Destination>);
 struct Destination {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
+    /// Where the records come from, for the names of spans.
+    topic: Arc<str>,
 }
 
 impl Traces {
-    /// Sends spans to the collector at `endpoint`, `http(s)://HOST:4318`. Headers, timeouts, sampling and
+    /// Sends spans of the records of `topic` to the collector at `endpoint`, `http(s)://HOST:4318`. Headers, timeouts, sampling and
     /// resource attributes come from the `OTEL_` variables of the OpenTelemetry specification.
     ///
     /// # Errors
     /// Why no exporter can be made.
-    pub fn to(endpoint: &str) -> Result<Self, ExporterBuildError> {
+    pub fn to(endpoint: &str, topic: &str) -> Result<Self, ExporterBuildError> {
         let endpoint = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
         let exporter = SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary).with_endpoint(endpoint);
         let exporter = exporter.build()?;
@@ -50,21 +52,22 @@ impl Traces {
             resource = resource.with_service_name(SERVICE);
         }
         let resource = resource.with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))).build();
-        Ok(Self::by(SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build()))
+        Ok(Self::by(SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build(), topic))
     }
 
     /// Sends spans to whatever `provider` has.
     #[must_use]
-    pub fn by(provider: SdkTracerProvider) -> Self {
+    pub fn by(provider: SdkTracerProvider, topic: &str) -> Self {
         let tracer = provider.tracer(SERVICE);
-        Self(Some(Destination { provider, tracer }))
+        Self(Some(Destination { provider, tracer, topic: topic.into() }))
     }
 
     /// A batch of so many records is begun.
     #[must_use]
     pub fn batch(&self, records: usize) -> BatchTrace {
-        let batch = |Destination { tracer, .. }: &Destination| Traced {
+        let batch = |Destination { tracer, topic, .. }: &Destination| Traced {
             tracer: tracer.clone(),
+            topic: Arc::clone(topic),
             begun: SystemTime::now(),
             records,
             write: (None, None),
@@ -91,6 +94,7 @@ pub struct BatchTrace(Option<Traced>);
 #[derive(Debug)]
 struct Traced {
     tracer: SdkTracer,
+    topic: Arc<str>,
     begun: SystemTime,
     records: usize,
     /// When the write began and ended.
@@ -121,7 +125,7 @@ impl BatchTrace {
         if !parent.span().span_context().is_sampled() {
             return;
         }
-        let span = process(&traced.tracer).with_start_time(traced.begun).with_attributes([
+        let span = process(&traced.tracer, &traced.topic).with_start_time(traced.begun).with_attributes([
             KeyValue::new("messaging.destination.partition.id", delivery.partition.to_string()),
             KeyValue::new("messaging.kafka.offset", delivery.offset),
             KeyValue::new("dropgate.campaign", record.campaign.as_str().to_owned()),
@@ -133,10 +137,10 @@ impl BatchTrace {
 
     /// The batch is settled.
     pub fn end(self) {
-        let Some(Traced { tracer, begun, records, write, spans }) = self.0 else { return };
+        let Some(Traced { tracer, topic, begun, records, write, spans }) = self.0 else { return };
         let now = SystemTime::now();
         let count = i64::try_from(records).unwrap_or(i64::MAX);
-        let batch = process(&tracer)
+        let batch = process(&tracer, &topic)
             .with_start_time(begun)
             .with_attributes([KeyValue::new("messaging.batch.message_count", count)])
             .start_with_context(&tracer, &Context::new());
@@ -156,8 +160,8 @@ impl BatchTrace {
 }
 
 /// A span as the messaging conventions name it.
-fn process(tracer: &SdkTracer) -> SpanBuilder {
-    tracer.span_builder(format!("process {TOPIC}")).with_kind(SpanKind::Consumer)
+fn process(tracer: &SdkTracer, topic: &str) -> SpanBuilder {
+    tracer.span_builder(format!("process {topic}")).with_kind(SpanKind::Consumer)
 }
 
 #[cfg(test)]
@@ -171,13 +175,20 @@ mod tests {
 
     fn spans(records: &[Option<&str>]) -> Vec<SpanData> {
         let exporter = InMemorySpanExporter::default();
-        let traces = Traces::by(SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build());
+        let traces =
+            Traces::by(SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build(), "coupon_create");
         let mut batch = traces.batch(records.len());
         batch.write_begins();
         batch.write_ended();
         let (campaign, user, slot) = (CampaignId::parse("c"), UserId::parse("u"), Slot::new(7).unwrap());
-        let mut record =
-            AdmissionRecord { campaign: campaign.unwrap(), user: user.unwrap(), slot, admitted_at: 5, trace: None };
+        let mut record = AdmissionRecord {
+            campaign: campaign.unwrap(),
+            user: user.unwrap(),
+            slot,
+            admitted_at: 5,
+            trace: None,
+            code_key: None,
+        };
         for (offset, trace) in records.iter().enumerate() {
             let offset = i64::try_from(offset).unwrap();
             let delivery = Delivery { partition: 3, offset, key: None, payload: Vec::new(), replayed: false };

@@ -30,6 +30,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// How long leaving the group may take before the process continues without it.
@@ -49,6 +50,7 @@ struct Member {
     received: Mutex<(i64, Instant)>,
     /// What the statistics ask for; the callback has no client.
     due: Mutex<Option<Step>>,
+    is_due: Notify,
     metrics: Arc<Metrics>,
 }
 
@@ -69,6 +71,7 @@ impl KafkaSource {
             assignment: Mutex::new(Assignment::new(partitions)),
             received: Mutex::new((0, Instant::now())),
             due: Mutex::default(),
+            is_due: Notify::new(),
             metrics,
         };
         let mut config = settings.client_with(&[
@@ -142,8 +145,15 @@ impl KafkaSource {
 
 impl RecordSource for KafkaSource {
     async fn recv(&self) -> Result<Delivery, Fault> {
-        self.commit_back();
-        match self.consumer.recv().await {
+        let received = loop {
+            self.commit_back();
+            tokio::select! {
+                received = self.consumer.recv() => break received,
+                // Nothing may arrive for a long time: what is settled is committed all the same.
+                () = self.consumer.context().is_due.notified() => {}
+            }
+        };
+        match received {
             Ok(message) => Ok(Delivery {
                 partition: message.partition(),
                 offset: message.offset(),
@@ -226,7 +236,11 @@ impl ClientContext for Member {
                 None => drop(self.metrics.lag.remove(&label)),
             }
         }
+        let is_due = step.is_some();
         *lock(&self.due) = step;
+        if is_due {
+            self.is_due.notify_one();
+        }
     }
 }
 

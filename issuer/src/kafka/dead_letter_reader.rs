@@ -6,7 +6,6 @@ use super::settings::KafkaSettings;
 use crate::labels;
 use crate::timestamp;
 use dropgate_shared::fault::{Fault, Source};
-use dropgate_shared::names::DEAD_LETTER_TOPIC;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
@@ -96,6 +95,7 @@ async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T, Fault> + S
 
 impl Reading {
     fn open(settings: &KafkaSettings, only: Option<(i32, i64)>) -> Result<(Self, u64), Fault> {
+        let topic = settings.topics.dead_letters.as_str();
         let mut config = settings.client();
         config
             // assign() asks for a name although no group is joined.
@@ -107,7 +107,7 @@ impl Reading {
             .set("queued.max.messages.kbytes", "16384");
         let failed = |error: KafkaError| client::fault(labels::DEAD_LETTERS, true, &error);
         let consumer: BaseConsumer<Logged> = config.create_with_context(Logged).map_err(failed)?;
-        let metadata = consumer.fetch_metadata(Some(DEAD_LETTER_TOPIC), DEADLINE).map_err(failed)?;
+        let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).map_err(failed)?;
         let partitions: Vec<i32> = metadata
             .topics()
             .first()
@@ -118,16 +118,16 @@ impl Reading {
                 Source::Kafka,
                 labels::NO_TOPIC,
                 false,
-                format!("Kafka has no topic {DEAD_LETTER_TOPIC}; `issuer run --create-topics` creates it"),
+                format!("Kafka has no topic {topic}; `issuer run --create-topics` creates it"),
             ));
         }
         let mut assignment = TopicPartitionList::new();
         let (mut ends, mut total) = (HashMap::new(), 0);
         for partition in partitions.into_iter().filter(|id| only.is_none_or(|(wanted, _)| wanted == *id)) {
-            let (low, high) = consumer.fetch_watermarks(DEAD_LETTER_TOPIC, partition, DEADLINE).map_err(failed)?;
+            let (low, high) = consumer.fetch_watermarks(topic, partition, DEADLINE).map_err(failed)?;
             let (from, to) = only.map_or((low, high), |(_, offset)| (offset.max(low), high.min(offset + 1)));
             if from < to {
-                assignment.add_partition_offset(DEAD_LETTER_TOPIC, partition, Offset::Offset(from)).map_err(failed)?;
+                assignment.add_partition_offset(topic, partition, Offset::Offset(from)).map_err(failed)?;
                 ends.insert(partition, to);
                 total += u64::try_from(to - from).unwrap_or(0);
             }

@@ -1,5 +1,6 @@
 //! Where Kafka is, and what the operator may set of librdkafka.
 
+use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
 use rdkafka::ClientConfig;
 use std::fmt;
 
@@ -13,9 +14,33 @@ pub struct KafkaSettings {
     /// Name of this member within the group, the same after each start: a restart that is shorter than
     /// the session then moves no partition.
     pub instance_id: Option<String>,
+    pub topics: Topics,
     /// Settings of librdkafka, key and value: security, and what the operator passes through. They win
     /// over the defaults of this program, and are checked by [`check_option`]. They may hold passwords.
     pub options: Vec<(String, String)>,
+}
+
+/// The names of the topics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topics {
+    /// Of the admitted claims.
+    pub admissions: String,
+    /// Of the records that can never become a row.
+    pub dead_letters: String,
+}
+
+impl Default for Topics {
+    fn default() -> Self {
+        Self { admissions: TOPIC.to_owned(), dead_letters: DEAD_LETTER_TOPIC.to_owned() }
+    }
+}
+
+impl Topics {
+    /// Both must be there: a rejected record must have somewhere to go before it comes.
+    #[must_use]
+    pub fn all(&self) -> [&str; 2] {
+        [&self.admissions, &self.dead_letters]
+    }
 }
 
 /// Without the options: they may hold passwords.
@@ -25,6 +50,7 @@ impl fmt::Debug for KafkaSettings {
             .field("bootstrap", &self.bootstrap)
             .field("group", &self.group)
             .field("instance_id", &self.instance_id)
+            .field("topics", &self.topics)
             .field("options", &self.options.iter().map(|(key, _)| key).collect::<Vec<_>>())
             .finish()
     }

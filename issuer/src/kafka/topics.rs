@@ -5,7 +5,6 @@ use super::ports::{self, Backlog, Position};
 use super::settings::KafkaSettings;
 use crate::labels;
 use dropgate_shared::fault::{Fault, Source};
-use dropgate_shared::names::TOPIC;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -29,13 +28,14 @@ pub struct TopicSettings {
 ///
 /// # Errors
 /// [`Fault`] if no broker answers.
-pub async fn missing(settings: &KafkaSettings, topics: &'static [&'static str]) -> Result<Vec<&'static str>, Fault> {
+pub async fn missing(settings: &KafkaSettings, topics: &[&str]) -> Result<Vec<String>, Fault> {
     let config = settings.client();
+    let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
     look(config, move |consumer| {
         let mut missing = Vec::new();
         for topic in topics {
-            if partitions(consumer, topic)?.is_empty() {
-                missing.push(*topic);
+            if partitions(consumer, &topic)?.is_empty() {
+                missing.push(topic);
             }
         }
         Ok(missing)
@@ -47,9 +47,9 @@ pub async fn missing(settings: &KafkaSettings, topics: &'static [&'static str]) 
 ///
 /// # Errors
 /// [`Fault`] if no broker answers, or one that does not know the topic yet.
-pub async fn count(settings: &KafkaSettings, topic: &'static str) -> Result<usize, Fault> {
-    let config = settings.client();
-    match look(config, move |consumer| Ok(partitions(consumer, topic)?.len())).await? {
+pub async fn count(settings: &KafkaSettings, topic: &str) -> Result<usize, Fault> {
+    let (config, name) = (settings.client(), topic.to_owned());
+    match look(config, move |consumer| Ok(partitions(consumer, &name)?.len())).await? {
         0 => Err(Fault::none(
             Source::Kafka,
             labels::NO_TOPIC,
@@ -67,7 +67,7 @@ pub async fn count(settings: &KafkaSettings, topic: &'static str) -> Result<usiz
 /// [`Fault`]. A topic that exists already is none.
 pub async fn create(
     settings: &KafkaSettings,
-    topics: &[&str],
+    topics: &[String],
     dead_letter_topic: &str,
     TopicSettings { partitions, replication }: TopicSettings,
 ) -> Result<(), Fault> {
@@ -75,7 +75,7 @@ pub async fn create(
         settings.client().create().map_err(|error| client::fault(labels::SETTINGS, false, &error))?;
     let new = topics.iter().map(|topic| {
         let replication = TopicReplication::Fixed(replication);
-        if *topic == dead_letter_topic {
+        if topic == dead_letter_topic {
             NewTopic::new(topic, 1, replication).set("retention.ms", "-1")
         } else {
             NewTopic::new(topic, partitions, replication)
@@ -100,10 +100,11 @@ pub async fn create(
 ///
 /// # Errors
 /// [`Fault`] if no broker answers, or there is no such topic.
-pub async fn positions(settings: &KafkaSettings, topic: &'static str) -> Result<Vec<Position>, Fault> {
-    let mut config = settings.client();
+pub async fn positions(settings: &KafkaSettings, topic: &str) -> Result<Vec<Position>, Fault> {
+    let (mut config, topic) = (settings.client(), topic.to_owned());
     config.set("group.id", &settings.group);
     look(config, move |consumer| {
+        let topic = topic.as_str();
         let ids = partitions(consumer, topic)?;
         if ids.is_empty() {
             return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
@@ -128,13 +129,13 @@ pub async fn positions(settings: &KafkaSettings, topic: &'static str) -> Result<
 ///
 /// # Errors
 /// As [`positions`].
-pub async fn lag(settings: &KafkaSettings, topic: &'static str) -> Result<u64, Fault> {
+pub async fn lag(settings: &KafkaSettings, topic: &str) -> Result<u64, Fault> {
     Ok(ports::lag(&positions(settings, topic).await?))
 }
 
 impl Backlog for KafkaSettings {
     async fn positions(&self) -> Result<Vec<Position>, Fault> {
-        positions(self, TOPIC).await
+        positions(self, &self.topics.admissions).await
     }
 }
 

@@ -4,20 +4,30 @@ use super::exit::Exit;
 use super::output::{json, say, table};
 use crate::backoff::Jitter;
 use crate::cli::run::CheckConfigArgs;
+use crate::config::problems::Problems;
 use crate::config::redact::redacted;
 use crate::kafka::settings::KafkaSettings;
-use crate::kafka::topics;
+use crate::kafka::topics as kafka_topics;
 use crate::labels;
 use crate::redis::client::{Redis, RedisSettings, client};
+use crate::redis::probe::probe;
+use crate::redis::view::View;
 use crate::store::mysql::database::MySqlStore;
 use crate::store::mysql::schema::MigrationState;
 use crate::store::mysql::settings::DatabaseSettings;
 use crate::timestamp::Clock;
+use dropgate_shared::code::CodeSecrets;
 use dropgate_shared::fault::{Fault, Source};
-use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
+use dropgate_shared::ids::CampaignId;
+use dropgate_shared::redis_rest::text_of;
 use dropgate_shared::scripts::{self, Script};
 use serde::Serialize;
 use std::fmt::Display;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long the checks of one server may take.
+const SERVER_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A line of the table.
 #[derive(Debug, Serialize)]
@@ -42,6 +52,13 @@ impl Checks {
     fn failed(&mut self, what: &str, detail: impl Display) {
         self.add(what, false, detail);
     }
+
+    /// Runs the checks of one server. A server that does not answer in time fails them.
+    async fn within_limit(&mut self, what: &str, check: impl AsyncFnOnce(&mut Self)) {
+        if timeout(SERVER_DEADLINE, check(self)).await.is_err() {
+            self.failed(what, format_args!("the checks were not complete after {} s", SERVER_DEADLINE.as_secs()));
+        }
+    }
 }
 
 /// Checks, and prints what was found.
@@ -62,13 +79,17 @@ pub async fn check(args: &CheckConfigArgs) -> Result<(), Exit> {
     }
     // The problems of those that cannot be parsed are listed above.
     if let Ok(settings) = run.database.settings() {
-        check_mysql(&settings, &mut checks).await;
+        let records = run.batch_records.into();
+        checks.within_limit("MySQL", async |checks| check_mysql(&settings, records, checks).await).await;
     }
     if let Ok(settings) = run.redis.settings() {
-        check_redis(&settings, &mut checks).await;
+        checks.within_limit("Redis", async |checks| check_redis(&settings, checks).await).await;
+    }
+    if let (Ok(settings), Some(secrets)) = (run.redis.settings(), run.codes.read(&mut Problems::default())) {
+        checks.within_limit("code secret", async |checks| check_codes(&settings, &secrets, checks).await).await;
     }
     if let Ok(settings) = run.kafka.settings() {
-        check_kafka(&settings, &mut checks).await;
+        checks.within_limit("Kafka", async |checks| check_kafka(&settings, checks).await).await;
     }
     if args.json {
         say!("{}", json(&checks.0));
@@ -84,7 +105,7 @@ pub async fn check(args: &CheckConfigArgs) -> Result<(), Exit> {
     }
 }
 
-async fn check_mysql(settings: &DatabaseSettings, checks: &mut Checks) {
+async fn check_mysql(settings: &DatabaseSettings, batch_records: usize, checks: &mut Checks) {
     let database = MySqlStore::new(settings, 1);
     let shown = &settings.shown;
     let server = match database.server().await {
@@ -105,6 +126,10 @@ async fn check_mysql(settings: &DatabaseSettings, checks: &mut Checks) {
     }
     checks
         .passed("MySQL connections", format_args!("the server accepts {}; an issuer needs 3", server.max_connections));
+    match server.check_packet(batch_records) {
+        Ok(()) => checks.passed("MySQL packet", format_args!("max_allowed_packet {}", server.max_allowed_packet)),
+        Err(fault) => checks.failed("MySQL packet", fault),
+    }
     match database.migrations().await {
         Err(fault) => return checks.failed("MySQL schema", fault),
         Ok(all) => match all.iter().find(|migration| migration.state != MigrationState::Applied) {
@@ -119,7 +144,9 @@ async fn check_mysql(settings: &DatabaseSettings, checks: &mut Checks) {
         },
     }
     match database.check_constraints(Clock::system().now(), Jitter::system().next()).await {
-        Ok(()) => checks.passed("MySQL constraints", "may write; refuses coupon N + 1 (tested, rolled back)"),
+        Ok(()) => {
+            checks.passed("MySQL constraints", "may write; refuses coupon N + 1; utf8mb4 (tested, rolled back)");
+        }
         Err(fault) => checks.failed("MySQL constraints", fault),
     }
 }
@@ -133,8 +160,12 @@ async fn check_redis(settings: &RedisSettings, checks: &mut Checks) {
     if let Err(fault) = redis.command(&["PING"]).await {
         return checks.failed("Redis", format_args!("{shown}: {fault}"));
     }
-    checks.passed("Redis", shown);
+    checks.passed("Redis", format_args!("{shown}, keys {}..", redis.prefix().as_str()));
     check_scripts(&redis, settings.key_locking, checks).await;
+    match probe(&redis).await {
+        Ok(()) => checks.passed("Redis writes", "accepted (tested, removed)"),
+        Err(fault) => checks.failed("Redis writes", fault),
+    }
     // A hosted service may not answer; then it is not ours to judge.
     if let Ok(reply) = redis.command(&["CONFIG", "GET", "maxmemory-policy"]).await
         && let Some(policy) = reply.get(1).and_then(serde_json::Value::as_str)
@@ -156,11 +187,50 @@ async fn check_scripts(redis: &Redis, key_locking: bool, checks: &mut Checks) {
         }
     }
     // A campaign that does not exist: nothing is written.
-    let keys = ["dg:{check-config}:meta", "dg:{check-config}:claims", "dg:{check-config}:outbox"];
-    match redis.eval(&scripts::ADMIT, &keys, &["1", "check-config"]).await {
+    let keys = ["meta", "claims", "outbox"].map(|name| format!("{}{{a probe}}:{name}", redis.prefix().as_str()));
+    match redis.eval(&scripts::ADMIT, &keys.each_ref().map(String::as_str), &["1", "", "check-config"]).await {
         Ok(_) => checks.passed("Redis scripts", format_args!("{} load, and one runs", scripts::ALL.len())),
         Err(fault) => checks.failed("Redis scripts", format_args!("admit.lua does not run: {fault}")),
     }
+}
+
+/// The secret of the codes against what Redis says of each campaign.
+async fn check_codes(settings: &RedisSettings, secrets: &CodeSecrets, checks: &mut Checks) {
+    const WHAT: &str = "coupon codes";
+    let ids = secrets.ids();
+    let Ok(redis) = client(settings) else { return };
+    let campaigns = match redis.eval(&scripts::READ, &[&redis.prefix().campaigns_key()], &["SMEMBERS"]).await {
+        Ok(reply) => reply.as_array().into_iter().flatten().filter_map(text_of).collect::<Vec<_>>(),
+        // The line of Redis says why.
+        Err(_) => return checks.passed(WHAT, format_args!("key id {ids}, not compared with Redis")),
+    };
+    let mut compared = 0_usize;
+    for id in campaigns.iter().filter_map(|id| CampaignId::parse(id).ok()) {
+        match View::new(&redis, &id).meta().await.ok().flatten().map(|meta| meta.code_key) {
+            Some(Some(key)) if secrets.of(Some(key)).is_none() => {
+                return checks.failed(
+                    WHAT,
+                    format_args!(
+                        "COUPON_CODE_SECRET has the key id {ids}, and the codes of campaign {id} are derived from \
+                         {key}: give gate and issuer the same secret, or while it is replaced the other one as \
+                         COUPON_CODE_SECRET_PREVIOUS"
+                    ),
+                );
+            }
+            Some(None) => {
+                return checks.failed(
+                    WHAT,
+                    format_args!(
+                        "Redis does not name the secret of campaign {id}, so that a gate with another one goes \
+                         unnoticed: issuer campaign publish {id}"
+                    ),
+                );
+            }
+            Some(Some(_)) => compared += 1,
+            None => {}
+        }
+    }
+    checks.passed(WHAT, format_args!("key id {ids}, that of the {compared} campaigns in Redis"));
 }
 
 async fn load(redis: &Redis, script: &Script, key_locking: bool) -> Result<(), Fault> {
@@ -176,9 +246,9 @@ async fn load(redis: &Redis, script: &Script, key_locking: bool) -> Result<(), F
 }
 
 async fn check_kafka(settings: &KafkaSettings, checks: &mut Checks) {
-    const TOPICS: [&str; 2] = [TOPIC, DEAD_LETTER_TOPIC];
+    let topics = settings.topics.all();
     let bootstrap = &settings.bootstrap;
-    let missing = match topics::missing(settings, &TOPICS).await {
+    let missing = match kafka_topics::missing(settings, &topics).await {
         Ok(missing) => missing,
         Err(fault) => return checks.failed("Kafka", format_args!("{bootstrap}: {fault}")),
     };
@@ -187,9 +257,23 @@ async fn check_kafka(settings: &KafkaSettings, checks: &mut Checks) {
         let detail = format_args!("{} missing: create them, or issuer run --create-topics", missing.join(", "));
         return checks.failed("Kafka topics", detail);
     }
-    checks.passed("Kafka topics", TOPICS.join(", "));
-    match topics::lag(settings, TOPIC).await {
+    checks.passed("Kafka topics", topics.join(", "));
+    match kafka_topics::lag(settings, &settings.topics.admissions).await {
         Ok(lag) => checks.passed("Kafka group", format_args!("{}, {lag} records behind", settings.group)),
         Err(fault) => checks.failed("Kafka group", fault),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_never_answers_is_a_failed_check() {
+        let mut checks = Checks::default();
+        checks.within_limit("MySQL", async |checks| checks.passed("MySQL", "up")).await;
+        checks.within_limit("Kafka", async |_| std::future::pending().await).await;
+        let found: Vec<_> = checks.0.iter().map(|check| (check.what.as_str(), check.ok)).collect();
+        assert_eq!(found, [("MySQL", true), ("Kafka", false)]);
     }
 }

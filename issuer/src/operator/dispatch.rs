@@ -16,7 +16,7 @@ use super::verify::findings::Verdict;
 use super::verify::reconcile::{Apply, reconcile};
 use super::{check_config, migrate, probe};
 use crate::cli::command::{Cli, Command};
-use crate::cli::connections::ServerArgs;
+use crate::cli::connections::{ServerArgs, ServerSettings};
 use crate::cli::dlq::DlqCommand;
 use crate::cli::secret_file::with_file_arguments;
 use crate::cli::verbs::{CampaignCommand, CreateArgs, ReconcileArgs, VerifyArgs};
@@ -29,7 +29,6 @@ use crate::store::mysql::settings::DatabaseSettings;
 use crate::store::ports::{Session, Store};
 use crate::timestamp::{self, Clock};
 use clap::CommandFactory;
-use dropgate_shared::code::CodeSecret;
 
 /// Connections of a verb.
 const CONNECTIONS: u32 = 2;
@@ -44,10 +43,8 @@ pub async fn dispatch(command: Command) -> Result<(), Exit> {
         Command::Run(_) => Ok(()),
         Command::Migrate(args) => {
             let settings = args.database.settings()?;
-            migrate::migrate(&open(&settings), &args).await.map_err(|error| match error {
-                migrate::MigrateError::Fault(fault) => Exit::at(&settings.shown, fault.into()),
-                other => Exit::failed(other.to_string()),
-            })
+            let done = migrate::migrate(&open(&settings), &args).await;
+            done.map_err(|fault| Exit::at(&settings.shown, fault.into()))
         }
         Command::Campaign(command) => on_campaign(command).await,
         Command::Verify(args) => on_verify(args).await,
@@ -73,9 +70,9 @@ fn open(settings: &DatabaseSettings) -> MySqlStore {
 }
 
 fn open_all(args: &ServerArgs) -> Result<Opened, Exit> {
-    let (database, redis, kafka) = args.settings()?;
+    let ServerSettings { database, redis, kafka, secrets } = args.settings()?;
     let redis = client(&redis)?;
-    let servers = Servers { store: open(&database), redis, kafka, clock: Clock::system(), progress: true };
+    let servers = Servers { store: open(&database), redis, kafka, secrets, clock: Clock::system(), progress: true };
     Ok((servers, database.shown))
 }
 
@@ -134,16 +131,9 @@ async fn on_create(args: CreateArgs) -> Result<(), Exit> {
     print(&settings.shown, create(&open(&settings), now, &args.id, args.capacity, opens_at, closes_at).await)
 }
 
-fn secret(text: Option<&str>) -> Result<Option<CodeSecret>, Exit> {
-    let text = text.map(str::trim).filter(|text| !text.is_empty());
-    text.map(|text| CodeSecret::parse(text).map_err(|error| Exit::usage(format!("COUPON_CODE_SECRET: {error}"))))
-        .transpose()
-}
-
 async fn on_verify(args: VerifyArgs) -> Result<(), Exit> {
-    let secret = secret(args.coupon_code_secret.as_deref())?;
     let (servers, shown) = open_all(&args.servers)?;
-    let report = verify(&servers, &args.id, secret.as_ref()).await;
+    let report = verify(&servers, &args.id).await;
     let report = report.map_err(|error| Exit::at(&shown, error).unless_violated())?;
     let shown = report.shown(args.show_users);
     say!("{}", if args.json { shown.json() } else { shown.to_string() });
@@ -151,10 +141,9 @@ async fn on_verify(args: VerifyArgs) -> Result<(), Exit> {
 }
 
 async fn on_reconcile(ReconcileArgs { apply, reissue, verify, .. }: ReconcileArgs) -> Result<(), Exit> {
-    let secret = secret(verify.coupon_code_secret.as_deref())?;
     let (servers, shown) = open_all(&verify.servers)?;
     let how = if apply { Apply::Repair { reissue } } else { Apply::Nothing };
-    let report = reconcile(&servers, &verify.id, secret.as_ref(), how, |text| {
+    let report = reconcile(&servers, &verify.id, how, |text| {
         if !verify.json {
             say!("{text}");
         }

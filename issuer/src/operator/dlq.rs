@@ -8,7 +8,6 @@ use crate::store::ports::{Session, Store, StoreError};
 use crate::store::rows::DeadLetterKey;
 use crate::timestamp::{self, Clock};
 use dropgate_shared::fault::{Fault, Source};
-use dropgate_shared::names::DEAD_LETTER_TOPIC;
 use indicatif::ProgressBar;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -19,7 +18,7 @@ pub enum DlqError {
     /// Kafka or MySQL failed.
     #[error("{0}")]
     Fault(#[from] Fault),
-    #[error("{DEAD_LETTER_TOPIC} has no record {partition}/{offset}; `issuer dlq list` shows what it has")]
+    #[error("the dead-letter topic has no record {partition}/{offset}; `issuer dlq list` shows what it has")]
     Absent { partition: i32, offset: i64 },
     /// Some were not acknowledged. `fault` is that of the last one.
     #[error("{sent} dead letters were sent again, {unsent} were not ({fault}); the same command sends what remains")]
@@ -186,7 +185,7 @@ pub async fn show(
     };
     let replayed = !store.connect().await?.replayed(&[letter.identity()]).await?.is_empty();
     let mut text = String::new();
-    let _ = writeln!(text, "place     {DEAD_LETTER_TOPIC} {partition}/{offset}");
+    let _ = writeln!(text, "place     {partition}/{offset}");
     let _ = writeln!(text, "given up  {}", timestamp::format(letter.dead_at));
     let _ = writeln!(text, "replayed  {}", if replayed { "yes" } else { "no" });
     for (key, value) in &letter.headers {

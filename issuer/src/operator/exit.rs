@@ -61,8 +61,11 @@ impl From<CampaignError> for Exit {
         let status = match &error {
             CampaignError::Fault(fault) => return fault.clone().into(),
             CampaignError::GateNotUpdated { .. } | CampaignError::Contention(_) => 3,
-            CampaignError::Unknown(_) | CampaignError::NoSecret => 2,
-            CampaignError::Exists { .. } | CampaignError::Closed(_) | CampaignError::Lower { .. } => 1,
+            CampaignError::Unknown(_) | CampaignError::NoSecret(_) => 2,
+            CampaignError::Exists { .. }
+            | CampaignError::Closed(_)
+            | CampaignError::Lower { .. }
+            | CampaignError::OtherCodes { .. } => 1,
         };
         Self { status, text: error.to_string() }
     }

@@ -31,6 +31,12 @@ struct Refused {
     refused_at: String,
 }
 
+/// What a spreadsheet takes for the beginning of a formula. Input in Chinese, Japanese and Korean has the signs in full
+/// width, and spreadsheets take them too.
+const FORMULA: [char; 10] = ['=', '+', '-', '@', '\t', '\r', '＝', '＋', '－', '＠'];
+/// Of UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
 const WINNER: [&str; 5] = ["slot", "user", "code", "admitted_at", "issued_at"];
 const REFUSED: [&str; 5] = ["user", "proposed_slot", "reason", "admitted_at", "refused_at"];
 
@@ -65,9 +71,12 @@ enum Sheet<W: Write> {
 }
 
 impl<W: Write> Sheet<W> {
-    fn new(writer: W, args: &ExportArgs) -> std::io::Result<Self> {
+    fn new(mut writer: W, args: &ExportArgs) -> std::io::Result<Self> {
         match args.format {
             Format::Csv => {
+                if args.bom {
+                    writer.write_all(BYTE_ORDER_MARK)?;
+                }
                 let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(writer);
                 writer.write_record(if args.refusals { REFUSED } else { WINNER })?;
                 Ok(Self::Csv { writer: Box::new(writer), raw: args.raw, guarded: 0 })
@@ -79,7 +88,7 @@ impl<W: Write> Sheet<W> {
     /// A user id as the format wants it.
     fn user(&mut self, user: String) -> String {
         match self {
-            Self::Csv { raw: false, guarded, .. } if user.starts_with(['=', '+', '-', '@', '\t', '\r']) => {
+            Self::Csv { raw: false, guarded, .. } if user.starts_with(FORMULA) => {
                 *guarded += 1;
                 format!("'{user}")
             }
@@ -115,6 +124,9 @@ impl<W: Write> Sheet<W> {
 /// # Errors
 /// [`Exit`]; the file exists only if it is complete.
 pub async fn export(store: &impl Store, shown: &str, args: &ExportArgs) -> Result<(), Exit> {
+    if args.bom && args.format == Format::Json {
+        return Err(Exit::usage("--bom is for CSV; JSON has no byte order mark (RFC 8259)"));
+    }
     let failed = |error: CampaignError| Exit::at(shown, error);
     let mut session = store.connect().await.map_err(|error| failed(error.into()))?;
     if session.campaign(&args.id).await.map_err(|error| failed(error.into()))?.is_none() {
@@ -206,4 +218,44 @@ async fn write(session: &mut impl Session, shown: &str, args: &ExportArgs, out: 
     }
     bar.finish_and_clear();
     Ok(sheet.end()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::command::{Cli, Command};
+    use clap::Parser;
+
+    fn csv(more: &[&str], users: &[&str]) -> Vec<u8> {
+        let line = ["issuer", "export", "c", "--database-url", "mysql://u@h/d"];
+        let Command::Export(args) = Cli::parse_from(line.iter().chain(more)).command else { panic!("not export") };
+        let mut out = Vec::new();
+        let mut sheet = Sheet::new(&mut out, &args).unwrap();
+        for user in users {
+            let user = sheet.user((*user).to_owned());
+            let time = String::new();
+            let row = Winner { slot: 1, user, code: "X".to_owned(), admitted_at: time.clone(), issued_at: time };
+            sheet.row(&row).unwrap();
+        }
+        sheet.end().unwrap();
+        out
+    }
+
+    #[test]
+    fn no_user_id_is_a_formula() {
+        for formula in ["=1+1", "+1", "-1", "@a", "\ta", "＝1", "＋1", "－1", "＠a"] {
+            let text = String::from_utf8(csv(&[], &[formula])).unwrap();
+            assert!(text.contains(&format!("1,'{formula},X")), "{text}");
+            let text = String::from_utf8(csv(&["--raw"], &[formula])).unwrap();
+            assert!(text.contains(&format!("1,{formula},X")), "{text}");
+        }
+        let text = String::from_utf8(csv(&[], &["a=1", "１", "鬼"])).unwrap();
+        assert!(!text.contains('\''), "{text}");
+    }
+
+    #[test]
+    fn a_byte_order_mark_only_where_it_is_asked_for() {
+        assert!(csv(&["--bom"], &["é"]).starts_with(b"\xEF\xBB\xBFslot,user"));
+        assert!(csv(&[], &["é"]).starts_with(b"slot,user"));
+    }
 }

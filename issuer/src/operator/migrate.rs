@@ -2,23 +2,18 @@
 
 use super::output::{say, table};
 use crate::cli::verbs::MigrateArgs;
+use crate::labels;
 use crate::store::mysql::database::MySqlStore;
 use crate::store::mysql::schema::MigrationState;
-use dropgate_shared::fault::Fault;
-
-/// Why `migrate` failed.
-#[derive(Debug, thiserror::Error)]
-pub enum MigrateError {
-    #[error("{0}")]
-    Fault(#[from] Fault),
-    #[error("migration {version:04} is {state}: this build and that database do not belong together")]
-    Mismatch { version: i64, state: &'static str },
-}
+use dropgate_shared::fault::{Fault, Source};
 
 /// Brings the schema up to date, or prints what would be applied, or what is.
-pub async fn migrate(store: &MySqlStore, args: &MigrateArgs) -> Result<(), MigrateError> {
+///
+/// # Errors
+/// [`Fault`]; with `--dry-run` and `--status` also for what would stop a migration.
+pub async fn migrate(store: &MySqlStore, args: &MigrateArgs) -> Result<(), Fault> {
     if !args.status && !args.dry_run {
-        let applied = store.migrate().await?;
+        let applied = if args.repair { store.repair().await? } else { store.migrate().await? };
         if applied.is_empty() {
             say!("the schema is up to date");
         }
@@ -27,17 +22,10 @@ pub async fn migrate(store: &MySqlStore, args: &MigrateArgs) -> Result<(), Migra
         }
         return Ok(());
     }
-    let all = store.migrations().await?;
-    if args.dry_run {
-        let pending: Vec<String> = all
-            .iter()
-            .filter(|migration| migration.state == MigrationState::Pending)
-            .map(|migration| format!("would apply {:04} {}", migration.version, migration.description))
-            .collect();
-        say!("{}", if pending.is_empty() { "the schema is up to date".to_owned() } else { pending.join("\n") });
-    } else {
+    let plan = store.plan(args.repair).await?;
+    if args.status {
         let mut rows = vec![["VERSION", "NAME", "STATE", "CHECKSUM"].map(str::to_owned)];
-        rows.extend(all.iter().map(|migration| {
+        rows.extend(plan.migrations.iter().map(|migration| {
             [
                 format!("{:04}", migration.version),
                 migration.description.clone(),
@@ -46,10 +34,22 @@ pub async fn migrate(store: &MySqlStore, args: &MigrateArgs) -> Result<(), Migra
             ]
         }));
         say!("{}", table(&rows));
+    } else {
+        let recorded = plan.migrations.iter().filter(|migration| migration.state == MigrationState::Elsewhere);
+        for migration in recorded {
+            say!("would take over {:04} {}, which is applied", migration.version, migration.description);
+        }
+        let pending = plan.pending();
+        if pending.is_empty() && plan.problems.is_empty() {
+            say!("the schema is up to date");
+        }
+        for migration in pending {
+            say!("would apply {migration}");
+        }
     }
-    let mismatch = |state| matches!(state, MigrationState::Altered | MigrationState::Failed | MigrationState::Unknown);
-    match all.iter().find(|migration| mismatch(migration.state)) {
-        None => Ok(()),
-        Some(migration) => Err(MigrateError::Mismatch { version: migration.version, state: migration.state.as_str() }),
+    if plan.problems.is_empty() {
+        return Ok(());
     }
+    let problems = format!("`issuer migrate` would fail:\n  {}", plan.problems.join("\n  "));
+    Err(Fault::none(Source::MySql, labels::MIGRATION, false, problems))
 }

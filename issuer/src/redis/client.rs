@@ -3,6 +3,7 @@
 use crate::labels;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::{Http, HttpRequest, HttpResponse, SendFault};
+use dropgate_shared::names::KeyPrefix;
 use dropgate_shared::redis_rest::RedisRest;
 use std::error::Error;
 use std::time::Duration;
@@ -20,6 +21,8 @@ pub struct RedisSettings {
     pub token: String,
     /// Scripts lock only the keys that they name: hosted Upstash only.
     pub key_locking: bool,
+    /// Before every key.
+    pub prefix: KeyPrefix,
 }
 
 /// A client of it. Sends nothing yet.
@@ -32,7 +35,8 @@ pub fn client(settings: &RedisSettings) -> Result<Redis, Fault> {
         .tcp_nodelay(true)
         .build()
         .map_err(|error| Fault::none(Source::Redis, labels::CLIENT, false, causes(&error)))?;
-    Ok(RedisRest::new(ReqwestHttp(http), &settings.url, &settings.token, DEADLINE_MS, settings.key_locking))
+    let redis = RedisRest::new(ReqwestHttp(http), &settings.url, &settings.token, DEADLINE_MS, settings.key_locking);
+    Ok(redis.with_prefix(settings.prefix.clone()))
 }
 
 /// The [`Http`] port over reqwest.

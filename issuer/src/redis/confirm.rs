@@ -10,7 +10,6 @@ use crate::metrics::{Metrics, ReasonLabel};
 use dropgate_shared::fault::Fault;
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::CampaignId;
-use dropgate_shared::names::CampaignKeys;
 use dropgate_shared::redis_rest::RedisRest;
 use dropgate_shared::scripts;
 use futures_util::StreamExt;
@@ -116,7 +115,7 @@ async fn confirm_all<H: Http>(
 /// # Errors
 /// [`Fault`]; repeating it changes nothing.
 pub async fn confirm<H: Http>(redis: &RedisRest<H>, campaign: &CampaignId, pairs: &[String]) -> Result<u64, Fault> {
-    let keys = CampaignKeys::of(campaign);
+    let keys = redis.keys(campaign);
     let ended = redis.eval(&scripts::CONFIRM, &[&keys.meta, &keys.claims, &keys.outbox], pairs).await?;
     Ok(ended.as_u64().unwrap_or(0))
 }

@@ -2,4 +2,5 @@
 
 pub mod client;
 pub mod confirm;
+pub mod probe;
 pub mod view;

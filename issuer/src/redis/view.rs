@@ -8,7 +8,7 @@ use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::CampaignId;
-use dropgate_shared::names::{CAMPAIGNS_KEY, CampaignKeys};
+use dropgate_shared::names::CampaignKeys;
 use dropgate_shared::redis_rest::{RedisRest, number_of, text_of, time_ms};
 use dropgate_shared::scripts;
 use serde_json::Value;
@@ -55,7 +55,7 @@ impl<'a, H: Http> View<'a, H> {
     /// The campaign `id` in `redis`.
     #[must_use]
     pub fn new(redis: &'a RedisRest<H>, id: &CampaignId) -> Self {
-        Self { redis, keys: CampaignKeys::of(id) }
+        Self { keys: redis.keys(id), redis }
     }
 
     /// Runs a reading command on `key`, as a script: what an auditor is told must not come from a replica that is
@@ -82,7 +82,7 @@ impl<'a, H: Http> View<'a, H> {
 
     /// Whether the campaign is among those that the cron visits.
     pub async fn is_listed(&self, id: &CampaignId) -> Result<bool, Fault> {
-        Ok(number(&self.query(CAMPAIGNS_KEY, &["SISMEMBER", id.as_str()]).await?)? == 1)
+        Ok(number(&self.query(&self.redis.prefix().campaigns_key(), &["SISMEMBER", id.as_str()]).await?)? == 1)
     }
 
     pub async fn claims(&self) -> Result<u64, Fault> {

@@ -17,15 +17,17 @@
 //! any point, a lost answer to COMMIT included, needs no other handling.
 
 use super::approvals::Approvals;
+use super::look_up::rows_of;
 use super::ports::{Session, Store, StoreError, StoreResult};
 use super::rows::NewCoupon;
 use crate::backoff::Jitter;
-use crate::consume::ports::{Admission, ClaimOutcome, Confirmation, CouponStore, RejectReason};
+use crate::consume::ports::{Admission, ClaimOutcome, Confirmation, CouponStore, Hold, RejectReason};
 use crate::labels;
 use crate::timestamp::Clock;
-use dropgate_shared::code::CodeSecret;
+use dropgate_shared::code::CodeSecrets;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::ids::{CampaignId, Slot, UserId};
+use dropgate_shared::redis_rest::OTHER_CODE_KEY;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,13 +43,13 @@ const TRIES: u32 = 12;
 const ALL_TRIES: Duration = Duration::from_secs(60);
 /// Rows of one INSERT. 7 binds a row: well below 65,535 a statement, and the statement well below
 /// `max_allowed_packet`.
-const MAX_ROWS: usize = 2_000;
+pub const MAX_ROWS: usize = 2_000;
 
 /// Writes coupons to a [`Store`]. Clones share what is remembered.
 #[derive(Clone)]
 pub struct CouponWriter<S> {
     pub(super) store: S,
-    secret: CodeSecret,
+    secrets: CodeSecrets,
     /// Rows of a full batch: the one statement worth keeping prepared.
     full_batch: usize,
     clock: Clock,
@@ -75,7 +77,7 @@ pub(super) struct Row<'a> {
     /// Place in the batch.
     pub(super) index: usize,
     pub(super) admission: &'a Admission,
-    code: String,
+    pub(super) code: String,
 }
 
 /// Outcomes with their places in the batch.
@@ -99,8 +101,8 @@ impl Row<'_> {
 impl<S: Store> CouponWriter<S> {
     /// Writes to `store`. Batches of `full_batch` rows are the usual ones.
     #[must_use]
-    pub fn new(store: S, secret: CodeSecret, full_batch: usize, clock: Clock, jitter: Jitter) -> Self {
-        Self { store, secret, full_batch, clock, jitter, known: Arc::default(), approvals: Approvals::default() }
+    pub fn new(store: S, secrets: CodeSecrets, full_batch: usize, clock: Clock, jitter: Jitter) -> Self {
+        Self { store, secrets, full_batch, clock, jitter, known: Arc::default(), approvals: Approvals::default() }
     }
 
     /// Writes rows in one transaction, by the table above.
@@ -266,10 +268,6 @@ impl<S: Store> CouponWriter<S> {
         known.get(campaign).is_some_and(|campaign| campaign.has_refusals)
     }
 
-    pub(super) fn secret(&self) -> &CodeSecret {
-        &self.secret
-    }
-
     /// The clock by which rows are dated.
     pub(super) fn clock(&self) -> &Clock {
         &self.clock
@@ -292,6 +290,35 @@ impl<'a> Row<'a> {
 }
 
 impl<S: Store> CouponStore for CouponWriter<S> {
+    fn must_hold(&self, admissions: &[&Admission]) -> Option<Hold> {
+        let is_other = |admission: &&&Admission| self.secrets.of(admission.record.code_key).is_none();
+        let record = &admissions.iter().find(is_other)?.record;
+        let key = record.code_key.map(String::from).unwrap_or_default();
+        let text = format!(
+            "the gate showed codes of campaign {} that are derived from the secret {key}, and this issuer has {}: \
+             give gate and issuer the same COUPON_CODE_SECRET, or while it is replaced the other one as \
+             COUPON_CODE_SECRET_PREVIOUS",
+            record.campaign,
+            self.secrets.ids()
+        );
+        Some(Hold { label: OTHER_CODE_KEY, text })
+    }
+
+    async fn look_up(&self, admissions: &[&Admission]) -> Result<Vec<Option<ClaimOutcome>>, Fault> {
+        let mut session = self.store.session().await?;
+        match tokio::time::timeout(DEADLINE, rows_of(&mut session, admissions)).await {
+            Err(_) => {
+                session.discard();
+                Err(timeout(DEADLINE).into())
+            }
+            Ok(Err(StoreError::Away(fault))) => {
+                session.discard();
+                Err(fault)
+            }
+            Ok(outcomes) => Ok(outcomes?),
+        }
+    }
+
     async fn persist(&self, admissions: &[&Admission]) -> Result<Vec<ClaimOutcome>, Fault> {
         // A user's second record in a batch takes the outcome of their first.
         let mut first_of = HashMap::with_capacity(admissions.len());
@@ -303,7 +330,9 @@ impl<S: Store> CouponStore for CouponWriter<S> {
                 Entry::Occupied(first) => twins.push((index, *first.get())),
                 Entry::Vacant(place) => {
                     place.insert(index);
-                    rows.push(Row { index, admission, code: self.secret.code(&record.campaign, &record.user) });
+                    // Without its secret it is held before it comes here.
+                    let secret = self.secrets.of(record.code_key).ok_or_else(incomplete)?;
+                    rows.push(Row { index, admission, code: secret.code(&record.campaign, &record.user) });
                 }
             }
         }

@@ -104,3 +104,46 @@ mod tests {
         assert_eq!(search(4, &[4, 2], &[], 5), (vec![3, 1], 3));
     }
 }
+
+#[cfg(test)]
+mod properties {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        /// I10: exactly the highest free slots are found, however the taken ones are paged; and the next search, which
+        /// begins below what is full for good, finds what one from the top would.
+        #[test]
+        fn i10_the_highest_free_slots_are_found(
+            top in 0_u32..60,
+            taken in prop::collection::btree_set(1_u32..60, 0..50),
+            reserved in prop::collection::hash_set(1_u32..60, 0..10),
+            needed in 0_usize..12,
+            page in 1_usize..8,
+        ) {
+            let taken: BTreeSet<u32> = taken.into_iter().filter(|slot| *slot <= top).collect();
+            let reserved: HashSet<u32> = reserved.into_iter().filter(|slot| !taken.contains(slot)).collect();
+            let search = |top: u32, reserved: &HashSet<u32>, needed: usize| {
+                let mut gaps = Gaps::new(top, reserved, needed);
+                while gaps.wants_more() {
+                    let slots: Vec<u32> = taken.range(..=gaps.next()).rev().take(page).copied().collect();
+                    let is_last = slots.len() < page;
+                    slots.into_iter().for_each(|slot| gaps.taken(slot));
+                    if is_last {
+                        gaps.end();
+                    }
+                }
+                gaps.found()
+            };
+            let free = |reserved: &HashSet<u32>| -> Vec<u32> {
+                (1..=top).rev().filter(|slot| !taken.contains(slot) && !reserved.contains(slot)).collect()
+            };
+            let (found, full_above) = search(top, &reserved, needed);
+            let expected: Vec<u32> = free(&reserved).into_iter().take(needed).collect();
+            prop_assert_eq!(found, expected);
+            let none = HashSet::new();
+            prop_assert_eq!(search(full_above, &none, 60).0, free(&none));
+        }
+    }
+}

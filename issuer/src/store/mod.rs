@@ -4,6 +4,7 @@
 pub mod approvals;
 pub mod coupon_writer;
 pub mod free_slots;
+mod look_up;
 pub mod mysql;
 pub mod ports;
 pub mod resolve;

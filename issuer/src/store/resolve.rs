@@ -169,6 +169,7 @@ impl<'a> Row<'a> {
             campaign: self.campaign(),
             user: self.user(),
             proposed_slot: self.slot(),
+            code: &self.code,
             admitted_at: self.admission.admitted_at,
             waiting_since,
         }

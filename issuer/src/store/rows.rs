@@ -67,7 +67,7 @@ pub struct CampaignCounts {
     pub coupons: u64,
     /// Users who have a coupon.
     pub users: u64,
-    /// Coupon rows whose slot lies beyond 1..capacity.
+    /// Coupon rows whose slot lies beyond 1..capacity, or whose own allotment was never granted.
     pub beyond: u64,
     /// Refusal rows.
     pub refusals: u64,
@@ -111,6 +111,7 @@ pub struct NewWaiting<'a> {
     pub user: &'a UserId,
     /// The slot that Redis proposed.
     pub proposed_slot: u32,
+    pub code: &'a str,
     /// By Redis's clock.
     pub admitted_at: PrimitiveDateTime,
     /// By the issuer's clock.
@@ -124,6 +125,7 @@ pub struct WaitingRow {
     pub user_id: String,
     /// The slot that Redis proposed.
     pub proposed_slot: u32,
+    pub code: String,
     /// By Redis's clock.
     pub admitted_at: PrimitiveDateTime,
 }

@@ -179,16 +179,14 @@ impl<S: Store> CouponWriter<S> {
         let issued: Vec<_> =
             plan.slots.iter().filter_map(|(claim, slot)| Some((user(claim)?, *claim, *slot))).collect();
         let refused: Vec<_> = plan.refused.iter().filter_map(|claim| Some((user(claim)?, *claim))).collect();
-        let codes: Vec<String> = issued.iter().map(|(user, ..)| self.secret().code(campaign, user)).collect();
         let mut coupons: Vec<NewCoupon<'_>> = issued
             .iter()
-            .zip(&codes)
-            .map(|((user, claim, slot), code)| NewCoupon {
+            .map(|(user, claim, slot)| NewCoupon {
                 campaign,
                 slot: *slot,
                 allotment,
                 user,
-                code,
+                code: &claim.code,
                 admitted_at: claim.admitted_at,
                 issued_at: now,
             })

@@ -9,7 +9,7 @@ use dropgate_issuer::store::coupon_writer::CouponWriter;
 use dropgate_issuer::store::mysql::database::MySqlStore;
 use dropgate_issuer::store::mysql::settings::DatabaseSettings;
 use dropgate_issuer::timestamp::{self, Clock};
-use dropgate_shared::code::CodeSecret;
+use dropgate_shared::code::{CodeSecret, CodeSecrets};
 use dropgate_shared::ids::{CampaignId, Slot, UserId};
 use dropgate_shared::record::AdmissionRecord;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
@@ -62,7 +62,7 @@ impl Scratch {
 
     /// A store as an issuer of its own would have it.
     pub fn store(&self) -> CouponWriter<MySqlStore> {
-        let secret = CodeSecret::parse(SECRET).unwrap();
+        let secret = CodeSecrets::new(CodeSecret::parse(SECRET).unwrap(), None);
         CouponWriter::new(self.database(), secret, 500, Clock::system(), Jitter::system())
     }
 
@@ -110,6 +110,7 @@ pub fn admission(campaign: &str, user: &str, slot: u32) -> Admission {
         slot: Slot::new(slot).unwrap(),
         admitted_at: 1_763_700_000_123,
         trace: None,
+        code_key: None,
     };
     decode(record.encode().as_bytes()).unwrap()
 }

@@ -251,3 +251,57 @@ mod tests {
         assert!(rejection(&[]).is_some());
     }
 }
+
+#[cfg(test)]
+mod properties {
+    use super::*;
+    use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+    use proptest::prelude::*;
+
+    fn arguments(command: &Command) -> Vec<Vec<u8>> {
+        command.arguments().map(<[u8]>::to_vec).collect()
+    }
+
+    /// A text in which each character is written as it is, percent-encoded, or in the other case.
+    fn disguised(text: &str, choices: &[u8]) -> String {
+        let each = text.chars().zip(choices.iter().cycle());
+        each.map(|(letter, choice)| match choice % 3 {
+            0 => letter.to_string(),
+            1 => format!("%{:02x}", u32::from(letter.to_ascii_lowercase())),
+            _ => letter.to_ascii_lowercase().to_string(),
+        })
+        .collect()
+    }
+
+    proptest! {
+        /// However a command of the lists is written, it is not sent.
+        #[test]
+        fn a_disguised_command_is_rejected(
+            name in prop::sample::select([RESTRICTED, UNAVAILABLE].concat()),
+            choices in prop::collection::vec(any::<u8>(), 1..20),
+            rest in "[a-z/%+?&=]{0,12}",
+        ) {
+            let path = format!("/{}/{rest}", disguised(name, &choices));
+            prop_assert!(Command::from_path(&path, b"", None).rejection().is_some(), "{}", path);
+            let json = serde_json::json!([disguised(name, &[0, 2]), "x"]).to_string();
+            prop_assert!(serde_json::from_str::<Command>(&json).unwrap().rejection().is_some(), "{}", json);
+        }
+
+        /// Bytes that are percent-encoded in a path arrive unchanged, each segment as one argument, and nothing in path,
+        /// body or query is a reason to panic.
+        #[test]
+        fn what_a_path_encodes_arrives_unchanged(
+            segments in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..12), 1..6),
+            body in prop::collection::vec(any::<u8>(), 0..12),
+            query in ".{0,20}",
+        ) {
+            let encoded = segments.iter().map(|one| percent_encode(one, NON_ALPHANUMERIC).to_string());
+            let path = format!("/{}", encoded.collect::<Vec<_>>().join("/"));
+            let mut expected = segments;
+            expected.extend((!body.is_empty()).then(|| body.clone()));
+            prop_assert_eq!(arguments(&Command::from_path(&path, &body, None)), expected);
+            let _ = (Command::from_path(&query, &body, Some(&query)).rejection(), token_parameter(Some(&query)));
+            let _ = serde_json::from_slice::<Command>(&body);
+        }
+    }
+}

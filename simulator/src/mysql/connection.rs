@@ -326,13 +326,14 @@ impl Server {
     }
 }
 
-/// Waits for metadata locks, without any limit.
+/// Waits for metadata locks.
 async fn table_turn(
     server: &Server,
     statement: &'static str,
     mut check: impl FnMut(&mut Engine) -> Turn,
 ) -> Result<(), ServerError> {
     let mut is_reported = false;
+    let until = Instant::now() + Duration::from_millis(server.0.settings.get().table_lock_ms);
     loop {
         let changed = {
             let mut engine = server.0.engine.borrow_mut();
@@ -346,6 +347,9 @@ async fn table_turn(
             server.report("table_lock_wait", statement);
             is_reported = true;
         }
-        changed.notified().await;
+        if timeout_at(until, changed.notified()).await.is_err() {
+            server.report("table_lock_timeout", statement);
+            return Err(ServerError::lock_wait_timeout());
+        }
     }
 }

@@ -25,6 +25,8 @@ pub struct Settings {
     pub statement_ms: u64,
     /// `innodb_lock_wait_timeout`, as the issuer's sessions set it.
     pub lock_wait_ms: u64,
+    /// `lock_wait_timeout`: of a wait for a table.
+    pub table_lock_ms: u64,
     pub max_connections: usize,
     /// How long the server does not notice that a client is gone: 0 for a process that ended, more for a host or a
     /// network that vanished. Until then a transaction stays open, with its locks.
@@ -38,6 +40,7 @@ impl Default for Settings {
             schema: Schema::default(),
             statement_ms: 1,
             lock_wait_ms: 5_000,
+            table_lock_ms: 10_000,
             max_connections: 151,
             notice_ms: 0,
         }

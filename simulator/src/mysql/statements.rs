@@ -201,12 +201,17 @@ impl Engine {
 
     /// The rows of an INSERT.
     pub(super) fn waiting_claims(&mut self, claims: &[NewWaiting<'_>]) -> Vec<Values<Waiting>> {
-        let flavor = self.flavor;
+        let (mut row, flavor) = (0, self.flavor);
         let mut values = |claim: &NewWaiting<'_>| {
+            row += 1;
             datetime(flavor, claim.waiting_since)?;
-            let admitted_at = datetime(flavor, claim.admitted_at)?;
-            let row = WaitingRow { owner: Trx::NONE, proposed_slot: claim.proposed_slot, admitted_at };
-            Ok((self.tables.name(claim.campaign.as_str()), Padded::new(claim.user.as_str()), row))
+            let values = WaitingRow {
+                owner: Trx::NONE,
+                proposed_slot: claim.proposed_slot,
+                code: varchar(claim.code, 32, "code", row)?.into(),
+                admitted_at: datetime(flavor, claim.admitted_at)?,
+            };
+            Ok((self.tables.name(claim.campaign.as_str()), Padded::new(claim.user.as_str()), values))
         };
         claims.iter().map(&mut values).collect()
     }

@@ -8,7 +8,7 @@
 //! - Under a lock for reading, writers wait, and so does `SELECT .. FOR UPDATE` (tried).
 //! - The global read lock waits for no open transaction; statements that write wait for it, and the commit of a
 //!   transaction that has written (manual, "FLUSH TABLES WITH READ LOCK"; tried).
-//! - `innodb_lock_wait_timeout` does not end these waits. `lock_wait_timeout` does, which is a year.
+//! - `innodb_lock_wait_timeout` does not end these waits. `lock_wait_timeout` does, as the issuer's sessions set it.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

@@ -86,6 +86,7 @@ pub(super) struct RefusalRow {
 pub(super) struct WaitingRow {
     pub(super) owner: Trx,
     pub(super) proposed_slot: u32,
+    pub(super) code: Box<str>,
     pub(super) admitted_at: PrimitiveDateTime,
 }
 

@@ -11,7 +11,7 @@ use dropgate_issuer::store::ports::{Session, Store, StoreError};
 use dropgate_issuer::store::rows::{Campaign, NewCoupon, NewRefusal, Tally};
 use dropgate_issuer::timestamp::{Clock, from_ms};
 use dropgate_shared::campaign::CampaignState;
-use dropgate_shared::code::CodeSecret;
+use dropgate_shared::code::{CodeSecret, CodeSecrets};
 use dropgate_shared::ids::{CampaignId, Slot, UserId};
 use dropgate_shared::record::AdmissionRecord;
 use std::cell::RefCell;
@@ -259,7 +259,8 @@ fn a_lock_on_a_campaign_is_waited_for_as_long_as_it_lasts_or_5_s() {
 
 #[test]
 fn statements_that_wait_for_a_locked_table_use_up_the_connections() {
-    with_server(Settings { max_connections: 3, ..Settings::default() }, async |server, struck| {
+    let without_limit = Settings { max_connections: 3, table_lock_ms: 3_600_000, ..Settings::default() };
+    with_server(without_limit, async |server, struck| {
         let lock = {
             let server = server.clone();
             let lock = TableLock::Writing(Table::Coupons);
@@ -279,6 +280,24 @@ fn statements_that_wait_for_a_locked_table_use_up_the_connections() {
         sleep(Duration::from_millis(10)).await;
         assert_eq!((users(&server), server.connections()), (rows(&[(1, "a")]), 0), "all three were carried out");
         assert!(struck.borrow().contains(&("table_lock_wait", "insert_coupons")));
+    });
+}
+
+#[test]
+fn a_wait_for_a_table_ends_by_itself() {
+    with_server(Settings { statement_ms: 0, ..Settings::default() }, async |server, struck| {
+        let lock = {
+            let server = server.clone();
+            let lock = TableLock::Writing(Table::Coupons);
+            spawn_local(async move { server.hold_table(lock, Duration::from_secs(600)).await })
+        };
+        sleep(Duration::from_millis(1)).await;
+        let mut session = server.store(1).session().await.unwrap();
+        let before = Instant::now();
+        assert_eq!(insert(&mut session, 1, "a").await, Err(StoreError::Contention));
+        assert_eq!(before.elapsed(), Duration::from_secs(10));
+        assert!(struck.borrow().contains(&("table_lock_timeout", "insert_coupons")));
+        lock.abort();
     });
 }
 
@@ -433,7 +452,7 @@ fn storm(seed: u64) -> (BTreeSet<&'static str>, Vec<String>) {
                     let jitter = Arc::new(AtomicU64::new(index));
                     let clock = Clock::new(move || now.fetch_add(1, Ordering::Relaxed));
                     let jitter = Jitter::new(move || jitter.fetch_add(7, Ordering::Relaxed));
-                    let secret = CodeSecret::parse("a secret for tests only").unwrap();
+                    let secret = CodeSecrets::new(CodeSecret::parse("a secret for tests only").unwrap(), None);
                     let writer = CouponWriter::new(server.store(2), secret, 5, clock, jitter);
                     let mut outcomes = Vec::new();
                     for batch in records.chunks(5) {
@@ -456,7 +475,7 @@ fn storm(seed: u64) -> (BTreeSet<&'static str>, Vec<String>) {
             outcomes.extend(issuer.await.unwrap());
         }
         faults.await.unwrap();
-        let secret = CodeSecret::parse("a secret for tests only").unwrap();
+        let secret = CodeSecrets::new(CodeSecret::parse("a secret for tests only").unwrap(), None);
         let clock = Clock::new(|| 1_763_700_000_000);
         let writer = CouponWriter::new(server.store(2), secret, 5, clock, Jitter::new(|| 0));
         while let Some((campaign, claims)) = writer.waiting().await.unwrap().pop_first() {
@@ -499,6 +518,7 @@ fn admission(user: &str, slot: u32) -> Admission {
         slot: Slot::new(slot).unwrap(),
         admitted_at: 1_763_700_000_123,
         trace: None,
+        code_key: None,
     };
     decode(record.encode().as_bytes()).unwrap()
 }

@@ -85,6 +85,7 @@ impl<'a> View<'a> {
                     campaign_id: name.to_string(),
                     user_id: user.as_str().to_owned(),
                     proposed_slot: row.proposed_slot,
+                    code: row.code.to_string(),
                     admitted_at: row.admitted_at,
                 })
                 .collect();

@@ -212,13 +212,16 @@ mod tests {
                 fields.map(|(field, value)| ["HSET", "m", field, value].map(str::to_owned).to_vec()).to_vec();
             assert!(redis.pipeline(&commands).await.unwrap().iter().all(Result::is_ok));
             for _ in 0..2 {
-                let reply = redis.eval(&ADMIT, &["m", "c", "o"], &["5000", "ann"]).await.unwrap();
-                assert!(reply.get(3).unwrap().as_str().unwrap().contains("1:18"), "{reply}");
+                let reply = redis.eval(&ADMIT, &["m", "c", "o"], &["5000", "", "ann"]).await.unwrap();
+                assert!(reply.get(4).unwrap().as_str().unwrap().contains("1:18"), "{reply}");
             }
             assert_eq!(front.borrow().server.strikes().of("no_script"), 1, "EVAL after the first EVALSHA only");
             front.borrow_mut().server.flush_scripts();
             front.borrow_mut().server.read_only = true;
-            assert!(redis.eval(&ADMIT, &["m", "c", "o"], &["5000", "bob"]).await.is_ok(), "full: nothing is written");
+            assert!(
+                redis.eval(&ADMIT, &["m", "c", "o"], &["5000", "", "bob"]).await.is_ok(),
+                "full: nothing is written"
+            );
             let fault = redis.command(&["DEL", "m"]).await.unwrap_err();
             assert_eq!((fault.effect, fault.label), (Effect::None, "not_serving"));
         });

@@ -44,7 +44,7 @@ fn publish(server: &mut Server, capacity: &str) {
 }
 
 fn admit(server: &mut Server, users: &[&str]) -> Reply {
-    let mut args = vec!["5000"];
+    let mut args = vec!["5000", ""];
     args.extend(users);
     eval(server, ADMIT.text, &KEYS, &args)
 }
@@ -65,10 +65,10 @@ async fn the_real_scripts_run_on_the_servers_own_clock() {
     let (entry, second) = (format!("+1:{now}:a"), format!("+2:{now}:a"));
     let held = format!("2:{now}");
     let reply = admit(&mut server, &["ann", "bob", "cy"]);
-    assert_eq!(texts(&reply), ["1", &now.to_string(), &held, &entry, &second, "full"]);
+    assert_eq!(texts(&reply), ["1", &now.to_string(), &held, "", &entry, &second, "full"]);
     tokio::time::sleep(Duration::from_millis(5_000)).await;
-    let due = eval(&mut server, TAKE_DUE.text, &[KEYS[1], KEYS[2]], &["10", "5000", "900000"]);
-    assert_eq!(texts(&due)[..3], ["2".to_owned(), (now + 5_000).to_string(), "ann".to_owned()]);
+    let due = eval(&mut server, TAKE_DUE.text, &[KEYS[1], KEYS[2], KEYS[0]], &["10", "5000", "900000"]);
+    assert_eq!(texts(&due)[..4], ["2", &(now + 5_000).to_string(), "", "ann"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,11 +177,11 @@ async fn a_replica_rejects_writes() {
 #[tokio::test(start_paused = true)]
 async fn the_hosted_service_locks_the_declared_keys_alone() {
     let mut server = server();
-    let Reply::Error(refused) = eval(&mut server, ADMIT.locking_text, &KEYS, &["5000", "ann"]) else { panic!() };
+    let Reply::Error(refused) = eval(&mut server, ADMIT.locking_text, &KEYS, &["5000", "", "ann"]) else { panic!() };
     assert_eq!(refused, "ERR Unexpected flag in script shebang: allow-key-locking");
     server.upstash = true;
     publish(&mut server, "9");
-    let reply = eval(&mut server, ADMIT.locking_text, &KEYS, &["5000", "ann"]);
+    let reply = eval(&mut server, ADMIT.locking_text, &KEYS, &["5000", "", "ann"]);
     assert!(matches!(reply, Reply::Array(_)), "{reply:?}");
     let call = |sha: &'static str| vec!["EVALSHA", sha, "2", KEYS[1], KEYS[2], "ann", "1:1:i"];
     assert_eq!(server.command(&call(CONFIRM.locking_sha1)), error(NO_SCRIPT));

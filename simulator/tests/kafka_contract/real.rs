@@ -212,7 +212,7 @@ pub fn member_process() {
     let millis = |duration: Duration| duration.as_millis().to_string();
     let options =
         vec![("session.timeout.ms".to_owned(), millis(SESSION)), ("max.poll.interval.ms".to_owned(), millis(MAX_POLL))];
-    let settings = KafkaSettings { bootstrap, group: topic.clone(), instance_id, options };
+    let settings = KafkaSettings { bootstrap, group: topic.clone(), instance_id, options, ..KafkaSettings::default() };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
         let source = KafkaSource::join(&settings, &topic, 1, Arc::new(Metrics::default())).unwrap();

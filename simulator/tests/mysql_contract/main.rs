@@ -216,7 +216,7 @@ fn a_statement_whose_client_has_gone_is_carried_out() {
 }
 
 #[test]
-fn a_locked_table_makes_others_wait_without_limit() {
+fn a_locked_table_makes_others_wait() {
     let _turn = turn();
     let insert = |slot, user| Operation::coupons("c1", 8, &[(slot, user)]);
     compare(flavor(), 3, async |model| {

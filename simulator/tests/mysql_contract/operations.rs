@@ -271,6 +271,7 @@ impl Refusal {
             campaign: &self.campaign,
             user: &self.user,
             proposed_slot: 3,
+            code: &self.reason,
             admitted_at: at(self.reason.len() as u64 % 3),
             waiting_since: at(6),
         }

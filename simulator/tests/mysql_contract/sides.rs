@@ -57,7 +57,8 @@ struct Sessions {
 }
 
 impl Sessions {
-    async fn open<S: Store + 'static>(store: &S, count: usize) -> Self {
+    /// `abandon` is what becomes of a session within a statement.
+    async fn open<S: Store + 'static>(store: &S, count: usize, abandon: fn(S::Session)) -> Self {
         let (answer, answers) = mpsc::unbounded_channel();
         let mut messages = Vec::new();
         for index in 0..count {
@@ -71,7 +72,7 @@ impl Sessions {
                         _ = queue.recv() => None,
                     };
                     if answered.is_none() {
-                        std::mem::replace(&mut session, store.connect().await.unwrap()).discard();
+                        abandon(std::mem::replace(&mut session, store.connect().await.unwrap()));
                     }
                     let _ = answer.send((index, answered.unwrap_or_else(|| "abandoned".to_owned())));
                 }
@@ -122,7 +123,7 @@ impl Model {
             _ => {}
         });
         let server = Server::new(Settings { flavor, statement_ms: 0, ..Settings::default() }, sink);
-        let opened = Sessions::open(&server.store(4), sessions).await;
+        let opened = Sessions::open(&server.store(4), sessions, Session::discard).await;
         Self {
             server,
             steps: Vec::new(),
@@ -237,7 +238,8 @@ impl Model {
 /// Repeats the steps on the real server, and compares every answer and who waits.
 pub async fn replay(real: &mut Real, steps: &[Step], sessions: usize) {
     let store = real.store.clone();
-    let mut on = Sessions::open(&store, sessions).await;
+    // The issuer would kill the statement, if it reached the server. The model is of a server that it does not reach.
+    let mut on = Sessions::open(&store, sessions, std::mem::forget).await;
     let mut so_far = Vec::new();
     for step in steps {
         match &step.act {

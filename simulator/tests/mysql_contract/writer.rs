@@ -13,7 +13,7 @@ use dropgate_issuer::store::ports::{Session, Store};
 use dropgate_issuer::store::rows::Campaign;
 use dropgate_issuer::timestamp::{Clock, to_ms};
 use dropgate_shared::campaign::CampaignState;
-use dropgate_shared::code::CodeSecret;
+use dropgate_shared::code::{CodeSecret, CodeSecrets};
 use dropgate_shared::ids::{CampaignId, Slot, UserId};
 use dropgate_shared::record::AdmissionRecord;
 use dropgate_simulator::mysql::{Schema, Server, Settings};
@@ -26,7 +26,8 @@ fn writer<S: Store>(store: &S) -> CouponWriter<S> {
     let (now, jitter) = (Arc::new(AtomicU64::new(to_ms(at(0)))), Arc::new(AtomicU64::new(0)));
     let clock = Clock::new(move || now.fetch_add(1, Ordering::Relaxed));
     let jitter = Jitter::new(move || jitter.fetch_add(7, Ordering::Relaxed));
-    CouponWriter::new(store.clone(), CodeSecret::parse("a secret for tests only").unwrap(), 5, clock, jitter)
+    let secrets = CodeSecrets::new(CodeSecret::parse("a secret for tests only").unwrap(), None);
+    CouponWriter::new(store.clone(), secrets, 5, clock, jitter)
 }
 
 fn admission(draw: &mut Draw) -> Admission {
@@ -36,6 +37,7 @@ fn admission(draw: &mut Draw) -> Admission {
         slot: Slot::new(1 + draw.below(14) as u32).unwrap(),
         admitted_at: to_ms(at(draw.below(5_000) as u64)),
         trace: None,
+        code_key: None,
     };
     decode(record.encode().as_bytes()).unwrap()
 }

@@ -76,7 +76,8 @@ impl Generator {
         };
         match self.0.below(16) {
             0..7 => {
-                let mut args = vec![self.one(&["5000", "5000", "5000", "1", "x"])];
+                let mut args =
+                    vec![self.one(&["5000", "5000", "5000", "1", "x"]), self.one(&["K1", "K1", "K2,K1", "K3"])];
                 if !self.0.chance(0.02) {
                     args.extend(self.many(&USERS, 6));
                 }
@@ -100,6 +101,7 @@ impl Generator {
             10 => {
                 let mut args = settings(self);
                 args.push(self.one(&VERSIONS));
+                args.extend([self.one(&["K1", "K2,K1", "K3"]), self.one(&["", "", "K1"])]);
                 (&PUBLISH, vec![meta, claims], args)
             }
             11 if self.0.chance(0.5) => {
@@ -112,7 +114,7 @@ impl Generator {
             11 => (&RESTORE, vec![claims, outbox], if self.0.chance(0.1) { vec![] } else { self.many(&USERS, 5) }),
             12..15 => {
                 let args = [self.one(&["1", "2", "100"]), self.one(&["5000", "x"]), "900000".to_owned()];
-                (&TAKE_DUE, vec![claims, outbox], args.to_vec())
+                (&TAKE_DUE, vec![claims, outbox, meta], args.to_vec())
             }
             _ => {
                 let mut args = settings(self);
@@ -151,7 +153,7 @@ impl Generator {
         for campaign in CAMPAIGNS {
             let keys = [format!("dg:{{{campaign}}}:meta"), format!("dg:{{{campaign}}}:claims")];
             let capacity = self.one(&["3", "9", "40"]);
-            pair.script(&PUBLISH, &keys, &["open", &capacity, "1", "0", "9"].map(str::to_owned), false);
+            pair.script(&PUBLISH, &keys, &["open", &capacity, "1", "0", "9", "K1", ""].map(str::to_owned), false);
         }
     }
 }

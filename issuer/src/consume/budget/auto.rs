@@ -11,7 +11,7 @@
 //!   shrinks when it takes longer. A commit that does meet one of ours waits hardly longer than for any
 //!   other user's, and many rows a commit make so few commits enough.
 //! - The signal is the latency of our own writes against a **quiet baseline**: the lower quartile of the
-//!   last minute, for each class of batch sizes by itself. At least once a second a batch is a single row:
+//!   last minute, for each class of batch sizes by itself. Once a second, or every fourth time, a batch is a single row:
 //!   what other users do, so its latency is what they see. It needs no table and no row of its own.
 //! - If two of the last three writes took more than twice their baseline, the duty is halved at once; after a second
 //!   without that the duty grows by half a percentage point a second. It is never zero.
@@ -46,13 +46,19 @@ const BUSY: f64 = 2.0;
 /// A batch may take this many times what a single row takes.
 const LONG: f64 = 1.5;
 /// A pause is no longer than this, or than [`PATIENT`] times the write before it, whichever is more:
-/// a database that is slow, or busy for good, is given up by nobody.
+/// a database that is slow, or busy for good, is given up by nobody. It holds for all members together: each waits as
+/// many times longer as it has a smaller part of the budget.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const PATIENT: f64 = 10.0;
-/// A single row is written at least this often.
+/// A single row is written this often, but no more than one write in [`PROBE_OF`]: where pauses are long, batches must
+/// still be batches.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
+const PROBE_OF: u32 = 4;
 /// The baseline looks this far back.
 const WINDOW: Duration = Duration::from_secs(60);
+/// .. and so far where it has too few samples: a member with a small part of the budget, on a slow database, writes a few
+/// times a minute.
+const LONG_WINDOW: Duration = Duration::from_secs(600);
 /// It takes one sample in this time, so that a minute is a minute at any pace.
 const SAMPLE_EVERY: Duration = Duration::from_millis(200);
 /// A class knows its baseline from this many samples on.
@@ -75,6 +81,8 @@ pub struct Auto {
     slowed: bool,
     grown_at: Instant,
     probed_at: Instant,
+    /// Writes since then.
+    batches: u32,
     writes: u32,
     /// Full batches in a row that were short.
     short: u32,
@@ -87,7 +95,11 @@ struct Class(VecDeque<(Instant, f64)>);
 
 impl Class {
     fn add(&mut self, took_s: f64, now: Instant) {
-        while self.0.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > WINDOW) {
+        while let Some((at, _)) = self.0.front() {
+            let age = now.saturating_duration_since(*at);
+            if age <= WINDOW || (age <= LONG_WINDOW && self.0.len() < ENOUGH) {
+                break;
+            }
             self.0.pop_front();
         }
         // Until the baseline is known every sample counts.
@@ -121,6 +133,7 @@ impl Auto {
             slowed: false,
             grown_at: now,
             probed_at: now,
+            batches: 0,
             writes: 0,
             short: 0,
             pace: 0.0,
@@ -130,7 +143,8 @@ impl Auto {
     /// Rows of the next batch at most.
     #[must_use]
     pub fn batch(&self, now: Instant) -> usize {
-        if now.saturating_duration_since(self.probed_at) >= PROBE_EVERY { 1 } else { self.batch }
+        let is_time = now.saturating_duration_since(self.probed_at) >= PROBE_EVERY;
+        if is_time && self.batches + 1 >= PROBE_OF { 1 } else { self.batch }
     }
 
     /// The part of the time spent writing at most.
@@ -148,9 +162,14 @@ impl Auto {
     /// A batch was written. Returns the pause before the next one.
     pub fn wrote(&mut self, written: Written, share: f64, now: Instant) -> (Duration, Option<Change>) {
         let took_s = written.took.as_secs_f64().max(1e-6);
+        if written.rows + written.looked_up <= 1 {
+            (self.probed_at, self.batches) = (now, 0);
+        } else {
+            self.batches = self.batches.saturating_add(1);
+        }
         let change = if written.clean { self.learn(written.rows, took_s, now) } else { None };
         let duty = self.duty * share;
-        let longest_s = LONGEST_PAUSE.as_secs_f64().max(PATIENT * took_s);
+        let longest_s = LONGEST_PAUSE.as_secs_f64().max(PATIENT * took_s) / share;
         let pause = Duration::from_secs_f64((took_s * (1.0 - duty) / duty).min(longest_s));
         self.pace = count(written.rows) / (took_s + pause.as_secs_f64());
         (pause, change)
@@ -158,9 +177,6 @@ impl Auto {
 
     fn learn(&mut self, rows: usize, took_s: f64, now: Instant) -> Option<Change> {
         self.writes = self.writes.saturating_add(1);
-        if rows == 1 {
-            self.probed_at = now;
-        }
         let index = usize::try_from(rows.max(1).ilog2()).unwrap_or(0).min(CLASSES - 1);
         let class = self.classes.get_mut(index)?;
         let baseline_s = class.baseline_s();
@@ -238,6 +254,7 @@ mod tests {
         seed: u64,
         now: Instant,
         auto: Auto,
+        share: f64,
         changes: Vec<Change>,
     }
 
@@ -259,7 +276,7 @@ mod tests {
     impl Simulated {
         fn new(commit_s: f64, row_s: f64, noise: f64, seed: u64) -> Self {
             let now = Instant::now();
-            Self { commit_s, row_s, noise, seed, now, auto: Auto::new(now), changes: Vec::new() }
+            Self { commit_s, row_s, noise, seed, now, auto: Auto::new(now), share: 1.0, changes: Vec::new() }
         }
 
         /// A number from 0 to 1, by a generator whose period is long enough for a test.
@@ -279,7 +296,8 @@ mod tests {
                 let took_s = (self.commit_s + self.row_s * count(rows)) * noise * tail * slower;
                 let took = Duration::from_secs_f64(took_s);
                 self.now += took;
-                let (pause, change) = self.auto.wrote(Written { rows, looked_up: 0, took, clean: true }, 1.0, self.now);
+                let (pause, change) =
+                    self.auto.wrote(Written { rows, looked_up: 0, took, clean: true }, self.share, self.now);
                 self.now += pause;
                 self.changes.extend(change);
                 ran.rows += rows;
@@ -288,7 +306,8 @@ mod tests {
                 ran.longest_s = ran.longest_s.max(took_s);
                 ran.all_s += took_s + pause.as_secs_f64();
                 assert!((LEAST..=MOST).contains(&self.auto.duty()) && rows >= 1);
-                assert!(pause <= LONGEST_PAUSE.max(took * 11), "{pause:?} after {took:?}");
+                let longest = LONGEST_PAUSE.max(took * 11).div_f64(self.share);
+                assert!(pause <= longest, "{pause:?} after {took:?}");
             }
             ran
         }
@@ -345,6 +364,25 @@ mod tests {
         let ran = db.run(1_800.0, 1.0);
         assert!(ran.writing_s / ran.all_s < 0.15, "{}", ran.writing_s / ran.all_s);
         assert!(ran.rows > 100 && ran.longest_s < 6.0, "{} rows, {} s", ran.rows, ran.longest_s);
+    }
+
+    /// Six members, each with a sixth of the budget, burden a database like one member with all of it, and write as much.
+    #[test]
+    fn members_together_are_like_one() {
+        for commit_s in [0.001, 0.023, 0.1, 0.3] {
+            let run = |share: f64, seed: u64| {
+                let mut db = Simulated::new(commit_s, 0.00001, 0.1, seed);
+                db.share = share;
+                db.run(120.0, 1.0);
+                let ran = db.run(600.0, 1.0);
+                (ran.writing_s / ran.all_s, ran.per_second())
+            };
+            let (part, pace) = run(1.0, 5);
+            let six = (1..=6).map(|seed| run(1.0 / 6.0, seed));
+            let (part_of_six, pace_of_six) = six.fold((0.0, 0.0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+            assert!(part < 0.11 && part_of_six < part * 1.2, "{commit_s}: {part_of_six} instead of {part}");
+            assert!(pace_of_six > pace / 2.0, "{commit_s}: {pace_of_six} rows/s instead of {pace}");
+        }
     }
 
     #[test]

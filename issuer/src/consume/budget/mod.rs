@@ -12,8 +12,9 @@
 //! all partitions, which each knows by itself (docs/adr/0005-budget-by-partitions.md).
 //!
 //! What counts is a row that is written, a coupon or a refusal. A record whose row is there already is only
-//! looked up, which counts as a tenth of a row: behind a small budget claims wait for hours, the outbox
-//! sends them again meanwhile, and the copies must not hold up the next campaign as long as their originals did.
+//! looked up, which counts as a tenth of a row where a batch meets it: behind a small budget claims wait for hours, the
+//! outbox sends them again meanwhile, and the copies must not hold up the next campaign as long as their originals did.
+//! Most copies never come that far: see `super::copies`.
 //! A record that is no admission costs nothing.
 
 pub mod auto;
@@ -374,5 +375,60 @@ mod tests {
         let next_at = budget.next_at();
         budget.wrote(Written { rows: 0, looked_up: 0, took: SECOND, clean: false }, now);
         assert_eq!(budget.next_at(), next_at);
+    }
+}
+
+#[cfg(test)]
+mod properties {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// How long the issuer waits beyond its turn, what part of its batch it has, the share of it that it only looks up,
+    /// and how long the database takes, ms.
+    type Turn = (u64, f64, f64, u64);
+
+    fn turn() -> impl Strategy<Value = Turn> {
+        let wait_ms = prop_oneof![4 => 0_u64..5, 1 => 0_u64..3_000];
+        (wait_ms, 0.0_f64..=1.0, 0.0_f64..=1.0, prop_oneof![4 => 0_u64..20, 1 => 0_u64..900])
+    }
+
+    proptest! {
+        /// In any window, at most `rate * (window + 0.1 s)` rows and one batch are written, whatever the issuer and the
+        /// database do in between, and a look costs a tenth of a row.
+        #[test]
+        fn no_window_exceeds_a_rate(
+            rows in 1_u32..2_000,
+            unit in prop::sample::select(vec!["s", "min", "h"]),
+            (owned, all) in (1_usize..8).prop_flat_map(|all| (1..=all, Just(all))),
+            turns in prop::collection::vec(turn(), 1..60),
+        ) {
+            let from = Instant::now();
+            let mut budget = Budget::new(format!("{rows}/{unit}").parse().unwrap(), 500, from);
+            budget.share(owned, all);
+            let per_second = budget.rows_per_second().unwrap();
+            let (mut now, mut written) = (from, Vec::<(f64, f64)>::new());
+            let mut most = 0.0_f64;
+            for (wait_ms, part, looked_up, took_ms) in turns {
+                now = now.max(budget.next_at()) + Duration::from_millis(wait_ms);
+                let batch = budget.batch(now);
+                most = most.max(count(batch));
+                let all_rows = whole(count(batch) * part, batch);
+                let looks = whole(count(all_rows) * looked_up, all_rows) - usize::from(looked_up < 0.5);
+                let rows = all_rows - looks;
+                let took = Duration::from_millis(took_ms);
+                now += took;
+                // The rows are there at the latest when the answer comes.
+                written.push(((now - from).as_secs_f64(), count(rows) + LOOK * count(looks)));
+                budget.wrote(Written { rows, looked_up: looks, took, clean: true }, now);
+            }
+            for (first, (start, _)) in written.iter().enumerate() {
+                let mut sum = 0.0;
+                for (at, rows) in &written[first..] {
+                    sum += rows;
+                    let allowed = per_second * (at - start + BATCH_EVERY.as_secs_f64()) + most;
+                    prop_assert!(sum <= allowed * 1.000_001 + 1e-6, "{} rows in {} s", sum, at - start);
+                }
+            }
+        }
     }
 }

@@ -29,8 +29,18 @@ pub enum CampaignError {
     Lower { id: CampaignId, capacity: u32, in_force: u32 },
     #[error("others change campaign {0} at the same time; run the same command again")]
     Contention(CampaignId),
-    #[error("rows cannot be written again without their codes: set COUPON_CODE_SECRET")]
-    NoSecret,
+    /// A gate with another secret would go unnoticed.
+    #[error(
+        "COUPON_CODE_SECRET is not set, and campaign {0} must be published, or rows of it written: Redis gets the key id \
+         of the secret, so that no gate shows other codes, and rows get their codes. Expected the secret of the gate \
+         and the issuer"
+    )]
+    NoSecret(CampaignId),
+    #[error(
+        "the codes of the coupons of campaign {id} are derived from another secret than COUPON_CODE_SECRET (key id \
+         {key_ids}); expected the secret of the gate and the issuer, and the one before as COUPON_CODE_SECRET_PREVIOUS"
+    )]
+    OtherCodes { id: CampaignId, key_ids: String },
     /// MySQL has the change, and Redis did not answer.
     #[error(
         "MySQL has the change, but the gate may not have it yet: {fault}\nRun the same command again, or \

@@ -124,7 +124,7 @@ async fn update_gate<S: Store, H: Http, B: Backlog>(
     id: &CampaignId,
 ) -> Result<String, CampaignError> {
     let not_updated = |fault| CampaignError::GateNotUpdated { id: id.clone(), fault };
-    let reply = match write_settings(servers, session, id, &scripts::UPDATE).await {
+    let reply = match write_settings(servers, session, id, &scripts::UPDATE, &[]).await {
         Err(CampaignError::Fault(fault)) if fault.source == Source::Redis => return Err(not_updated(fault)),
         other => other?.1,
     };

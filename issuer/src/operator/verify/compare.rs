@@ -17,13 +17,12 @@ use crate::redis::confirm::{PAIRS, confirm};
 use crate::redis::view::View;
 use crate::store::ports::{Session, Store};
 use crate::store::rows::{Campaign, CouponRow, Holder};
-use dropgate_shared::campaign::CampaignMeta;
+use dropgate_shared::campaign::{CampaignMeta, CampaignState};
 use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
-use dropgate_shared::code::CodeSecret;
+use dropgate_shared::code::{CodeSecret, CodeSecrets};
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::{CampaignId, UserId};
-use dropgate_shared::names::{CAMPAIGNS_KEY, CampaignKeys};
 use dropgate_shared::redis_rest::RedisRest;
 use dropgate_shared::scripts;
 use indicatif::ProgressBar;
@@ -54,13 +53,13 @@ struct Comparison<'a, S, H> {
 pub async fn verify<S: Store, H: Http, B: Backlog>(
     servers: &Servers<S, H, B>,
     id: &CampaignId,
-    secret: Option<&CodeSecret>,
 ) -> Result<VerifyReport, CampaignError> {
     let mut comparison = Comparison::of(servers, id).await?;
     if comparison.session.campaign(id).await?.is_none() {
         return Err(CampaignError::Unknown(id.clone()));
     }
-    let mut report = VerifyReport::new(id.to_string(), secret.is_some());
+    let secrets = servers.secrets.as_ref();
+    let mut report = VerifyReport::new(id.to_string(), secrets.is_some());
     // Before the claims: what waits in Kafka now has no row yet, or one by the time it is looked at.
     let lag = match &servers.kafka {
         None => Err("Kafka was not looked at: KAFKA_BOOTSTRAP is not set".to_owned()),
@@ -70,7 +69,7 @@ pub async fn verify<S: Store, H: Http, B: Backlog>(
         Ok(lag) => report.lag = Some(lag),
         Err(why) => report.unknown.push(why),
     }
-    match comparison.look(secret, &mut report).await {
+    match comparison.look(secrets, &mut report).await {
         Ok(()) => {}
         Err(fault) if fault.source == Source::Redis => report.unknown.push(fault.to_string()),
         Err(fault) => return Err(fault.into()),
@@ -93,7 +92,7 @@ pub async fn repair<S: Store, H: Http, B: Backlog>(
         done.push(publish(servers, id).await?);
     } else if report.needs(Repair::Confirm) {
         let mut repaired = 0;
-        comparison.rows_pass(true, None, &mut Action::Repair(&mut repaired)).await?;
+        comparison.rows_pass(true, &[], &mut Action::Repair(&mut repaired)).await?;
         comparison.refusals_pass(&mut Action::Repair(&mut repaired)).await?;
         done.push(format!("{repaired} claims confirmed"));
     }
@@ -116,7 +115,7 @@ impl<'a, S: Session, H: Http> Comparison<'a, S, H> {
         progress(self.progress, what, total)
     }
 
-    async fn look(&mut self, secret: Option<&CodeSecret>, report: &mut VerifyReport) -> Result<(), Fault> {
+    async fn look(&mut self, secrets: Option<&CodeSecrets>, report: &mut VerifyReport) -> Result<(), Fault> {
         let counts = self.session.counts(self.id).await?;
         report.capacity = counts.capacity;
         report.coupons = counts.coupons;
@@ -133,26 +132,39 @@ impl<'a, S: Session, H: Http> Comparison<'a, S, H> {
         // After Redis: MySQL is written first, so what differs is older at the gate.
         let campaign = self.session.campaign(self.id).await?;
         report.state = campaign.as_ref().map(|campaign| campaign.state);
+        // The codes of a campaign are derived from the secret that Redis names; where it names none, from any of ours.
+        let mut secrets: Vec<&CodeSecret> = secrets.into_iter().flat_map(CodeSecrets::all).collect();
         if let Some(meta) = meta.as_ref().ok().and_then(Option::as_ref) {
             report.published = Some(true);
+            report.code_key = meta.code_key;
+            match meta.code_key {
+                None if report.state == Some(CampaignState::Closed) => {}
+                None => report.counted(FindingKind::NoCodeKey, 1),
+                Some(key) if secrets.iter().any(|secret| secret.id() == key) => {
+                    secrets.retain(|secret| secret.id() == key);
+                }
+                Some(_) if secrets.is_empty() => {}
+                Some(_) => report.counted(FindingKind::OtherCodeKey, 1),
+            }
+            let secrets = secrets.as_slice();
             report.claims = Some(self.view.claims().await?);
             report.waiting = Some(self.view.waiting().await?);
             if let Some(campaign) = &campaign {
                 compare_settings(meta, campaign, report);
             }
             if !self.view.is_listed(self.id).await? {
-                report.found(FindingKind::GateDiffers, CAMPAIGNS_KEY);
+                report.found(FindingKind::GateDiffers, &self.redis.prefix().campaigns_key());
             }
             self.compare_count(meta, counts.refusals.saturating_sub(counts.both), report).await?;
             self.claims_pass(&mut Action::Report(report)).await?;
             if report.waiting != Some(0) {
                 self.outbox_pass(report).await?;
             }
-            self.rows_pass(true, secret, &mut Action::Report(report)).await?;
+            self.rows_pass(true, secrets, &mut Action::Report(report)).await?;
             self.refusals_pass(&mut Action::Report(report)).await
         } else {
             // The codes can be judged all the same.
-            self.rows_pass(false, secret, &mut Action::Report(report)).await?;
+            self.rows_pass(false, &secrets, &mut Action::Report(report)).await?;
             if meta?.is_none() {
                 report.published = Some(false);
                 report.unknown.push(format!(
@@ -240,7 +252,7 @@ impl<'a, S: Session, H: Http> Comparison<'a, S, H> {
             Action::Report(report) => absent.iter().for_each(|user| report.found(FindingKind::Stranded, user)),
             Action::Repair(_) if absent.is_empty() => {}
             Action::Repair(repaired) => {
-                let keys = CampaignKeys::of(self.id);
+                let keys = self.redis.keys(self.id);
                 let restored = self.redis.eval(&scripts::RESTORE, &[&keys.claims, &keys.outbox], &absent).await?;
                 **repaired += restored.as_u64().unwrap_or(0);
             }
@@ -269,7 +281,7 @@ impl<'a, S: Session, H: Http> Comparison<'a, S, H> {
     async fn rows_pass(
         &mut self,
         is_published: bool,
-        secret: Option<&CodeSecret>,
+        secrets: &[&CodeSecret],
         action: &mut Action<'_>,
     ) -> Result<(), Fault> {
         let total = self.session.tally(self.id).await?.issued;
@@ -280,8 +292,8 @@ impl<'a, S: Session, H: Http> Comparison<'a, S, H> {
             let Some(last) = page.last() else { break };
             after = Some(last.slot);
             bar.inc(page.len() as u64);
-            if let (Some(secret), Action::Report(report)) = (secret, &mut *action) {
-                for row in page.iter().filter(|row| !is_code_right(secret, self.id, row)) {
+            if let (false, Action::Report(report)) = (secrets.is_empty(), &mut *action) {
+                for row in page.iter().filter(|row| !is_code_right(secrets, self.id, row)) {
                     report.found(FindingKind::WrongCode, &row.user_id);
                 }
             }
@@ -357,6 +369,7 @@ fn compare_settings(meta: &CampaignMeta, campaign: &Campaign, report: &mut Verif
     }
 }
 
-fn is_code_right(secret: &CodeSecret, id: &CampaignId, row: &CouponRow) -> bool {
-    UserId::parse(&row.user_id).is_ok_and(|user| secret.code(id, &user) == row.code)
+fn is_code_right(secrets: &[&CodeSecret], id: &CampaignId, row: &CouponRow) -> bool {
+    let user = UserId::parse(&row.user_id);
+    user.is_ok_and(|user| secrets.iter().any(|secret| secret.code(id, &user) == row.code))
 }

@@ -11,6 +11,7 @@ pub enum FindingKind {
     UserTwice,
     CouponAndRefusal,
     WrongCode,
+    OtherCodeKey,
     GatePromisesMore,
     #[serde(rename = "told_without_row")]
     SettledWithoutRow,
@@ -23,6 +24,7 @@ pub enum FindingKind {
     CountOff,
     Uncounted,
     GateDiffers,
+    NoCodeKey,
     Unconfirmed,
     Owed,
     Waiting,
@@ -120,6 +122,12 @@ impl FindingKind {
                 "codes that are not those of their users",
                 "check that COUPON_CODE_SECRET is that of the gate and the issuer",
             ),
+            Self::OtherCodeKey => (
+                "I12",
+                "secret of the codes in Redis that is not COUPON_CODE_SECRET",
+                "give the gate, the issuer and this command the same COUPON_CODE_SECRET, or while it is replaced the \
+                 other one as COUPON_CODE_SECRET_PREVIOUS; then issuer campaign publish",
+            ),
             Self::GatePromisesMore => ("I1", "the gate admits more than MySQL has granted", "issuer reconcile --apply"),
             Self::SettledWithoutRow => (
                 "I3",
@@ -149,6 +157,12 @@ impl FindingKind {
                 "issuer reconcile --apply",
             ),
             Self::GateDiffers => ("", "settings at the gate that differ from MySQL", "issuer reconcile --apply"),
+            Self::NoCodeKey => (
+                "I12",
+                "campaign of which Redis does not name the secret of the codes, so that a gate with another one goes \
+                 unnoticed",
+                "issuer reconcile --apply",
+            ),
             Self::Unconfirmed => (
                 "I3",
                 "coupons that Redis does not have as issued",
@@ -179,9 +193,12 @@ impl FindingKind {
     #[must_use]
     pub fn repair(self) -> Option<Repair> {
         match self {
-            Self::RowWithoutClaim | Self::CountOff | Self::Uncounted | Self::GateDiffers | Self::GatePromisesMore => {
-                Some(Repair::Publish)
-            }
+            Self::RowWithoutClaim
+            | Self::CountOff
+            | Self::Uncounted
+            | Self::GateDiffers
+            | Self::GatePromisesMore
+            | Self::NoCodeKey => Some(Repair::Publish),
             Self::EntryDiffers | Self::Unconfirmed => Some(Repair::Confirm),
             Self::Stranded => Some(Repair::Restore),
             Self::SettledWithoutRow => Some(Repair::Reissue),

@@ -1,7 +1,7 @@
 //! `reconcile`: repairs what `verify` finds, and verifies again.
 
 use super::compare::{repair, verify};
-use super::findings::Repair;
+use super::findings::{Repair, Verdict};
 use super::reissue::reissue;
 use super::report::VerifyReport;
 use crate::kafka::ports::Backlog;
@@ -9,7 +9,6 @@ use crate::operator::campaign::error::CampaignError;
 use crate::operator::campaign::publish::add_to_known;
 use crate::operator::servers::Servers;
 use crate::store::ports::Store;
-use dropgate_shared::code::CodeSecret;
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::CampaignId;
 
@@ -33,11 +32,10 @@ pub enum Apply {
 pub async fn reconcile<S: Store, H: Http, B: Backlog>(
     servers: &Servers<S, H, B>,
     id: &CampaignId,
-    secret: Option<&CodeSecret>,
     apply: Apply,
     mut print: impl FnMut(String),
 ) -> Result<VerifyReport, CampaignError> {
-    let mut report = verify(servers, id, secret).await?;
+    let mut report = verify(servers, id).await?;
     for _ in 0..ROUNDS {
         print(report.plan());
         let Apply::Repair { reissue: with_rows } = apply else { break };
@@ -45,13 +43,12 @@ pub async fn reconcile<S: Store, H: Http, B: Backlog>(
             break;
         }
         if with_rows && report.needs(Repair::Reissue) {
-            let secret = secret.ok_or(CampaignError::NoSecret)?;
-            print(format!("{} rows written again", reissue(servers, id, secret).await?));
+            print(format!("{} rows written again", reissue(servers, id).await?));
         }
         print(format!("{}\n", repair(servers, id, &report).await?));
-        report = verify(servers, id, secret).await?;
+        report = verify(servers, id).await?;
     }
-    if apply != Apply::Nothing {
+    if apply != Apply::Nothing && report.verdict() != Verdict::Unknown {
         // Redis may have lost this alone: then the cron does not visit the campaign.
         add_to_known(servers, id).await?;
     }

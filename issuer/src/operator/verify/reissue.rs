@@ -14,10 +14,9 @@ use crate::store::resolve::CAPACITY_EXHAUSTED;
 use crate::store::rows::NewRefusal;
 use crate::timestamp;
 use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
-use dropgate_shared::code::CodeSecret;
+use dropgate_shared::code::CodeKeyId;
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::{CampaignId, UserId};
-use dropgate_shared::names::CampaignKeys;
 use dropgate_shared::record::AdmissionRecord;
 use dropgate_shared::scripts;
 
@@ -34,12 +33,16 @@ const BATCH: usize = 500;
 pub async fn reissue<S: Store, H: Http, B: Backlog>(
     servers: &Servers<S, H, B>,
     id: &CampaignId,
-    secret: &CodeSecret,
 ) -> Result<u64, CampaignError> {
+    let secrets = servers.secrets.clone().ok_or_else(|| CampaignError::NoSecret(id.clone()))?;
     let view = View::new(&servers.redis, id);
+    // The codes that the gate has shown.
+    let code_key = view.meta().await?.and_then(|meta| meta.code_key);
+    if secrets.of(code_key).is_none() {
+        return Err(CampaignError::OtherCodes { id: id.clone(), key_ids: secrets.ids() });
+    }
     let mut session = servers.store.connect().await?;
-    let writer =
-        CouponWriter::new(servers.store.clone(), secret.clone(), BATCH, servers.clock.clone(), Jitter::new(|| 0));
+    let writer = CouponWriter::new(servers.store.clone(), secrets, BATCH, servers.clock.clone(), Jitter::new(|| 0));
     let (mut cursor, mut written) = ("0".to_owned(), 0);
     loop {
         let (next, page) = view.claims_page(&cursor).await?;
@@ -49,7 +52,7 @@ pub async fn reissue<S: Store, H: Http, B: Backlog>(
         for (user, entry) in page.into_iter().filter(|(user, _)| !settled.contains_key(user)) {
             let (Ok(entry), Ok(user)) = (entry.parse::<ClaimEntry>(), UserId::parse(&user)) else { continue };
             match entry.status {
-                ClaimStatus::Issued => issued.extend(admission(id, user, entry)),
+                ClaimStatus::Issued => issued.extend(admission(id, code_key, user, entry)),
                 ClaimStatus::Refused => refused.push((user, entry)),
                 ClaimStatus::Admitted | ClaimStatus::DeadLettered => {}
             }
@@ -67,9 +70,9 @@ pub async fn reissue<S: Store, H: Http, B: Backlog>(
     }
 }
 
-fn admission(id: &CampaignId, user: UserId, entry: ClaimEntry) -> Option<Admission> {
-    let record =
-        AdmissionRecord { campaign: id.clone(), user, slot: entry.slot, admitted_at: entry.admitted_ms, trace: None };
+fn admission(id: &CampaignId, code_key: Option<CodeKeyId>, user: UserId, entry: ClaimEntry) -> Option<Admission> {
+    let (campaign, slot, admitted_at) = (id.clone(), entry.slot, entry.admitted_ms);
+    let record = AdmissionRecord { campaign, user, slot, admitted_at, trace: None, code_key };
     Some(Admission { record, admitted_at: timestamp::from_ms(entry.admitted_ms)? })
 }
 
@@ -96,7 +99,7 @@ async fn confirm_outcomes<S: Store, H: Http, B: Backlog>(
     }
     confirm(&servers.redis, id, &pairs).await?;
     if !open.is_empty() {
-        let keys = CampaignKeys::of(id);
+        let keys = servers.redis.keys(id);
         servers.redis.eval(&scripts::RESTORE, &[&keys.claims, &keys.outbox], &open).await?;
     }
     Ok(())

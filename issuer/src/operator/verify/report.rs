@@ -3,6 +3,7 @@
 use super::findings::{FindingKind, Repair, Verdict, Weight};
 use crate::operator::output::{json, masked};
 use dropgate_shared::campaign::CampaignState;
+use dropgate_shared::code::CodeKeyId;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,6 +34,8 @@ pub struct VerifyReport {
     pub lag: Option<u64>,
     /// Whether codes were computed again.
     pub codes_checked: bool,
+    /// The secret of the codes, as Redis names it.
+    pub code_key: Option<CodeKeyId>,
     /// Whether Redis has the campaign; `None` where it did not answer.
     pub published: Option<bool>,
     /// Why something is unknown.
@@ -53,6 +56,7 @@ struct ReportJson<'a> {
     outbox: Option<u64>,
     lag: Option<u64>,
     codes_checked: bool,
+    code_key: Option<CodeKeyId>,
     unknown: &'a [String],
     findings: Vec<FindingJson<'a>>,
 }
@@ -100,6 +104,7 @@ impl VerifyReport {
         match kind {
             FindingKind::SlotResolved => Weight::Note,
             FindingKind::GateDiffers
+            | FindingKind::NoCodeKey
             | FindingKind::Unconfirmed
             | FindingKind::Owed
             | FindingKind::Waiting
@@ -267,6 +272,7 @@ impl ShownReport<'_> {
             outbox: report.waiting,
             lag: report.lag,
             codes_checked: report.codes_checked,
+            code_key: report.code_key,
             unknown: &report.unknown,
             findings: findings.collect(),
         })

@@ -44,9 +44,29 @@ pub(super) fn number_of(error: &sqlx::Error) -> Option<u16> {
 pub(super) fn fault_of(error: &sqlx::Error) -> Fault {
     match error {
         sqlx::Error::PoolTimedOut => fault(None, &POOL_TIMED_OUT),
+        // Of the driver, at connect: it has no RSA, which the default plugin needs where there is no TLS.
+        sqlx::Error::Configuration(error) if error.to_string().contains("RSA") => Fault::none(
+            Source::MySql,
+            labels::AUTHENTICATION,
+            false,
+            "the server's authentication plugin (caching_sha2_password) takes a password only over TLS: remove \
+             ssl-mode=DISABLED from DATABASE_URL, or ssl-mode=PREFERRED where the server has no TLS",
+        ),
+        sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+            timed_out("a statement got no answer")
+        }
         // The server's own words for a connection or a grant; they hold no value of a row.
         other => fault(number_of(other), other),
     }
+}
+
+fn timed_out(detail: impl Into<String>) -> Fault {
+    Fault::unknown(Source::MySql, labels::TIMEOUT, detail)
+}
+
+/// The fault of a question that was not answered.
+pub(super) fn no_answer(within: std::time::Duration) -> Fault {
+    timed_out(format!("no answer within {} s", within.as_secs()))
 }
 
 /// What says that no connection of the pool became free or could be opened in time.
@@ -65,19 +85,52 @@ pub fn fault(number: Option<u16>, detail: &dyn Display) -> Fault {
         Some(1040 | 1203 | 1226) => {
             (labels::TOO_MANY_CONNECTIONS, "raise max_connections, or give the issuer a quota of its own")
         }
+        Some(PACKET_TOO_LARGE) => {
+            (labels::PACKET_TOO_LARGE, "raise the server's max_allowed_packet to 16M or more, or lower BATCH_RECORDS")
+        }
+        Some(BINLOG_FORMAT) => {
+            (labels::BINLOG_FORMAT, "set the server's binlog_format to ROW or MIXED: the service writes READ COMMITTED")
+        }
         Some(1290 | 1792 | 1836) => (labels::READ_ONLY, "the server is read-only: DATABASE_URL must name the primary"),
         Some(1021 | 1114 | 1041 | 1037) => (labels::OUT_OF_SPACE, "the server is out of disk or memory"),
         Some(1053 | 1077 | 1079 | 1927 | 2006 | 2013 | 3169 | 4031) => {
             (labels::GOING_DOWN, "the server ended the connection")
         }
+        // Its own limit, or ours by KILL.
+        Some(1317 | 1969 | 3024) => (labels::TIMEOUT, "the statement took longer than its limit"),
         Some(_) => (labels::REFUSED, "see the number in MySQL's list of server errors"),
     };
     let detail = format!("{detail} ({remedy})");
-    Fault { effect: Effect::Unknown, retry: true, source: Source::MySql, label, detail }
+    // Waiting changes no setting of the server.
+    let retry = number != Some(BINLOG_FORMAT);
+    Fault { effect: Effect::Unknown, retry, source: Source::MySql, label, detail }
 }
+
+const PACKET_TOO_LARGE: u16 = 1153;
+const BINLOG_FORMAT: u16 = 1665;
 
 pub(super) const NO_SUCH_TABLE: u16 = 1146;
 
 fn database_error(error: &sqlx::Error) -> Option<&MySqlDatabaseError> {
     error.as_database_error().and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Settings that no waiting changes, each with its own remedy.
+    #[test]
+    fn settings_that_cannot_work_are_named_with_their_remedy() {
+        let rsa = "RSA auth backend disabled; enable feature `mysql-rsa`";
+        let authentication = fault_of(&sqlx::Error::Configuration(rsa.into()));
+        for (fault, label, retry, remedy) in [
+            (authentication, "authentication", false, "remove ssl-mode=DISABLED"),
+            (fault(Some(1665), &"no"), "binlog_format", false, "binlog_format to ROW or MIXED"),
+            (fault(Some(1153), &"no"), "packet_too_large", true, "max_allowed_packet"),
+        ] {
+            assert_eq!((fault.label, fault.retry), (label, retry), "{fault}");
+            assert!(fault.detail.contains(remedy), "{fault}");
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! The statements.
 
+use super::connection::{Timed, Tracked};
+use super::pool::Pool;
 use super::values::{holders, list, parse_state};
 use crate::store::ports::{Session, StoreResult};
 use crate::store::rows::{
@@ -10,40 +12,27 @@ use dropgate_shared::campaign::CampaignState;
 use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
 
 use dropgate_shared::ids::{CampaignId, Slot};
-use sqlx::mysql::MySqlConnection;
-use sqlx::pool::PoolConnection;
 use sqlx::{Executor, MySql, QueryBuilder};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use time::PrimitiveDateTime;
 
-/// A connection, of the pool or of its own.
+/// A connection. One of the service goes back to its pool if nothing is open on it.
 pub struct MySqlSession {
-    link: Link,
+    connection: Option<Tracked>,
+    home: Option<Arc<Pool>>,
     in_transaction: bool,
-}
-
-enum Link {
-    Pooled(PoolConnection<MySql>),
-    Own(Box<MySqlConnection>),
-}
-
-impl From<PoolConnection<MySql>> for MySqlSession {
-    fn from(connection: PoolConnection<MySql>) -> Self {
-        Self { link: Link::Pooled(connection), in_transaction: false }
-    }
-}
-
-impl From<MySqlConnection> for MySqlSession {
-    fn from(connection: MySqlConnection) -> Self {
-        Self { link: Link::Own(Box::new(connection)), in_transaction: false }
-    }
 }
 
 impl Drop for MySqlSession {
     fn drop(&mut self) {
-        // The server rolls back when the connection ends. One of its own ends here anyway.
-        if let (true, Link::Pooled(connection)) = (self.in_transaction, &mut self.link) {
-            connection.close_on_drop();
+        match (self.connection.take(), &self.home) {
+            (Some(connection), Some(home)) if !self.in_transaction && connection.is_idle() => {
+                home.give_back(connection);
+            }
+            // The server rolls back when the connection ends.
+            (Some(connection), _) => connection.abandon(),
+            (None, _) => {}
         }
     }
 }
@@ -55,11 +44,20 @@ fn coupon_row((slot, user_id, code, admitted_at, issued_at): RawCoupon) -> Coupo
 }
 
 impl MySqlSession {
-    fn raw(&mut self) -> &mut MySqlConnection {
-        match &mut self.link {
-            Link::Pooled(connection) => connection,
-            Link::Own(connection) => connection,
-        }
+    pub(super) fn new(connection: Tracked, home: Option<Arc<Pool>>) -> Self {
+        Self { connection: Some(connection), home, in_transaction: false }
+    }
+
+    // Unwrap safety: only `drop` takes it.
+    #[allow(clippy::expect_used)]
+    fn raw(&mut self) -> Timed<'_> {
+        self.connection.as_mut().expect("a session has its connection").timed()
+    }
+
+    /// The users of a campaign's coupons as bytes, without a conversion on their way back.
+    pub(super) async fn user_ids_as_stored(&mut self, id: &CampaignId) -> StoreResult<Vec<Vec<u8>>> {
+        let sql = "SELECT CAST(user_id AS BINARY) FROM coupons WHERE campaign_id = ? ORDER BY slot";
+        Ok(sqlx::query_scalar(sql).bind(id.as_str()).persistent(false).fetch_all(self.raw()).await?)
     }
 
     async fn slots_of(
@@ -208,13 +206,14 @@ impl Session for MySqlSession {
 
     async fn insert_waiting(&mut self, claims: &[NewWaiting<'_>]) -> StoreResult<()> {
         let mut sql = QueryBuilder::<MySql>::new(
-            "INSERT INTO waiting_claims (campaign_id, user_id, proposed_slot, admitted_at, waiting_since) ",
+            "INSERT INTO waiting_claims (campaign_id, user_id, proposed_slot, code, admitted_at, waiting_since) ",
         );
         sql.push_values(claims, |mut tuple, claim| {
             tuple
                 .push_bind(claim.campaign.as_str())
                 .push_bind(claim.user.as_str())
                 .push_bind(claim.proposed_slot)
+                .push_bind(claim.code)
                 .push_bind(claim.admitted_at)
                 .push_bind(claim.waiting_since);
         });
@@ -224,7 +223,7 @@ impl Session for MySqlSession {
 
     async fn waiting(&mut self, id: Option<&CampaignId>, limit: u32) -> StoreResult<Vec<WaitingRow>> {
         let mut sql = QueryBuilder::<MySql>::new(
-            "SELECT w.campaign_id, w.user_id, w.proposed_slot, w.admitted_at FROM waiting_claims w \
+            "SELECT w.campaign_id, w.user_id, w.proposed_slot, w.code, w.admitted_at FROM waiting_claims w \
              LEFT JOIN coupons c ON c.campaign_id = w.campaign_id AND c.user_id = w.user_id \
              LEFT JOIN refusals r ON r.campaign_id = w.campaign_id AND r.user_id = w.user_id \
              WHERE c.user_id IS NULL AND r.user_id IS NULL",
@@ -233,11 +232,13 @@ impl Session for MySqlSession {
             sql.push(" AND w.campaign_id = ").push_bind(id.as_str());
         }
         sql.push(" ORDER BY w.campaign_id, w.admitted_at, w.user_id LIMIT ").push_bind(limit);
-        let rows: Vec<(String, String, u32, PrimitiveDateTime)> = sql.build_query_as().fetch_all(self.raw()).await?;
-        let row = |(campaign_id, user_id, proposed_slot, admitted_at)| WaitingRow {
+        let rows: Vec<(String, String, u32, String, PrimitiveDateTime)> =
+            sql.build_query_as().fetch_all(self.raw()).await?;
+        let row = |(campaign_id, user_id, proposed_slot, code, admitted_at)| WaitingRow {
             campaign_id,
             user_id,
             proposed_slot,
+            code,
             admitted_at,
         };
         Ok(rows.into_iter().map(row).collect())
@@ -345,7 +346,8 @@ impl Session for MySqlSession {
              (SELECT COUNT(*) FROM coupons WHERE campaign_id = a.campaign_id) AS coupons, \
              (SELECT COUNT(DISTINCT user_id) FROM coupons WHERE campaign_id = a.campaign_id) AS users, \
              (SELECT COUNT(*) FROM coupons WHERE campaign_id = a.campaign_id \
-                 AND (slot < 1 OR slot > a.capacity)) AS beyond, \
+                 AND (slot < 1 OR slot > a.capacity OR allotment NOT IN \
+                     (SELECT capacity FROM allotments WHERE campaign_id = a.campaign_id))) AS beyond, \
              (SELECT COUNT(*) FROM refusals WHERE campaign_id = a.campaign_id) AS refusals, \
              (SELECT COUNT(*) FROM refusals r JOIN coupons c \
                  ON c.campaign_id = r.campaign_id AND c.user_id = r.user_id \
@@ -445,12 +447,11 @@ impl Session for MySqlSession {
             return Ok(());
         }
         let mut sql = QueryBuilder::<MySql>::new(
-            "INSERT INTO dead_letter_replays (partition_id, record_offset, dead_at, replayed_at) ",
+            "INSERT IGNORE INTO dead_letter_replays (partition_id, record_offset, dead_at, replayed_at) ",
         );
         sql.push_values(keys, |mut tuple, (partition, offset, dead_at)| {
             tuple.push_bind(*partition).push_bind(*offset).push_bind(*dead_at).push_bind(at);
         });
-        sql.push(" ON DUPLICATE KEY UPDATE dead_letter_replays.replayed_at = dead_letter_replays.replayed_at");
         sql.build().persistent(false).execute(self.raw()).await?;
         Ok(())
     }
