@@ -106,6 +106,8 @@ pub struct CampaignFacts {
     pub dead_letters: BTreeSet<String>,
     /// Users whose row a failover of MySQL has lost.
     pub rows_lost: BTreeSet<String>,
+    /// A failover of MySQL has lost a raise, of which the gate knew.
+    pub raise_lost: bool,
     /// `count` in Redis, and its claims; `None` where the campaign is not published.
     pub redis: Option<(u64, BTreeMap<String, String>)>,
     pub outbox: usize,

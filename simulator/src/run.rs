@@ -416,6 +416,10 @@ impl Actor {
             Operation::MySqlLoseCommits { count } => {
                 actor.commits_lost.set(true);
                 for lost in world.mysql.lose_commits(count) {
+                    if let LostRow::Allotment { campaign, .. } = &lost {
+                        let at = world.campaigns.iter().position(|id| id.as_str() == campaign);
+                        world.record.borrow_mut().raises_lost.extend(at);
+                    }
                     let (LostRow::Coupon { campaign, user, .. }
                     | LostRow::Refusal { campaign, user }
                     | LostRow::Waiting { campaign, user }) = lost
@@ -646,6 +650,13 @@ fn facts(world: &World, campaign: usize) -> CampaignFacts {
             .collect()
     };
     let count = world.meta(campaign, "state").and_then(|_| world.meta(campaign, "count")?.parse().ok());
+    let lost = record.lost.get(campaign).cloned().unwrap_or_default();
+    let mut in_kafka = users(TOPIC);
+    // A record of the new topic may lie before an offset of the old one, and be skipped: then the outbox sends the claim
+    // again, unless Redis has lost it.
+    if record.struck.keys().any(|(fault, _)| *fault == FaultKind::TopicRecreated) {
+        in_kafka.retain(|user| !lost.contains_key(user));
+    }
     CampaignFacts {
         capacity: world.capacity(campaign),
         opens_ms: world.plan.setup.campaigns.get(campaign).map_or(0, |setup| START_MS + setup.opens_at_ms),
@@ -664,10 +675,11 @@ fn facts(world: &World, campaign: usize) -> CampaignFacts {
             .collect(),
         waiting: world.mysql.waiting_claims(id),
         admissions: record.admissions.get(campaign).cloned().unwrap_or_default(),
-        lost: record.lost.get(campaign).cloned().unwrap_or_default(),
-        in_kafka: users(TOPIC),
+        lost,
+        in_kafka,
         dead_letters: users(DEAD_LETTER_TOPIC),
         rows_lost: record.rows_lost.get(campaign).cloned().unwrap_or_default(),
+        raise_lost: record.raises_lost.contains(&campaign),
         redis: count.map(|count| (count, world.claims(campaign))),
         outbox: world.outbox(campaign),
     }
@@ -696,7 +708,8 @@ fn offsets(world: &World, facts: &[CampaignFacts], oracle: &mut Oracle) {
             || facts.is_refused(user)
             || facts.waiting.contains(user)
             || facts.dead_letters.contains(user)
-            || facts.rows_lost.contains(user);
+            || facts.rows_lost.contains(user)
+            || !facts.in_kafka.contains(user);
         if is_passed && !settled {
             let place = format!("{partition}/{}", record.offset);
             let text = format!("{place} of {user} in {} is committed and nothing else", admission.campaign);

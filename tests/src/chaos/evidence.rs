@@ -267,6 +267,7 @@ pub async fn facts(world: &World, campaign: &Campaign, log: &Log) -> Result<Camp
         in_kafka: log.records.iter().filter_map(|(.., record)| of_campaign(record)).collect(),
         dead_letters: log.dead_letters.iter().filter_map(of_campaign).collect::<BTreeSet<String>>(),
         rows_lost: campaign.rows_lost.lock().unwrap().clone(),
+        raise_lost: false,
         redis: count.map(|count| (count, claims)),
         outbox,
     })
