@@ -87,6 +87,8 @@ pub struct Admitted {
 pub struct CampaignFacts {
     /// The newest allotment.
     pub capacity: u32,
+    /// The first allotment. No refusal is undone by a later one.
+    pub first_capacity: u32,
     /// Opening time by Redis's clock, ms since the epoch.
     pub opens_ms: u64,
     /// Coupon rows: user, slot, admission time.

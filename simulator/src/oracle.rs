@@ -92,7 +92,8 @@ impl Oracle {
             // Who has the slot that Redis proposed to them takes nothing from anybody. Only free slots are given away.
             let later = facts.coupons.iter().find(|(holder, slot, at)| {
                 let is_own = |admitted: &Admitted| admitted.user == *holder && admitted.entry.slot.get() == *slot;
-                at > refused_admitted_ms && !facts.admissions.iter().any(is_own)
+                let is_of_raise = *slot > facts.first_capacity;
+                at > refused_admitted_ms && !is_of_raise && !facts.admissions.iter().any(is_own)
             });
             if let Some((later, slot, at)) = later {
                 self.found(

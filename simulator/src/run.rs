@@ -659,6 +659,7 @@ fn facts(world: &World, campaign: usize) -> CampaignFacts {
     }
     CampaignFacts {
         capacity: world.capacity(campaign),
+        first_capacity: world.plan.setup.campaigns.get(campaign).map_or(0, |setup| setup.capacity),
         opens_ms: world.plan.setup.campaigns.get(campaign).map_or(0, |setup| START_MS + setup.opens_at_ms),
         coupons: world
             .mysql

@@ -257,6 +257,7 @@ pub async fn facts(world: &World, campaign: &Campaign, log: &Log) -> Result<Camp
         |record: &AdmissionRecord| (record.campaign == campaign.id).then(|| record.user.as_str().to_owned());
     Ok(CampaignFacts {
         capacity: rows.capacity,
+        first_capacity: rows.capacity,
         opens_ms: campaign.opens_ms,
         coupons: rows.coupons,
         codes: rows.codes,
