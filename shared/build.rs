@@ -16,8 +16,10 @@ fn sha1_hex(text: &str) -> String {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=lua");
     let mut source = String::new();
-    let names =
-        ["admit", "campaign", "claim", "confirm", "lease", "probe", "publish", "read", "restore", "take_due", "update"];
+    let names = [
+        "admit", "campaign", "claim", "confirm", "lease", "probe", "publish", "read", "recall", "restore", "take_due",
+        "update",
+    ];
     let mut all = String::new();
     for name in names {
         write!(all, "&{}, ", name.to_uppercase())?;

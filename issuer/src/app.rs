@@ -21,6 +21,7 @@ use crate::sample::Sampler;
 use crate::store::coupon_writer::CouponWriter;
 use crate::store::mysql::database::MySqlStore;
 use crate::timestamp::Clock;
+use crate::waitlist::{IN_FLIGHT, Waitlist};
 use dropgate_shared::fault::Fault;
 use std::fmt;
 use std::future::Future;
@@ -33,8 +34,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
 
-/// Connections to MySQL. The loop uses one; the other stands in for one that died.
-const CONNECTIONS: u32 = 2;
+/// Connections to MySQL. The loop uses one, and the list of claims that wait uses one now and then; the third stands in
+/// for one that died.
+const CONNECTIONS: u32 = 3;
 /// How long the confirmations of the last batches may take.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(5);
 /// How long the connections to MySQL may take to close.
@@ -178,6 +180,8 @@ async fn run(settings: RunSettings) -> Result<(), Exit> {
         tokio::spawn(Sampler::new(database.clone(), redis.clone(), Arc::clone(&metrics), clock.clone()).run());
     }
     let store = CouponWriter::new(database.clone(), settings.secrets, settings.batch_records, clock, jitter.clone());
+    let backlog = settings.kafka.clone();
+    let waitlist = Waitlist::new(store.clone(), redis.clone(), backlog, IN_FLIGHT, Arc::clone(&metrics));
     // Coupons do not depend on it, so the service starts all the same.
     let tried = redis.clone();
     tokio::spawn(async move {
@@ -200,12 +204,19 @@ async fn run(settings: RunSettings) -> Result<(), Exit> {
     };
     let mut service = Service::new(ports, limits, (Arc::clone(&health), metrics, traces.clone()), jitter, stop);
 
-    let ended = loop {
-        match service.step().await {
-            Ok(Step::Again) => {}
-            Ok(Step::Stopped) => break Ok(()),
-            Err(fault) => break Err(fault),
+    let work = async {
+        loop {
+            match service.step().await {
+                Ok(Step::Again) => {}
+                Ok(Step::Stopped) => break Ok(()),
+                Err(fault) => break Err(fault),
+            }
         }
+    };
+    // Both on this task: the futures of the ports need not be Send.
+    let ended = tokio::select! {
+        ended = work => ended,
+        () = waitlist.run() => Ok(()),
     };
 
     health.enter(State::Draining);
@@ -231,6 +242,7 @@ async fn run(settings: RunSettings) -> Result<(), Exit> {
         issued = counts.issued,
         already = counts.already,
         refused = counts.refused,
+        waiting = counts.waiting,
         dead_letters = counts.dead_letters,
         "issuer stopped"
     );

@@ -24,6 +24,7 @@ pub const UNKNOWN_CAMPAIGN: &str = "unknown_campaign";
 pub const ISSUED: &str = "issued";
 pub const ALREADY: &str = "already";
 pub const REFUSED_CLAIM: &str = "refused";
+pub const WAITING: &str = "waiting";
 pub const DEAD_LETTERED: &str = "dead_lettered";
 
 // MySQL.
@@ -64,6 +65,8 @@ pub const GARBLED: &str = "garbled";
 pub const CLIENT: &str = "client";
 /// A script was loaded under another name.
 pub const SCRIPT: &str = "script";
+/// Too many claims are under way to decide those that wait.
+pub const MANY_UNDER_WAY: &str = "many_under_way";
 /// A confirmation was dropped since Redis is slower than MySQL.
 pub const QUEUE_FULL: &str = "queue_full";
 

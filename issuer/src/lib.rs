@@ -27,3 +27,4 @@ pub mod redis;
 pub mod sample;
 pub mod store;
 pub mod timestamp;
+pub mod waitlist;

@@ -12,9 +12,9 @@ use dropgate_issuer::consume::traces::Traces;
 use dropgate_issuer::health::Health;
 use dropgate_issuer::metrics::Metrics;
 use dropgate_shared::fault::{Fault, Source};
-use dropgate_shared::ids::Slot;
+use dropgate_shared::ids::{CampaignId, Slot, UserId};
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +29,9 @@ struct World {
     /// How often the store, or the dead-letter topic, is away before it answers.
     away: u32,
     dead_letters_away: u32,
+    holders_away: bool,
+    /// What the next decision about waiting claims is.
+    decided: Vec<Confirmation>,
     log: Vec<String>,
     stop_when_away: Option<watch::Sender<bool>>,
     /// The store never answers; once it is called, a stop is requested.
@@ -145,6 +148,7 @@ impl CouponStore for Ports {
             "unknown" if !world.campaign_exists => {
                 ClaimOutcome::Rejected(RejectReason { label: "unknown_campaign", text: String::new() })
             }
+            "homeless" => ClaimOutcome::Waiting,
             user if user.starts_with("late") => ClaimOutcome::Refused { slot: admission.record.slot },
             user if user.starts_with("again") => ClaimOutcome::Already { slot: Slot::new(77).unwrap() },
             "spoiled" => ClaimOutcome::Rejected(RejectReason { label: "data", text: String::new() }),
@@ -156,6 +160,27 @@ impl CouponStore for Ports {
     async fn look_up(&self, admissions: &[&Admission]) -> Result<Vec<Option<ClaimOutcome>>, Fault> {
         self.answer_look(admissions).await
     }
+
+    async fn holders(&self, slots: &BTreeSet<(&CampaignId, Slot)>) -> Result<Vec<Confirmation>, Fault> {
+        if self.0.borrow().holders_away {
+            return Err(Fault::unknown(Source::MySql, "unreachable", "away"));
+        }
+        Ok(slots.iter().map(|(_, slot)| confirmation("holder", &format!("{slot}:3:i"))).collect())
+    }
+
+    fn can_decide(&self) -> bool {
+        !self.0.borrow().decided.is_empty()
+    }
+
+    async fn decide(&self, limit: usize) -> Result<Vec<Confirmation>, Fault> {
+        self.log(format!("decide {limit}"));
+        Ok(std::mem::take(&mut self.0.borrow_mut().decided))
+    }
+}
+
+fn confirmation(user: &str, entry: &str) -> Confirmation {
+    let (campaign, user) = (CampaignId::parse("c").unwrap(), UserId::parse(user).unwrap());
+    Confirmation { campaign, user, entry: entry.parse().unwrap() }
 }
 
 impl Ports {
@@ -244,12 +269,45 @@ async fn i7_rows_then_dead_letters_then_offsets_then_redis() {
             "publish 11 malformed",
             "publish 12 data",
             "store [(0, 14), (1, 6)]",
-            "confirm u1 1:5:i, again 77:5:i, spoiled 3:5:d, late 4:5:r",
+            "confirm holder 4:3:i, u1 1:5:i, again 77:5:i, spoiled 3:5:d, late 4:5:r",
         ]
     );
     let counts = service.counts();
     assert_eq!((counts.records, counts.issued, counts.already), (5, 1, 1));
     assert_eq!((counts.refused, counts.dead_letters), (1, 2));
+}
+
+#[tokio::test]
+async fn i5_i7_a_claim_without_its_slot_moves_the_offset_and_the_holder_is_confirmed_again() {
+    for holders_away in [false, true] {
+        let ports = Ports::default();
+        ports.0.borrow_mut().holders_away = holders_away;
+        ports.deliver(0, 1, &record("homeless", 7));
+        ports.deliver(0, 2, &record("u2", 2));
+        let (mut service, _stop) = service(&ports, 2);
+        service.step().await.unwrap();
+        let confirmed = if holders_away { "confirm u2 2:5:i" } else { "confirm holder 7:3:i, u2 2:5:i" };
+        assert_eq!(log(&ports), ["persist 2", "store [(0, 3)]", confirmed]);
+        assert_eq!((service.counts().waiting, service.counts().issued), (1, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_claims_take_the_turn_of_a_batch_within_the_budget() {
+    let ports = Ports::default();
+    let (mut service, _stop) = service_at(&ports, 10, Duration::from_millis(1), "2/s");
+    let begun = tokio::time::Instant::now();
+    ports.0.borrow_mut().decided = vec![confirmation("x", "9:5:i"), confirmation("y", "7:5:r")];
+    ports.deliver(0, 1, &record("u1", 1));
+    while ports.0.borrow().log.len() < 5 {
+        service.step().await.unwrap();
+    }
+    assert_eq!(
+        log(&ports),
+        ["decide 1", "confirm x 9:5:i, y 7:5:r", "persist 1", "store [(0, 2)]", "confirm u1 1:5:i"]
+    );
+    assert!(begun.elapsed() >= Duration::from_millis(1_500), "two rows at 2/s, then one: {:?}", begun.elapsed());
+    assert_eq!((service.counts().issued, service.counts().refused), (2, 1));
 }
 
 #[tokio::test]

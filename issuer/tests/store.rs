@@ -22,8 +22,8 @@ use dropgate_issuer::store::ports::{Session, Store};
 use dropgate_issuer::timestamp::{self, Clock};
 use dropgate_shared::campaign::CampaignState;
 use dropgate_shared::code::CodeSecret;
-use dropgate_shared::ids::{CampaignId, UserId};
-use scratch::{SECRET, admission, already, batch, issued, persist, refused, rejected, rows, scratch};
+use dropgate_shared::ids::{CampaignId, Slot, UserId};
+use scratch::{SECRET, admission, already, batch, decide, issued, persist, refused, rejected, rows, scratch};
 use sqlx::{AssertSqlSafe, Executor};
 use std::collections::HashSet;
 use time::PrimitiveDateTime;
@@ -97,14 +97,18 @@ async fn i2_a_user_twice_in_a_batch_gets_one_coupon() {
 }
 
 #[tokio::test]
-async fn i3_a_taken_slot_is_replaced_by_the_highest_free_one() {
+async fn i3_who_has_no_slot_waits_and_then_gets_the_highest_free_one() {
     scratch(async |db| {
         db.campaign("c", 6).await;
         let store = db.store();
         persist(&store, &batch(&[("a", 1), ("b", 5)])).await;
         // Redis lost its data and hands out 1 and 2 again, the latter to two users.
-        let outcomes = persist(&store, &batch(&[("x", 1), ("y", 2), ("z", 2)])).await;
-        assert_eq!(outcomes, [issued(6), issued(2), issued(4)]);
+        let late = batch(&[("x", 1), ("y", 2), ("z", 2)]);
+        let waiting = ClaimOutcome::Waiting;
+        assert_eq!(persist(&store, &late).await, [waiting.clone(), issued(2), waiting.clone()]);
+        assert_eq!(persist(&db.store(), &late).await, [waiting.clone(), already(2), waiting], "again (I6)");
+        assert_eq!(decide(&store, &["x", "z"], &[]).await, ["x 6:1763700000123:i", "z 4:1763700000123:i"]);
+        assert_eq!(decide(&store, &["x", "z"], &[]).await, [] as [&str; 0], "decided once");
         assert_eq!(db.coupons("c").await, rows(&[(1, "a"), (2, "y"), (4, "z"), (5, "b"), (6, "x")]));
     })
     .await;
@@ -117,7 +121,9 @@ async fn i3_i10_no_slot_left_is_a_refusal_and_stays_one() {
         let store = db.store();
         persist(&store, &batch(&[("a", 1)])).await;
         let late = batch(&[("x", 1), ("y", 1), ("z", 1)]);
-        assert_eq!(persist(&store, &late).await, [issued(2), refused(1), refused(1)]);
+        assert_eq!(persist(&store, &late).await, [const { ClaimOutcome::Waiting }; 3]);
+        assert_eq!(decide(&store, &["x", "y", "z"], &[]).await, ["x 2:1763700000123:i"]);
+        assert_eq!(decide(&store, &[], &[]).await, ["y 1:1763700000123:r", "z 1:1763700000123:r"], "all is taken");
         assert_eq!(persist(&store, &late).await, [already(2), refused(1), refused(1)]);
 
         // More room later does not undo a refusal: the user has seen it.
@@ -134,10 +140,13 @@ async fn i3_i10_no_slot_left_is_a_refusal_and_stays_one() {
 async fn i1_a_slot_above_the_capacity_is_brought_below_it() {
     scratch(async |db| {
         db.campaign("c", 3).await;
-        let outcomes =
-            persist(&db.store(), &batch(&[("a", 4), ("b", 3), ("c", 4_294_967_295), ("d", 9), ("e", 1)])).await;
+        let store = db.store();
+        let outcomes = persist(&store, &batch(&[("a", 4), ("b", 3), ("c", 4_294_967_295), ("d", 9), ("e", 1)])).await;
+        let waiting = ClaimOutcome::Waiting;
+        assert_eq!(outcomes, [waiting.clone(), issued(3), waiting.clone(), waiting, issued(1)]);
+        assert_eq!(decide(&store, &["a", "c", "d"], &[]).await, ["a 2:1763700000123:i"]);
         // Two of the five find no slot, and it is those who had none of their own.
-        assert_eq!(outcomes, [issued(2), issued(3), refused(4_294_967_295), refused(9), issued(1)]);
+        assert_eq!(decide(&store, &[], &[]).await, ["c 4294967295:1763700000123:r", "d 9:1763700000123:r"]);
         assert_eq!(db.coupons("c").await, rows(&[(1, "e"), (2, "a"), (3, "b")]));
     })
     .await;
@@ -152,7 +161,8 @@ async fn a_raised_capacity_is_seen_at_once() {
         assert_eq!(persist(&store, &batch(&[("x", 1)])).await, [refused(1)]);
         db.raise("c", 4).await;
         assert_eq!(persist(&store, &batch(&[("c", 3)])).await, [issued(3)], "a slot beyond what was known");
-        assert_eq!(persist(&store, &batch(&[("d", 1)])).await, [issued(4)], "a conflict, under the new allotment");
+        assert_eq!(persist(&store, &batch(&[("d", 1)])).await, [ClaimOutcome::Waiting], "a conflict");
+        assert_eq!(decide(&store, &["d"], &[]).await, ["d 4:1763700000123:i"], "under the new allotment");
         let allotments: Vec<u32> =
             sqlx::query_scalar("SELECT allotment FROM coupons ORDER BY slot").fetch_all(&db.pool).await.unwrap();
         assert_eq!(allotments, [2, 2, 4, 4]);
@@ -240,10 +250,11 @@ async fn i2_i6_i10_two_issuers_with_the_same_thousand_records_write_each_once() 
         assert_eq!(count(|outcome| matches!(outcome, ClaimOutcome::Issued { .. })), 900);
         assert_eq!(count(|outcome| matches!(outcome, ClaimOutcome::Already { .. })), 900);
         assert_eq!(
-            count(|outcome| matches!(outcome, ClaimOutcome::Refused { .. })),
+            count(|outcome| matches!(outcome, ClaimOutcome::Refused { .. } | ClaimOutcome::Waiting)),
             200,
-            "a hundred users, each refused twice"
+            "a hundred users, each twice"
         );
+        decide(&one, &[], &[]).await;
         let coupons = db.coupons("c").await;
         assert_eq!(coupons.iter().map(|(slot, _)| *slot).collect::<Vec<_>>(), (1..=900).collect::<Vec<_>>());
         assert_eq!(coupons.iter().map(|(_, user)| user).collect::<HashSet<_>>().len(), 900);
@@ -266,12 +277,14 @@ async fn i10_after_redis_lost_everything_exactly_the_capacity_is_issued() {
         let before: Vec<_> = (1..=120).map(|n| admission("c", &format!("old{n}"), n)).collect();
         persist(&store, &before).await;
         let after: Vec<_> = (1..=300).map(|n| admission("c", &format!("new{n}"), n)).collect();
-        let mut refused = 0;
+        let mut waiting = 0;
         for some in after.chunks(50) {
             let outcomes = persist(&store, some).await;
-            refused += outcomes.iter().filter(|outcome| matches!(outcome, ClaimOutcome::Refused { .. })).count();
+            waiting += outcomes.iter().filter(|outcome| matches!(outcome, ClaimOutcome::Waiting)).count();
         }
-        assert_eq!((db.coupons("c").await.len(), refused, db.refusals("c").await.len()), (300, 120, 120));
+        assert_eq!((db.coupons("c").await.len(), waiting, db.refusals("c").await.len()), (300, 120, 0));
+        assert_eq!((decide(&store, &[], &[]).await.len(), decide(&store, &[], &[]).await.len()), (100, 20));
+        assert_eq!((db.coupons("c").await.len(), db.refusals("c").await.len()), (300, 120));
     })
     .await;
 }
@@ -372,7 +385,10 @@ async fn migrating_again_changes_nothing_and_a_bare_database_says_so() {
     scratch(async |db| {
         assert!(db.database().is_migrated().await.unwrap());
         assert_eq!(db.database().migrate().await.unwrap(), Vec::<String>::new());
-        db.pool.execute("DROP TABLE coupons, refusals, allotments, campaigns, dropgate_migrations").await.unwrap();
+        db.pool
+            .execute("DROP TABLE waiting_claims, coupons, refusals, allotments, campaigns, dropgate_migrations")
+            .await
+            .unwrap();
         assert!(!db.database().is_migrated().await.unwrap());
         let fault = db.store().persist(&batch(&[("u1", 1)]).iter().collect::<Vec<_>>()).await.unwrap_err();
         assert_eq!(fault.label, "no_schema");
@@ -389,8 +405,67 @@ async fn i10_a_slot_that_an_operator_has_freed_is_given_before_anybody_is_refuse
         persist(&store, &batch(&[("a", 1), ("b", 2), ("c", 3)])).await;
         assert_eq!(persist(&store, &batch(&[("late", 1)])).await, [refused(1)], "now it remembers: all are taken");
         db.pool.execute("DELETE FROM coupons WHERE slot = 2").await.unwrap();
-        assert_eq!(persist(&store, &batch(&[("x", 3), ("y", 3)])).await, [issued(2), refused(3)]);
+        assert_eq!(persist(&store, &batch(&[("x", 3), ("y", 3)])).await, [const { ClaimOutcome::Waiting }; 2]);
+        assert_eq!(decide(&store, &["x", "y"], &[]).await, ["x 2:1763700000123:i"]);
+        assert_eq!(decide(&store, &[], &[]).await, ["y 3:1763700000123:r"]);
         assert_eq!(db.coupons("c").await, rows(&[(1, "a"), (2, "x"), (3, "c")]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn i3_a_free_slot_goes_to_nobody_while_an_earlier_claim_is_under_way() {
+    scratch(async |db| {
+        db.campaign("c", 3).await;
+        let store = db.store();
+        // Redis lost `lost` and gave their slot away; `first` is under way with slot 1, which is free.
+        persist(&store, &batch(&[("late", 2), ("later", 3)])).await;
+        assert_eq!(persist(&store, &batch(&[("lost", 2)])).await, [ClaimOutcome::Waiting]);
+        let none = [] as [&str; 0];
+        assert_eq!(decide(&store, &["lost"], &[("first", "1:1763700000122:a")]).await, none, "admitted earlier");
+        assert_eq!(decide(&store, &["lost"], &[("first", "1:1763700000124:a")]).await, none, "the slot is theirs");
+        assert_eq!(decide(&store, &[], &[]).await, none, "something may be in Kafka");
+        assert_eq!(persist(&store, &batch(&[("first", 1)])).await, [issued(1)]);
+        assert_eq!(decide(&store, &[], &[]).await, ["lost 2:1763700000123:r"], "nobody can get a slot any more");
+        let (campaign, slot) = (CampaignId::parse("c").unwrap(), Slot::new(2).unwrap());
+        let holders = store.holders(&[(&campaign, slot)].into()).await.unwrap();
+        let holders: Vec<_> = holders.iter().map(|one| format!("{} {}", one.user.as_str(), one.entry)).collect();
+        assert_eq!(holders, ["late 2:1763700000123:i"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn i5_who_was_admitted_again_gets_the_slot_that_redis_gave_them() {
+    scratch(async |db| {
+        db.campaign("c", 5).await;
+        let store = db.store();
+        persist(&store, &batch(&[("a", 1)])).await;
+        persist(&store, &batch(&[("x", 1)])).await;
+        let again = [("x", "3:1763700000200:a")];
+        assert_eq!(decide(&store, &["x"], &again).await, ["x 3:1763700000123:i"]);
+        assert_eq!(persist(&store, &batch(&[("x", 3)])).await, [already(3)]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn i3_a_refused_user_stays_refused_whatever_row_goes_away() {
+    scratch(async |db| {
+        db.campaign("c", 1).await;
+        let (store, other) = (db.store(), db.store());
+        persist(&other, &batch(&[("a", 1)])).await;
+        assert_eq!(persist(&store, &batch(&[("x", 1)])).await, [refused(1)]);
+        other.waiting().await.unwrap();
+        db.pool.execute("DELETE FROM coupons").await.unwrap();
+        for store in [store, other, db.store()] {
+            assert_eq!(persist(&store, &batch(&[("x", 1)])).await, [refused(1)]);
+        }
+        // A slot of a later raise is beyond what is remembered, so refusals are looked at again.
+        let third = db.store();
+        db.raise("c", 2).await;
+        assert_eq!(persist(&third, &batch(&[("x", 2)])).await, [refused(1)]);
+        assert_eq!(db.coupons("c").await, []);
     })
     .await;
 }

@@ -36,6 +36,7 @@ fn operations() -> Vec<Operation> {
         Operation::IssuerKill { issuer: 0, down_ms: 500 },
         Operation::RedisAway { for_ms: 4 },
         Operation::RedisFailInScript { command: ScriptCommand::Hset },
+        Operation::RedisLoseWrites { count: 1 },
         Operation::KafkaRestPartial { for_ms: 50 },
         Operation::MySqlLoseAnswers { for_ms: 50 },
         Operation::Raise { campaign, by: 1 },
@@ -120,7 +121,7 @@ mod tests {
     #[test]
     fn one_operation_keeps_every_promise_and_two_show_a_mutant() {
         let explored = explore(1, None, 2, |_| {});
-        assert_eq!((explored.interleavings, explored.failures.len()), (11, 0), "{:?}", explored.failures);
+        assert_eq!((explored.interleavings, explored.failures.len()), (12, 0), "{:?}", explored.failures);
         assert!(!explore(2, Some(Mutant::CapacityUnchecked), 2, |_| {}).failures.is_empty(), "it sees nothing");
     }
 }

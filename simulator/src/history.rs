@@ -87,6 +87,8 @@ pub struct Admitted {
 pub struct CampaignFacts {
     /// The newest allotment.
     pub capacity: u32,
+    /// The first allotment. No refusal is undone by a later one.
+    pub first_capacity: u32,
     /// Opening time by Redis's clock, ms since the epoch.
     pub opens_ms: u64,
     /// Coupon rows: user, slot, admission time.
@@ -95,6 +97,8 @@ pub struct CampaignFacts {
     pub codes: BTreeMap<String, String>,
     /// Refusal rows: user, admission time.
     pub refusals: Vec<(String, u64)>,
+    /// Users whose claim waits in MySQL to be decided, or has waited.
+    pub waiting: BTreeSet<String>,
     pub admissions: Vec<Admitted>,
     /// Users whose claim Redis has lost at some time, with that time, ms of the run.
     pub lost: BTreeMap<String, u64>,
@@ -104,6 +108,8 @@ pub struct CampaignFacts {
     pub dead_letters: BTreeSet<String>,
     /// Users whose row a failover of MySQL has lost.
     pub rows_lost: BTreeSet<String>,
+    /// A failover of MySQL has lost a raise, of which the gate knew.
+    pub raise_lost: bool,
     /// `count` in Redis, and its claims; `None` where the campaign is not published.
     pub redis: Option<(u64, BTreeMap<String, String>)>,
     pub outbox: usize,

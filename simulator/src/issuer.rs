@@ -1,5 +1,6 @@
 //! An issuer's process: the real loop, store rules and confirmation on the models.
 
+use crate::backlog::GroupLag;
 use crate::clock::Clock;
 use crate::kafka::dead_letters::SimDeadLetters;
 use crate::kafka::{Kafka, MemberHandle, MemberSettings, SimRecordSource};
@@ -17,6 +18,7 @@ use dropgate_issuer::metrics::Metrics;
 use dropgate_issuer::redis::confirm;
 use dropgate_issuer::store::coupon_writer::CouponWriter;
 use dropgate_issuer::timestamp;
+use dropgate_issuer::waitlist::{IN_FLIGHT, Waitlist};
 use dropgate_shared::code::CodeSecrets;
 use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
 use dropgate_shared::redis_rest::RedisRest;
@@ -68,12 +70,17 @@ impl IssuerProcess {
         let member = source.handle();
         let metrics = Arc::new(Metrics::default());
         let health = Arc::new(Health::new(Arc::clone(&metrics)));
-        let (queue, confirming) = confirm::queue(redis, Arc::clone(&metrics));
+        let (queue, confirming) = confirm::queue(redis.clone(), Arc::clone(&metrics));
         tasks.spawn(confirming);
         let random = Mutex::new(random);
         let jitter = Jitter::new(move || random.lock().unwrap_or_else(PoisonError::into_inner).next_u64());
         let clock = timestamp::Clock::new(move || clock.now_ms());
         let writer = CouponWriter::new(mysql, secrets, around.batch_records, clock, jitter.clone());
+        let takes_early = around.mutant == Some(Mutant::FreeSlotTakenEarly);
+        let backlog = GroupLag { kafka: kafka.clone(), is_blind: takes_early };
+        let in_flight = if takes_early { Duration::ZERO } else { IN_FLIGHT };
+        let waitlist = Waitlist::new(writer.clone(), redis, backlog, in_flight, Arc::clone(&metrics));
+        tasks.spawn(waitlist.run());
         let limits = Limits {
             batch_records: around.batch_records,
             linger: Duration::from_millis(20),

@@ -9,6 +9,7 @@
 //! - nothing iterates over a `HashMap`.
 #![forbid(unsafe_code)]
 
+pub mod backlog;
 pub mod clock;
 pub mod explore;
 pub mod history;

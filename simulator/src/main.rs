@@ -5,7 +5,7 @@ use dropgate_simulator::explore::explore;
 use dropgate_simulator::mutant::Mutant;
 use dropgate_simulator::plan::{FaultKind, Plan};
 use dropgate_simulator::record::Phase;
-use dropgate_simulator::run::execute_traced;
+use dropgate_simulator::run::{execute, execute_traced};
 use dropgate_simulator::search::{Coverage, Failure, Search, Summary, UNREPAIRED, kinds, shrink};
 use dropgate_simulator::violation::Violation;
 use std::io::{IsTerminal, Write as _, stderr};
@@ -250,6 +250,11 @@ fn exhaust(depth: u32) -> ExitCode {
 fn mutants(seeds: u64) -> ExitCode {
     let mut caught = 0;
     for mutant in Mutant::ALL {
+        if let Some(violation) = mutant.plan().and_then(|plan| execute(&plan, Some(mutant)).violations.pop()) {
+            caught += 1;
+            println!("{:24} caught by its own plan: {violation}", mutant.to_string());
+            continue;
+        }
         let kinds = mutant.breaks();
         let without = if kinds.is_some() { Vec::new() } else { UNREPAIRED.to_vec() };
         let search = Search { seeds: 0..seeds, threads: cores(), mutant: Some(mutant), without, kinds, failures: 1 };

@@ -5,6 +5,7 @@
 
 use crate::kafka::MemberSettings;
 use crate::mysql::Schema;
+use crate::plan::{CampaignSetup, Hop, Operation, Plan, RestDialect, Setup, Timed};
 use crate::violation::Kind;
 use dropgate_shared::scripts::{self, Script};
 use std::fmt;
@@ -44,6 +45,10 @@ pub enum Mutant {
     CodeKeyUnread,
     /// `publish` puts the newest secret of codes in place of the campaign's own (I12).
     PublishReplacesCodeKey,
+    /// A claim whose slot another user holds gets a free one before what was admitted earlier is read (I3).
+    FreeSlotTakenEarly,
+    /// The same, without a look at the outbox (I3).
+    OutboxUnseen,
     /// Refused claims keep their slots (I10). Caught by `tests/scripts.rs`.
     CountFromClaims,
     /// Settings are written whatever version Redis has (I12). Caught by `tests/versions.rs`.
@@ -52,7 +57,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Those that the search must catch.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::OffsetBeforeCommit,
         Self::OutboxRemovedOnProduce,
         Self::SweeperTriesOnce,
@@ -69,6 +74,8 @@ impl Mutant {
         Self::SilentConsumerKept,
         Self::CodeKeyUnread,
         Self::PublishReplacesCodeKey,
+        Self::FreeSlotTakenEarly,
+        Self::OutboxUnseen,
     ];
 
     /// The scripts that the mistake changes: which, the text that goes, the text that comes.
@@ -96,8 +103,15 @@ impl Mutant {
                 (&scripts::CONFIRM, "redis.call('ZREM', KEYS[3], unpack(users))", "redis.call('ZCARD', KEYS[3])")
             }
             Self::ClaimsBeforeOutbox => (&scripts::ADMIT, "{ due, counted, claims }", "{ claims, counted, due }"),
+            Self::OutboxUnseen => (
+                &scripts::READ,
+                "if not reads[ARGV[1]]",
+                "if ARGV[1] == 'ZSCAN' then return { '0', {} } end\nif not reads[ARGV[1]]",
+            ),
             Self::CountFromClaims => (&scripts::CONFIRM, "local count = more ~= 0 and", "local count = false and"),
-            Self::CodeKeyUnread => (&scripts::ADMIT, "local code_key = meta[7] or ''", "local code_key = ''"),
+            Self::CodeKeyUnread => {
+                (&scripts::ADMIT, "code_key, key_ids = meta[7] or '', ARGV[2] or ''", "code_key, key_ids = '', ''")
+            }
             Self::PublishReplacesCodeKey => (
                 &scripts::PUBLISH,
                 "-- The count is the number of claims",
@@ -113,6 +127,16 @@ impl Mutant {
     #[must_use]
     pub fn breaks(self) -> Option<&'static [Kind]> {
         matches!(self, Self::NoUniqueUser | Self::NoUniqueSlot).then_some(&[Kind::Doubled, Kind::OverCapacity])
+    }
+
+    /// A plan that shows the mistake, where random plans seldom do.
+    #[must_use]
+    pub fn plan(self) -> Option<Plan> {
+        match self {
+            Self::FreeSlotTakenEarly => Some(unread_in_kafka()),
+            Self::OutboxUnseen => Some(unsent_in_outbox()),
+            _ => None,
+        }
     }
 
     /// The text that runs in place of `script`.
@@ -146,6 +170,70 @@ impl Mutant {
             _ => {}
         }
     }
+}
+
+/// One campaign, batches of one record, good connections.
+fn small(capacity: u32, issuers: usize, operations: Vec<(u64, Operation)>) -> Plan {
+    let hop = Hop { delay_ms: (2, 2), ..Hop::default() };
+    let setup = Setup {
+        isolates: 1,
+        issuers,
+        partitions: 2,
+        users: 8,
+        campaigns: vec![CampaignSetup { capacity, opens_at_ms: 0, closes_at_ms: None }],
+        ack_by_kafka: false,
+        batch_records: 1,
+        write_budget: "unlimited".to_owned(),
+        kafka_rest: RestDialect::Confluent,
+        redis_hop: hop.clone(),
+        kafka_hop: hop,
+        mysql_ms: 1,
+        skew_ms: 0,
+    };
+    let operations = operations.into_iter().map(|(at_ms, operation)| Timed { at_ms, operation }).collect();
+    Plan { seed: 0, setup, operations }
+}
+
+fn claims(user: u32) -> Operation {
+    Operation::Claim { user, campaign: 0, isolate: 0 }
+}
+
+/// Redis goes back to before the claims of users 0 and 6, and gives slots 1 and 2 to 1 and 2. The record of 6 lies in a
+/// partition that nobody reads for some time; all others are read. 1 has lost slot 1 to user 0, and 6 will have lost
+/// slot 2: slot 3 belongs to 6, who was admitted before 1.
+fn unread_in_kafka() -> Plan {
+    let killed = Operation::IssuerKill { issuer: 0, down_ms: 20_000 };
+    small(
+        3,
+        2,
+        vec![
+            (500, Operation::RedisSnapshot),
+            (900, killed),
+            (1_000, claims(0)),
+            (1_100, claims(6)),
+            (2_000, Operation::RedisRestore),
+            (2_100, claims(1)),
+            (2_200, claims(2)),
+        ],
+    )
+}
+
+/// User 0 has slot 1, and Kafka does not get their record for long. Redis goes back to before the claim of user 1, and
+/// gives their slot 2 to user 2, who finds it taken: slot 1 has no row, and belongs to user 0.
+fn unsent_in_outbox() -> Plan {
+    small(
+        2,
+        1,
+        vec![
+            (1_000, Operation::KafkaRestAway { for_ms: 1_000 }),
+            (1_100, claims(0)),
+            (3_000, Operation::RedisSnapshot),
+            (3_100, claims(1)),
+            (4_000, Operation::RedisRestore),
+            (4_100, claims(2)),
+            (5_000, Operation::KafkaRestAway { for_ms: 84_000 }),
+        ],
+    )
 }
 
 impl fmt::Display for Mutant {

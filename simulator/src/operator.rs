@@ -1,12 +1,13 @@
 //! The operator: the real verbs on the models, over a good network.
 
+use crate::backlog::GroupLag;
 use crate::kafka::{Kafka, dead_letters};
 use crate::mysql::ModelStore;
 use crate::network::Port;
-use crate::record::{GROUP, START_MS};
+use crate::record::START_MS;
 use crate::world::World;
 use dropgate_issuer::cli::dlq::{DlqFilter, DlqReplayOptions};
-use dropgate_issuer::kafka::ports::{Backlog, CampaignLag, DeadLetter, DeadLetterReader, DeadLetterReplayer, header};
+use dropgate_issuer::kafka::ports::{DeadLetter, DeadLetterReader, DeadLetterReplayer, header};
 use dropgate_issuer::operator::campaign::create::create;
 use dropgate_issuer::operator::campaign::publish::publish;
 use dropgate_issuer::operator::campaign::state::{Transition, raise, set};
@@ -14,27 +15,11 @@ use dropgate_issuer::operator::dlq;
 use dropgate_issuer::operator::servers::Servers;
 use dropgate_issuer::operator::verify::compare::verify;
 use dropgate_issuer::operator::verify::findings::Verdict;
-use dropgate_issuer::operator::verify::reconcile::reconcile;
+use dropgate_issuer::operator::verify::reconcile::{Apply, reconcile};
 use dropgate_issuer::timestamp;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::ids::CampaignId;
-use dropgate_shared::names::{DEAD_LETTER_TOPIC, TOPIC};
-
-/// The lag of the issuers' group.
-pub struct GroupLag(pub Kafka);
-
-impl Backlog for GroupLag {
-    async fn lag(&self) -> Result<u64, Fault> {
-        self.0.lag(GROUP, TOPIC).map_err(|error| Fault::unknown(Source::Kafka, "lag", format!("{error:?}")))
-    }
-
-    async fn lag_of(&self, campaign: &CampaignId) -> Result<CampaignLag, Fault> {
-        let mut lag = CampaignLag { all: self.lag().await?, own: Some(0), oldest_ms: None };
-        let waiting = self.0.waiting(GROUP, TOPIC);
-        lag.count(campaign, waiting.iter().map(|record| record.value.as_slice()));
-        Ok(lag)
-    }
-}
+use dropgate_shared::names::DEAD_LETTER_TOPIC;
 
 /// A reading of the dead-letter topic.
 struct Reader(Vec<DeadLetter>);
@@ -77,6 +62,7 @@ pub enum Act {
     Close,
     RaiseTo(u32),
     Reconcile,
+    Reissue,
 }
 
 impl World {
@@ -85,7 +71,7 @@ impl World {
         Servers {
             store: self.mysql.store(2),
             redis: self.redis_client("operator"),
-            kafka: Some(GroupLag(self.kafka.clone())),
+            kafka: Some(GroupLag { kafka: self.kafka.clone(), is_blind: false }),
             secrets: Some(self.issuer_secrets()),
             clock: timestamp::Clock::new(move || clock.now_ms()),
             progress: false,
@@ -127,7 +113,10 @@ impl World {
             Act::Resume => set(&servers, id, Transition::Resume { reopen: false }).await,
             Act::Close => set(&servers, id, Transition::Close).await,
             Act::RaiseTo(capacity) => raise(&servers, id, capacity).await,
-            Act::Reconcile => reconcile(&servers, id, true, |_| {}).await.map(|_| String::new()),
+            Act::Reconcile | Act::Reissue => {
+                let how = Apply::Repair { reissue: act == Act::Reissue };
+                reconcile(&servers, id, how, |_| {}).await.map(|_| String::new())
+            }
         };
         let text = match &done {
             Ok(_) => format!("oper  c{campaign} {act:?} done"),

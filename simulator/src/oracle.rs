@@ -2,11 +2,15 @@
 //!
 //! Two liberties are taken, both documented in `docs/correctness.md`: a claim that Redis has lost before
 //! its record reached Kafka is owed no longer (nobody knows of it), and where Redis has lost
-//! acknowledged writes a user may be refused after an admission, in the order of admission times.
+//! acknowledged writes a user may be refused after an admission: only if somebody else has their slot, and no free slot
+//! went to anybody who was admitted later.
 
-use crate::history::{Answer, Answered, CampaignFacts};
+use crate::history::{Admitted, Answer, Answered, CampaignFacts};
 use crate::violation::{Kind, Violation};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// How long an isolate may answer "sold out" from its memory: 0.8 s, and an answer of Redis that was on its way.
+const REMEMBERED_MS: u64 = 2_000;
 
 /// Collects violations.
 #[derive(Debug, Default)]
@@ -61,7 +65,9 @@ impl Oracle {
                 continue;
             }
             let settled = facts.row_of(user).is_some() || facts.is_refused(user) || facts.dead_letters.contains(user);
-            let forgotten = facts.lost.contains_key(user) && !facts.in_kafka.contains(user);
+            // Nobody knows of a claim that Redis lost before its record reached Kafka, or whose row MySQL lost too.
+            let forgotten =
+                facts.lost.contains_key(user) && (!facts.in_kafka.contains(user) || facts.rows_lost.contains(user));
             if !settled && !forgotten {
                 self.found(Kind::Owed, format!("c{campaign}: {user} was admitted and has neither coupon nor refusal"));
             }
@@ -71,20 +77,42 @@ impl Oracle {
                 self.found(Kind::CouponAndRefusal, format!("c{campaign}: {user} has a coupon and a refusal"));
                 continue;
             }
+            let own = facts.admissions.iter().find(|admitted| admitted.user == *user);
+            // Admitted under a capacity that MySQL has lost.
+            let is_beyond = own.is_some_and(|own| facts.raise_lost && own.entry.slot.get() > facts.capacity);
+            if is_beyond {
+                continue;
+            }
             if told.contains(user.as_str()) && !facts.redis_lost_data() {
                 self.found(
                     Kind::RefusedAfterAdmission,
                     format!("c{campaign}: {user} was told \"admitted\" and is refused, although Redis lost nothing"),
                 );
             }
-            if let Some((later, _, at)) = facts.coupons.iter().find(|(_, _, at)| at > refused_admitted_ms) {
+            // Who has the slot that Redis proposed to them takes nothing from anybody. Only free slots are given away.
+            let later = facts.coupons.iter().find(|(holder, slot, at)| {
+                let is_own = |admitted: &Admitted| admitted.user == *holder && admitted.entry.slot.get() == *slot;
+                let is_of_raise = *slot > facts.first_capacity;
+                at > refused_admitted_ms && !is_of_raise && !facts.admissions.iter().any(is_own)
+            });
+            if let Some((later, slot, at)) = later {
                 self.found(
                     Kind::NotFirstCome,
                     format!(
                         "c{campaign}: {user}, admitted at {refused_admitted_ms}, is refused, and {later}, admitted at \
-                         {at}, has a coupon"
+                         {at}, got the free slot {slot}"
                     ),
                 );
+            }
+            // Whose claim was never lost, and whose slot was proposed to nobody else, keeps that slot. But a claim that
+            // was admitted before may have got it as a free one, before Redis proposed it.
+            if let Some(own) = own
+                && !facts.coupons.iter().any(|(_, slot, at)| *slot == own.entry.slot.get() && at < refused_admitted_ms)
+                && !facts.lost.contains_key(user)
+                && !facts.admissions.iter().any(|other| other.user != *user && other.entry.slot == own.entry.slot)
+            {
+                let text = format!("c{campaign}: {user} is refused, although nobody else was admitted to their slot");
+                self.found(Kind::NotFirstCome, text);
             }
         }
         if facts.outbox > 0 {
@@ -139,6 +167,12 @@ impl Oracle {
                 denial if denial.denies() => {
                     // A claim that Redis lost is no claim until its record heals it.
                     let before_loss = lost_at.is_none_or(|lost_ms| answered.at_ms <= *lost_ms);
+                    // Every isolate may remember "sold out" for a moment.
+                    let is_remembered =
+                        |lost_ms: &u64| (*lost_ms..lost_ms + REMEMBERED_MS).contains(&answered.asked_ms);
+                    if *denial == Answer::SoldOut && facts.lost.values().any(is_remembered) {
+                        continue;
+                    }
                     if let Some((earlier, slot)) = holds.get(&key)
                         && earlier.at_ms <= answered.asked_ms
                         && before_loss

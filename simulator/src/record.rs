@@ -37,6 +37,8 @@ pub struct Record {
     pub lost: Vec<BTreeMap<String, u64>>,
     /// By campaign: users whose row MySQL has lost.
     pub rows_lost: Vec<BTreeSet<String>>,
+    /// Campaigns of which a failover of MySQL has lost a raise.
+    pub raises_lost: BTreeSet<usize>,
     pub struck: BTreeMap<(FaultKind, Phase), u64>,
     pub crashes: Vec<String>,
     pub trace: String,
@@ -53,6 +55,7 @@ impl Record {
             admissions: vec![Vec::new(); campaigns],
             lost: vec![BTreeMap::new(); campaigns],
             rows_lost: vec![BTreeSet::new(); campaigns],
+            raises_lost: BTreeSet::new(),
             keep_trace,
             ..Self::default()
         }

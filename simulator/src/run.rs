@@ -84,6 +84,12 @@ async fn run(plan: &Plan, mutant: Option<Mutant>, keep_trace: bool) -> Report {
             oracle.found(Kind::Stuck, format!("c{campaign} cannot be created: {error}"));
         }
     }
+    {
+        // What was published before the first visitor comes is on the replicas: a failover does not lose it.
+        let mut front = world.redis.borrow_mut();
+        let published = front.server.snapshot();
+        front.server.restore(&published);
+    }
     for _ in 0..plan.setup.isolates {
         let isolate = world.isolate();
         world.isolates.borrow_mut().push(isolate);
@@ -212,13 +218,20 @@ struct Actor {
     snapshot: RefCell<Option<Snapshot>>,
     /// Users of the aftermath, each new.
     fresh: Cell<u32>,
-    /// MySQL has lost commits: the documented repair is due.
+    /// Redis has lost data, and MySQL commits: the documented repairs are due.
+    redis_lost: Cell<bool>,
     commits_lost: Cell<bool>,
 }
 
 impl Actor {
     fn new(world: Rc<World>) -> Self {
-        Self { world, snapshot: RefCell::default(), fresh: Cell::new(0), commits_lost: Cell::new(false) }
+        Self {
+            world,
+            snapshot: RefCell::default(),
+            fresh: Cell::default(),
+            redis_lost: Cell::default(),
+            commits_lost: Cell::default(),
+        }
     }
 
     /// Begins an operation; what lasts goes on in a task of its own.
@@ -312,6 +325,7 @@ impl Actor {
             }
             Operation::RedisScriptFlush => world.redis.borrow_mut().server.flush_scripts(),
             Operation::RedisLoseWrites { count } => {
+                actor.redis_lost.set(true);
                 world.losing(|front| {
                     // No replica lags for longer.
                     let recent = front.server.units_within(REPLICA_LAG_MS);
@@ -323,6 +337,7 @@ impl Actor {
                 *actor.snapshot.borrow_mut() = Some(world.redis.borrow().server.snapshot());
             }
             Operation::RedisRestore => {
+                actor.redis_lost.set(true);
                 if let Some(snapshot) = actor.snapshot.borrow().as_ref() {
                     world.losing(|front| {
                         front.server.restore(snapshot);
@@ -331,6 +346,7 @@ impl Actor {
                 }
             }
             Operation::RedisFlush { publish_after_ms } => {
+                actor.redis_lost.set(true);
                 world.losing(|front| {
                     front.server.command(&["FLUSHALL"]);
                     front.server.flush_scripts();
@@ -400,7 +416,16 @@ impl Actor {
             Operation::MySqlLoseCommits { count } => {
                 actor.commits_lost.set(true);
                 for lost in world.mysql.lose_commits(count) {
-                    let LostRow::Coupon { campaign, user, .. } = lost else { continue };
+                    if let LostRow::Allotment { campaign, .. } = &lost {
+                        let at = world.campaigns.iter().position(|id| id.as_str() == campaign);
+                        world.record.borrow_mut().raises_lost.extend(at);
+                    }
+                    let (LostRow::Coupon { campaign, user, .. }
+                    | LostRow::Refusal { campaign, user }
+                    | LostRow::Waiting { campaign, user }) = lost
+                    else {
+                        continue;
+                    };
                     let at = world.campaigns.iter().position(|id| id.as_str() == campaign);
                     let mut record = world.record.borrow_mut();
                     if let Some(rows) = at.and_then(|at| record.rows_lost.get_mut(at)) {
@@ -475,8 +500,8 @@ impl Actor {
     }
 
     /// The documented recoveries, once faults have ended. What is lost as a whole is published again. A command that
-    /// failed is repeated: so the gate gets what MySQL has, and what is paused is resumed. After a failover of MySQL
-    /// the operator reconciles.
+    /// failed is repeated: so the gate gets what MySQL has, and what is paused is resumed. After a failover that has
+    /// lost data the operator does what `verify` names.
     async fn recover(&self) {
         let world = &self.world;
         world.redis.borrow_mut().server.fail_command_in_script(None);
@@ -490,6 +515,8 @@ impl Actor {
             let is_closed = row.is_some_and(|row| row.state == CampaignState::Closed);
             let _ = world.act(campaign, if is_closed { Act::Close } else { Act::Resume }).await;
             if self.commits_lost.get() {
+                let _ = world.act(campaign, Act::Reissue).await;
+            } else if self.redis_lost.get() {
                 let _ = world.act(campaign, Act::Reconcile).await;
             }
         }
@@ -623,8 +650,16 @@ fn facts(world: &World, campaign: usize) -> CampaignFacts {
             .collect()
     };
     let count = world.meta(campaign, "state").and_then(|_| world.meta(campaign, "count")?.parse().ok());
+    let lost = record.lost.get(campaign).cloned().unwrap_or_default();
+    let mut in_kafka = users(TOPIC);
+    // A record of the new topic may lie before an offset of the old one, and be skipped: then the outbox sends the claim
+    // again, unless Redis has lost it.
+    if record.struck.keys().any(|(fault, _)| *fault == FaultKind::TopicRecreated) {
+        in_kafka.retain(|user| !lost.contains_key(user));
+    }
     CampaignFacts {
         capacity: world.capacity(campaign),
+        first_capacity: world.plan.setup.campaigns.get(campaign).map_or(0, |setup| setup.capacity),
         opens_ms: world.plan.setup.campaigns.get(campaign).map_or(0, |setup| START_MS + setup.opens_at_ms),
         coupons: world
             .mysql
@@ -639,11 +674,13 @@ fn facts(world: &World, campaign: usize) -> CampaignFacts {
             .into_iter()
             .map(|row| (row.user, timestamp::to_ms(row.admitted_at)))
             .collect(),
+        waiting: world.mysql.waiting_claims(id),
         admissions: record.admissions.get(campaign).cloned().unwrap_or_default(),
-        lost: record.lost.get(campaign).cloned().unwrap_or_default(),
-        in_kafka: users(TOPIC),
+        lost,
+        in_kafka,
         dead_letters: users(DEAD_LETTER_TOPIC),
         rows_lost: record.rows_lost.get(campaign).cloned().unwrap_or_default(),
+        raise_lost: record.raises_lost.contains(&campaign),
         redis: count.map(|count| (count, world.claims(campaign))),
         outbox: world.outbox(campaign),
     }
@@ -670,8 +707,10 @@ fn offsets(world: &World, facts: &[CampaignFacts], oracle: &mut Oracle) {
         let user = admission.user.as_str();
         let settled = facts.row_of(user).is_some()
             || facts.is_refused(user)
+            || facts.waiting.contains(user)
             || facts.dead_letters.contains(user)
-            || facts.rows_lost.contains(user);
+            || facts.rows_lost.contains(user)
+            || !facts.in_kafka.contains(user);
         if is_passed && !settled {
             let place = format!("{partition}/{}", record.offset);
             let text = format!("{place} of {user} in {} is committed and nothing else", admission.campaign);

@@ -12,9 +12,8 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 /// Faults that still break a promise: `docs/correctness.md` names each with the promise and the reason. A search leaves
-/// them out unless it is asked for them.
-pub const UNREPAIRED: [FaultKind; 4] =
-    [FaultKind::RedisLoseWrites, FaultKind::RedisRestore, FaultKind::RedisFlush, FaultKind::MySqlLoseCommits];
+/// them out unless it is asked for them. There are none.
+pub const UNREPAIRED: [FaultKind; 0] = [];
 
 /// How often each fault has struck in each phase of a campaign's life.
 pub type Coverage = BTreeMap<(FaultKind, Phase), u64>;

@@ -274,7 +274,7 @@ impl World {
         let birth = format!("issuer {}", self.birth());
         IssuerProcess::start(Surroundings {
             kafka: self.kafka.clone(),
-            mysql: self.mysql.store(2),
+            mysql: self.mysql.store(3),
             redis: self.redis_client("issuer"),
             clock: self.skew(&birth),
             random: self.random.split(&birth),

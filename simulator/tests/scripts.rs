@@ -2,7 +2,7 @@
 //! claims was lost.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
-use dropgate_shared::scripts::{ADMIT, CONFIRM, LEASE, PROBE, PUBLISH, RESTORE, Script, TAKE_DUE, UPDATE};
+use dropgate_shared::scripts::{ADMIT, CONFIRM, LEASE, PROBE, PUBLISH, RECALL, RESTORE, Script, TAKE_DUE, UPDATE};
 use dropgate_simulator::clock::Clock;
 use dropgate_simulator::mutant::Mutant;
 use dropgate_simulator::redis::{ACL_DENIED, CommandFault, OOM, Reply, Server};
@@ -162,6 +162,26 @@ async fn what_frees_memory_runs_when_memory_is_full() {
     assert_eq!(redis.update("paused", "2"), Reply::Int(1));
     assert!(matches!(redis.publish("9", "2"), Reply::Array(_)));
     assert_eq!(redis.count(), 3);
+}
+
+/// Claims that Redis has lost, and that wait in MySQL.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_is_written_back_is_counted_and_owed_once() {
+    for (command, nth) in [("", 0), ("zadd", 1), ("hset", 1), ("hset", 2)] {
+        let mut redis = Redis::with("9");
+        redis.admit(&["ann"]).unwrap();
+        let args = ["900000", "ann", "5:1:a", "old", "1:1:a"];
+        if nth > 0 {
+            redis.fail(command, nth);
+            assert!(matches!(redis.run(&RECALL, &[META, CLAIMS, OUTBOX], &args), Reply::Error(_)), "{command} {nth}");
+            assert_eq!((redis.claims(), redis.count()), (1, 1), "{command} {nth}");
+            redis.0.fail_command_in_script(None);
+        }
+        assert_eq!(redis.run(&RECALL, &[META, CLAIMS, OUTBOX], &args), Reply::Int(1));
+        assert_eq!(redis.run(&RECALL, &[META, CLAIMS, OUTBOX], &args), Reply::Int(0), "again");
+        assert_eq!((redis.claims(), redis.count(), redis.owed()), (2, 2, 2));
+        assert_eq!(redis.admit(&["old", "ann"]).unwrap(), ["=1:1:a", &format!("=1:{START_MS}:a")]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ use dropgate_simulator::mutant::Mutant;
 use dropgate_simulator::plan::{FaultKind, Plan};
 use dropgate_simulator::run::{execute, execute_traced};
 use dropgate_simulator::search::{Search, UNREPAIRED};
+use dropgate_simulator::violation::Kind;
 
 /// Seeds that every test run searches.
 const SEEDS: u64 = 300;
@@ -50,4 +51,14 @@ fn a_broken_design_is_noticed() {
         |mutant: Mutant| (0..200).any(|seed| !execute(&Plan::from_seed(seed), Some(mutant)).violations.is_empty());
     assert!(caught(Mutant::OutboxRemovedOnProduce));
     assert!(caught(Mutant::CapacityUnchecked));
+}
+
+#[test]
+fn a_plan_of_a_mutant_shows_it_and_nothing_else() {
+    for mutant in Mutant::ALL {
+        let Some(plan) = mutant.plan() else { continue };
+        assert_eq!(execute(&plan, None).violations, [], "{mutant}");
+        let found = execute(&plan, Some(mutant)).violations;
+        assert!(found.iter().any(|violation| violation.kind == Kind::NotFirstCome), "{mutant}: {found:?}");
+    }
 }

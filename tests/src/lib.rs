@@ -34,10 +34,15 @@ pub fn programs() -> PathBuf {
 ///
 /// # Panics
 /// If it is not true within a minute; the message names the condition.
-pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+pub async fn until(what: &str, condition: impl AsyncFnMut() -> bool) {
+    until_within(Duration::from_secs(60), what, condition).await;
+}
+
+/// The same, where the system itself takes its time.
+pub async fn until_within(limit: Duration, what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + limit;
     while !condition().await {
-        assert!(Instant::now() < deadline, "timeout: waited 60 s until {what}");
+        assert!(Instant::now() < deadline, "timeout: waited {limit:?} until {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -126,7 +126,7 @@ impl<H: Http + 'static> Admissions<H> {
                 Ok(admission) => {
                     self.remember(&campaign, &admission, asked, &platform);
                     queue.observe(now - asked);
-                    self.forwarder.accept(batch, &admission.decisions);
+                    self.forwarder.accept(batch, &admission.decisions, now);
                     self.forwarder.start(&platform);
                 }
                 Err(fault) => {

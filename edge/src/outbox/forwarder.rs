@@ -34,6 +34,9 @@ const LINGER_MS: u32 = 5;
 
 struct OutgoingRecord {
     record: AdmissionRecord,
+    /// When it came here. After the first lease it is the sweeper's, which takes it from Redis: if Redis has lost it,
+    /// nobody waits for it any more.
+    accepted: Millis,
     pending: Option<PendingResponse>,
 }
 
@@ -76,7 +79,7 @@ impl<H: Http + 'static> Forwarder<H> {
 
     /// Takes the records of the admitted claims over. Gives the requests their decisions now, or with
     /// [`AdmitAck::Kafka`] only those that need no record; the others get theirs when Kafka has acknowledged it.
-    pub fn accept(&self, batch: Vec<WaitingClaim>, decisions: &[Decision]) {
+    pub fn accept(&self, batch: Vec<WaitingClaim>, decisions: &[Decision], now: Millis) {
         let wait_for_kafka = self.ack == AdmitAck::Kafka;
         for (claim, &decision) in batch.into_iter().zip(decisions) {
             let WaitingClaim { ticket, campaign, user, trace, .. } = claim;
@@ -93,12 +96,11 @@ impl<H: Http + 'static> Forwarder<H> {
             let pending = wait_for_kafka.then(|| PendingResponse { ticket: Rc::clone(&ticket), decision });
             let (slot, admitted_at, code_key) = (entry.slot, entry.admitted_ms, Some(code_key));
             let record = AdmissionRecord { campaign, user, slot, admitted_at, trace, code_key };
-            let fits = self.records.push(OutgoingRecord { record, pending });
+            let fits = self.records.push(OutgoingRecord { record, accepted: now, pending });
             if !wait_for_kafka {
                 ticket.resolve(Ok(decision));
             } else if !fits {
-                let detail = "too many records wait in this isolate";
-                ticket.resolve(Err(Fault::unknown(Source::KafkaRest, labels::fault::BUFFER_FULL, detail)));
+                ticket.resolve(Err(left_to_sweeper()));
             }
         }
     }
@@ -117,7 +119,15 @@ impl<H: Http + 'static> Forwarder<H> {
         let mut calls = 0_u32;
         platform.sleep(LINGER_MS).await;
         while let Some((campaign, batch)) = self.records.next_batch(&mut permit, platform.now()) {
+            let is_late = |one: &OutgoingRecord| platform.now() - one.accepted >= SCHEDULE.first_lease;
+            let (late, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_late);
+            for PendingResponse { ticket, .. } in late.into_iter().filter_map(|one| one.pending) {
+                ticket.resolve(Err(left_to_sweeper()));
+            }
             let (records, pending): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.record, one.pending)).unzip();
+            if records.is_empty() {
+                continue;
+            }
             let produced = self.kafka.produce(&records).await;
             // Before the leases move: the requests need to know about Kafka only.
             // If Kafka did not acknowledge the record, they get the fault: they are admitted, but they must ask again to
@@ -142,4 +152,8 @@ impl<H: Http + 'static> Forwarder<H> {
             }
         }
     }
+}
+
+fn left_to_sweeper() -> Fault {
+    Fault::unknown(Source::KafkaRest, labels::fault::BUFFER_FULL, "too many records wait in this isolate")
 }

@@ -162,6 +162,9 @@ pub struct ReconcileArgs {
     /// Only show the plan, as without --apply
     #[arg(long)]
     pub dry_run: bool,
+    /// Also write rows again that MySQL has lost in a failover, from what Redis has of them
+    #[arg(long, requires = "apply")]
+    pub reissue: bool,
     #[command(flatten)]
     pub verify: VerifyArgs,
 }

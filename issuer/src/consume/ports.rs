@@ -4,6 +4,7 @@ use dropgate_shared::claim::ClaimEntry;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::ids::{CampaignId, Slot, UserId};
 use dropgate_shared::record::AdmissionRecord;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use time::PrimitiveDateTime;
 
@@ -107,6 +108,27 @@ pub trait CouponStore {
     async fn look_up(&self, admissions: &[&Admission]) -> Result<Vec<Option<ClaimOutcome>>, Fault> {
         Ok(vec![None; admissions.len()])
     }
+
+    /// The claims of those who hold these slots.
+    ///
+    /// # Errors
+    /// [`Fault`]; reading is repeatable.
+    async fn holders(&self, _slots: &BTreeSet<(&CampaignId, Slot)>) -> Result<Vec<Confirmation>, Fault> {
+        Ok(Vec::new())
+    }
+
+    /// Whether some of the claims that wait may be decided now.
+    fn can_decide(&self) -> bool {
+        false
+    }
+
+    /// Decides claims that wait, at most `limit` of them, each transaction durable. Returns what became of them.
+    ///
+    /// # Errors
+    /// [`Fault`]: those that were not decided wait on.
+    async fn decide(&self, _limit: usize) -> Result<Vec<Confirmation>, Fault> {
+        Ok(Vec::new())
+    }
 }
 
 /// What became of an admission once its transaction is committed.
@@ -118,6 +140,9 @@ pub enum ClaimOutcome {
     Already { slot: Slot },
     /// A refusal row exists: no slot was left under the newest allotment. `slot` is the one that Redis had proposed.
     Refused { slot: Slot },
+    /// Another user holds the proposed slot, and others are free: the claim waits in MySQL until nothing that was
+    /// admitted before it is under way.
+    Waiting,
     /// No row can be written. The record belongs into the dead-letter topic.
     Rejected(RejectReason),
 }

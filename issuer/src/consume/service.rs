@@ -122,6 +122,15 @@ impl<R: RecordSource, S: CouponStore, D: DeadLetters, C: Confirmations> Service<
             self.log_progress();
             return Ok(Step::Again);
         }
+        // Claims that wait were admitted before most of what is in hand. They take the turn of a batch.
+        if next != Next::Stop && not_before <= now && self.settler.store.can_decide() {
+            let limit = self.budget.batch(now);
+            match self.settler.decide(&mut self.inbox, &mut self.budget, limit).await {
+                Ok(false) => {}
+                Ok(true) => return Ok(Step::Again),
+                Err(GivenUp) => return self.inbox.fatal().map_or(Ok(Step::Stopped), Err),
+            }
+        }
         // With the stop goes the last batch, if the budget allows it; the rest goes to other members.
         if next == Next::Batch || (next == Next::Stop && not_before <= now) {
             let batch = self.inbox.batch(self.budget.batch(now));
@@ -164,6 +173,7 @@ impl<R: RecordSource, S: CouponStore, D: DeadLetters, C: Confirmations> Service<
                 issued = counts.issued - before.issued,
                 already = counts.already - before.already,
                 refused = counts.refused - before.refused,
+                waiting = counts.waiting - before.waiting,
                 dead_letters = counts.dead_letters - before.dead_letters,
                 lag = self.inbox.source().lags().iter().filter_map(|(_, lag)| *lag).sum::<u64>(),
                 "progress of the last {} s",

@@ -24,7 +24,8 @@ use crate::labels;
 use crate::metrics::{Metrics, ReasonLabel};
 use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
 use dropgate_shared::fault::{Fault, Source};
-use dropgate_shared::ids::Slot;
+use dropgate_shared::ids::{CampaignId, Slot};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -40,6 +41,8 @@ pub struct Counts {
     pub already: u64,
     /// Records whose claim is refused.
     pub refused: u64,
+    /// Records whose claim waits, since another user holds its slot.
+    pub waiting: u64,
     /// Records sent to the dead-letter topic.
     pub dead_letters: u64,
 }
@@ -109,7 +112,7 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
             inbox.retain_ours(&mut batch);
         };
         self.health.hold(None);
-        let mut confirmations = Vec::with_capacity(outcomes.len());
+        let mut confirmations = self.holders(inbox, &batch, &outcomes).await?;
         let mut records = Vec::with_capacity(batch.len());
         let mut outcomes = outcomes.into_iter();
         for Received { delivery, decoded, .. } in batch {
@@ -143,6 +146,64 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
         Ok(())
     }
 
+    /// Those who hold a slot that Redis has proposed to another user: Redis has lost their claims, so they are confirmed
+    /// again (I5).
+    async fn holders<R: RecordSource>(
+        &self,
+        inbox: &mut Inbox<R>,
+        batch: &[Received],
+        outcomes: &[ClaimOutcome],
+    ) -> Result<Vec<Confirmation>, GivenUp> {
+        let admissions = batch.iter().filter_map(|received| received.decoded.as_ref().ok());
+        let slots: BTreeSet<(&CampaignId, Slot)> = admissions
+            .zip(outcomes)
+            .filter(|(_, outcome)| matches!(outcome, ClaimOutcome::Waiting | ClaimOutcome::Refused { .. }))
+            .map(|(admission, _)| (&admission.record.campaign, admission.record.slot))
+            .collect();
+        if slots.is_empty() {
+            return Ok(Vec::with_capacity(outcomes.len()));
+        }
+        let found = inbox.run_while_polling(self.store.holders(&slots)).await?;
+        // They come again with the next record of such a slot.
+        Ok(found.inspect_err(|fault| tracing::warn!(label = fault.label, "{fault}")).unwrap_or_default())
+    }
+
+    /// Decides claims that wait, as the budget allows. Returns whether any was decided.
+    pub(super) async fn decide<R: RecordSource>(
+        &mut self,
+        inbox: &mut Inbox<R>,
+        budget: &mut Budget,
+        limit: usize,
+    ) -> Result<bool, GivenUp> {
+        let begun = Instant::now();
+        self.health.writing(true);
+        let answer = inbox.run_while_polling(self.store.decide(limit)).await;
+        self.health.writing(false);
+        let decided = match answer? {
+            Ok(decided) => decided,
+            Err(fault) => {
+                tracing::warn!(label = fault.label, "claims wait on, nothing is lost: {fault}");
+                return Ok(false);
+            }
+        };
+        let now = Instant::now();
+        if decided.is_empty() {
+            return Ok(false);
+        }
+        let refused = decided.iter().filter(|claim| claim.entry.status == ClaimStatus::Refused).count() as u64;
+        let issued = decided.len() as u64 - refused;
+        tracing::info!(issued, refused, "claims whose slot another user holds are decided");
+        self.counts.issued += issued;
+        self.counts.refused += refused;
+        self.metrics.issued.inc_by(issued);
+        self.metrics.moved.inc_by(issued);
+        self.metrics.refused.inc_by(refused);
+        let took = now.saturating_duration_since(begun);
+        budget.wrote(Written { rows: decided.len(), looked_up: 0, took, clean: false }, now);
+        self.confirmations.offer(decided);
+        Ok(true)
+    }
+
     /// Counts what became of an admission, and adds what Redis is to know. Returns why it goes to the dead-letter
     /// topic, if it does.
     pub(super) fn note(
@@ -171,6 +232,12 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
                 self.counts.refused += 1;
                 self.metrics.refused.inc();
                 (slot, ClaimStatus::Refused, labels::REFUSED_CLAIM, None)
+            }
+            // Redis has it as admitted, which it is: the outbox entry stays until it is decided.
+            ClaimOutcome::Waiting => {
+                self.counts.waiting += 1;
+                trace.record(&admission.record, delivery, admission.record.slot, labels::WAITING);
+                return None;
             }
             ClaimOutcome::Rejected(reason) => {
                 (admission.record.slot, ClaimStatus::DeadLettered, labels::DEAD_LETTERED, Some(reason))
@@ -247,7 +314,10 @@ impl<S: CouponStore, D: DeadLetters, C: Confirmations> Settler<S, D, C> {
             |(admission, outcome)| matches!(outcome, ClaimOutcome::Issued { slot } if *slot == admission.record.slot),
         );
         let count = |is: fn(&ClaimOutcome) -> bool| outcomes.iter().filter(|outcome| is(outcome)).count();
-        let rows = count(|outcome| matches!(outcome, ClaimOutcome::Issued { .. } | ClaimOutcome::Refused { .. }));
+        let is_row = |outcome: &ClaimOutcome| {
+            matches!(outcome, ClaimOutcome::Issued { .. } | ClaimOutcome::Refused { .. } | ClaimOutcome::Waiting)
+        };
+        let rows = count(is_row);
         let looked_up = count(|outcome| matches!(outcome, ClaimOutcome::Already { .. }));
         match budget.wrote(Written { rows, looked_up, took, clean }, now) {
             Some(Change::Slowed) => {

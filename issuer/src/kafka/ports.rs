@@ -28,19 +28,55 @@ pub mod header {
     pub const REPLAYED: &str = "dropgate.replayed";
 }
 
+/// How far the group of issuers is in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    pub partition: i32,
+    /// The first offset that the group has not committed. Everything before it is settled (I7), or gone.
+    pub next: i64,
+    /// The offset after the last record.
+    pub end: i64,
+}
+
+impl Position {
+    /// A partition that holds the records from `begin` to `end`, of which the group has committed those before
+    /// `committed`.
+    #[must_use]
+    pub fn new(partition: i32, committed: Option<i64>, (begin, end): (i64, i64)) -> Self {
+        // Records below `begin` are gone: nobody can be behind on them. An offset beyond `end` belongs to an earlier
+        // topic of the same name: nothing of this one is consumed.
+        let next = committed.filter(|next| *next <= end).map_or(begin, |next| next.max(begin));
+        Self { partition, next, end }
+    }
+}
+
 /// How far the group of issuers is behind.
 pub trait Backlog {
-    /// Records of the topic that the group has not committed.
+    /// Its position in each partition of the topic.
     ///
     /// # Errors
     /// [`Fault`] if no broker answers, or there is no such topic.
-    async fn lag(&self) -> Result<u64, Fault>;
+    async fn positions(&self) -> Result<Vec<Position>, Fault>;
+
+    /// Records of the topic that the group has not committed.
+    ///
+    /// # Errors
+    /// As [`Backlog::positions`].
+    async fn lag(&self) -> Result<u64, Fault> {
+        Ok(lag(&self.positions().await?))
+    }
 
     /// The same, and how many of these records are of this campaign.
     ///
     /// # Errors
-    /// As [`Backlog::lag`].
+    /// As [`Backlog::positions`].
     async fn lag_of(&self, campaign: &CampaignId) -> Result<CampaignLag, Fault>;
+}
+
+/// Records that the group has not committed.
+#[must_use]
+pub fn lag(positions: &[Position]) -> u64 {
+    positions.iter().map(|position| u64::try_from(position.end - position.next).unwrap_or(0)).sum()
 }
 
 /// Records that the group has not committed.

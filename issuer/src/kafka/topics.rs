@@ -1,7 +1,7 @@
 //! Kafka's topics: whether they exist, creating them, and how far the group is behind.
 
 use super::client::{self, Logged};
-use super::ports::{Backlog, CampaignLag};
+use super::ports::{self, Backlog, CampaignLag, Position};
 use super::settings::KafkaSettings;
 use super::silence::Ends;
 use crate::labels;
@@ -12,6 +12,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -117,19 +118,19 @@ pub async fn create(
     Ok(())
 }
 
-/// How many records of `topic` the group has not committed.
+/// How far the group is in each partition of `topic`.
 ///
 /// # Errors
 /// [`Fault`] if no broker answers, or there is no such topic.
-pub async fn lag(settings: &KafkaSettings, topic: &str) -> Result<u64, Fault> {
+pub async fn positions(settings: &KafkaSettings, topic: &str) -> Result<Vec<Position>, Fault> {
     let topic = topic.to_owned();
-    look(group_client(settings), move |consumer| Ok(length(&backlog(consumer, &topic)?))).await
+    look(group_client(settings), move |consumer| positions_of(consumer, &topic)).await
 }
 
-/// The same, and how many of them are of this campaign: reads them.
+/// Records of `topic` that the group has not committed, and how many of them are of this campaign: reads them.
 ///
 /// # Errors
-/// As [`lag`].
+/// As [`positions`].
 pub async fn lag_of(settings: &KafkaSettings, topic: &str, campaign: &CampaignId) -> Result<CampaignLag, Fault> {
     let (topic, campaign) = (topic.to_owned(), campaign.clone());
     let mut config = group_client(settings);
@@ -137,13 +138,14 @@ pub async fn lag_of(settings: &KafkaSettings, topic: &str, campaign: &CampaignId
     config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
     config.set("auto.offset.reset", "error").set("enable.partition.eof", "true");
     look(config, move |consumer| {
-        let mut ends = backlog(consumer, &topic)?;
-        ends.retain(|_, (next, end)| next < end);
-        let mut lag = CampaignLag { all: length(&ends), own: Some(0), oldest_ms: None };
+        let mut positions = positions_of(consumer, &topic)?;
+        positions.retain(|position| position.next < position.end);
+        let mut lag = CampaignLag { all: ports::lag(&positions), own: Some(0), oldest_ms: None };
         let mut assigned = TopicPartitionList::new();
-        for (id, (next, _)) in &ends {
-            assigned.add_partition_offset(&topic, *id, Offset::Offset(*next))?;
+        for Position { partition, next, .. } in &positions {
+            assigned.add_partition_offset(&topic, *partition, Offset::Offset(*next))?;
         }
+        let mut ends: BTreeMap<i32, i64> = positions.iter().map(|at| (at.partition, at.end)).collect();
         consumer.assign(&assigned)?;
         let until = Instant::now() + READ_WITHIN;
         while !ends.is_empty() {
@@ -151,7 +153,7 @@ pub async fn lag_of(settings: &KafkaSettings, topic: &str, campaign: &CampaignId
                 _ if Instant::now() > until => return Ok(CampaignLag { own: None, oldest_ms: None, ..lag }),
                 None => {}
                 Some(Ok(message)) => {
-                    let end = ends.get(&message.partition()).map_or(0, |(_, end)| *end);
+                    let end = ends.get(&message.partition()).map_or(0, |end| *end);
                     if message.offset() < end {
                         lag.count(&campaign, message.payload());
                     }
@@ -178,8 +180,7 @@ fn group_client(settings: &KafkaSettings) -> ClientConfig {
     config
 }
 
-/// Of each partition, where the group goes on, and the end.
-fn backlog(consumer: &BaseConsumer<Observer>, topic: &str) -> Result<BTreeMap<i32, (i64, i64)>, KafkaError> {
+fn positions_of(consumer: &BaseConsumer<Observer>, topic: &str) -> Result<Vec<Position>, KafkaError> {
     let ids = partitions(consumer, topic)?;
     if ids.is_empty() {
         return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
@@ -188,28 +189,27 @@ fn backlog(consumer: &BaseConsumer<Observer>, topic: &str) -> Result<BTreeMap<i3
     for id in &ids {
         wanted.add_partition(topic, *id);
     }
+    // Before the ends: what is committed by then lies before them.
     let committed = consumer.committed_offsets(wanted, DEADLINE)?;
-    let mut backlog = BTreeMap::new();
-    for element in committed.elements() {
-        let (low, high) = consumer.fetch_watermarks(topic, element.partition(), DEADLINE)?;
-        let next = match element.offset() {
-            // Records below `low` are gone: nobody can be behind on them. An offset beyond `high` belongs to an
-            // earlier topic of the same name: nothing of this one is consumed.
-            Offset::Offset(next) if next <= high => next.max(low),
-            _ => low,
-        };
-        backlog.insert(element.partition(), (next, high));
-    }
-    Ok(backlog)
+    let position = |element: TopicPartitionListElem<'_>| {
+        let ends = consumer.fetch_watermarks(topic, element.partition(), DEADLINE)?;
+        let next = if let Offset::Offset(next) = element.offset() { Some(next) } else { None };
+        Ok(Position::new(element.partition(), next, ends))
+    };
+    committed.elements().into_iter().map(position).collect()
 }
 
-fn length(backlog: &BTreeMap<i32, (i64, i64)>) -> u64 {
-    backlog.values().map(|(next, end)| u64::try_from(end - next).unwrap_or(0)).sum()
+/// Records of `topic` that the group has not committed.
+///
+/// # Errors
+/// As [`positions`].
+pub async fn lag(settings: &KafkaSettings, topic: &str) -> Result<u64, Fault> {
+    Ok(ports::lag(&positions(settings, topic).await?))
 }
 
 impl Backlog for KafkaSettings {
-    async fn lag(&self) -> Result<u64, Fault> {
-        lag(self, &self.topics.admissions).await
+    async fn positions(&self) -> Result<Vec<Position>, Fault> {
+        positions(self, &self.topics.admissions).await
     }
 
     async fn lag_of(&self, campaign: &CampaignId) -> Result<CampaignLag, Fault> {

@@ -57,6 +57,7 @@ pub struct Metrics {
     pub moved: Counter,
     pub already: Counter,
     pub refused: Counter,
+    pub waiting: Gauge,
     pub dead_letters: Family<ReasonLabel, Counter>,
     pub batch_records: Histogram,
     pub commit_seconds: Histogram,
@@ -95,6 +96,7 @@ impl Default for Metrics {
             moved: Counter::default(),
             already: Counter::default(),
             refused: Counter::default(),
+            waiting: Gauge::default(),
             dead_letters: Family::default(),
             batch_records: Histogram::new([1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 10_000.0]),
             commit_seconds: Histogram::new([
@@ -139,6 +141,7 @@ impl Metrics {
         r.register("coupons_moved", "Coupon rows written under another slot than the proposed one", self.moved.clone());
         r.register("records_redelivered", "Records whose row existed before", self.already.clone());
         r.register("claims_refused", "Records whose claim is refused: no slot was left", self.refused.clone());
+        r.register("claims_waiting", "Claims whose slot another user holds, not decided yet", self.waiting.clone());
         r.register("dead_letters", "Records sent to the dead-letter topic", self.dead_letters.clone());
         r.register("batch_records", "Records in a batch", self.batch_records.clone());
         let (commit, seconds) = (self.commit_seconds.clone(), || Unit::Seconds);

@@ -14,7 +14,7 @@ use super::moment::distance;
 use super::output::{json, say};
 use super::servers::Servers;
 use super::verify::compare::verify;
-use super::verify::reconcile::reconcile;
+use super::verify::reconcile::{Apply, reconcile};
 use super::{check_config, migrate, probe};
 use crate::cli::command::{Cli, Command};
 use crate::cli::connections::{ServerArgs, ServerSettings};
@@ -193,9 +193,10 @@ async fn on_verify(args: VerifyArgs) -> Result<(), Exit> {
     end_with(report.status())
 }
 
-async fn on_reconcile(ReconcileArgs { apply, verify, .. }: ReconcileArgs) -> Result<(), Exit> {
+async fn on_reconcile(ReconcileArgs { apply, reissue, verify, .. }: ReconcileArgs) -> Result<(), Exit> {
     let (servers, shown) = open_all(&verify.servers)?;
-    let report = reconcile(&servers, &verify.id, apply, |text| {
+    let how = if apply { Apply::Repair { reissue } } else { Apply::Nothing };
+    let report = reconcile(&servers, &verify.id, how, |text| {
         if !verify.json {
             say!("{text}");
         }
@@ -203,7 +204,7 @@ async fn on_reconcile(ReconcileArgs { apply, verify, .. }: ReconcileArgs) -> Res
     let report = report.await.map_err(|error| Exit::at(&shown, error).unless_violated())?;
     let shown = report.shown(verify.show_users);
     say!("{}", if verify.json { shown.json() } else { shown.to_string() });
-    if !apply && report.needs_repair() && !verify.json {
+    if !apply && report.needs_repair(false) && !verify.json {
         say!("\nnothing was changed: `issuer reconcile {} --apply` does it", verify.id);
     }
     end_with(report.status())

@@ -4,7 +4,7 @@
 use crate::labels;
 use crate::timestamp;
 use dropgate_shared::campaign::CampaignMeta;
-use dropgate_shared::claim::ClaimEntry;
+use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::CampaignId;
@@ -12,6 +12,7 @@ use dropgate_shared::names::CampaignKeys;
 use dropgate_shared::redis_rest::{RedisRest, number_of, text_of, time_ms};
 use dropgate_shared::scripts;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Claims in one page.
@@ -22,6 +23,8 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(300);
 pub const OLD_MS: u64 = 300_000;
 /// Outbox entries that `show` reads one by one.
 const SHOWN: usize = 10_000;
+/// With more claims under way than this, none that waits is decided yet.
+const MOST_UNDER_WAY: usize = 20_000;
 
 /// A campaign in Redis.
 pub struct View<'a, H> {
@@ -110,6 +113,32 @@ impl<'a, H: Http> View<'a, H> {
     pub async fn in_outbox<S: AsRef<str>>(&self, users: &[S]) -> Result<Vec<bool>, Fault> {
         let scores = self.of_each("ZMSCORE", &self.keys.outbox, users).await?;
         Ok(scores.iter().map(Option::is_some).collect())
+    }
+
+    /// The claims that are under way: admitted, and in the outbox.
+    ///
+    /// # Errors
+    /// [`Fault`]; also where there are more than [`MOST_UNDER_WAY`].
+    pub async fn under_way(&self) -> Result<BTreeMap<String, ClaimEntry>, Fault> {
+        let (mut found, mut cursor) = (BTreeMap::new(), "0".to_owned());
+        loop {
+            let (next, page) = self.outbox_page(&cursor).await?;
+            let users: Vec<&str> = page.iter().map(|(user, _)| user.as_str()).collect();
+            for (user, entry) in users.iter().zip(self.entries(&users).await?) {
+                let entry = entry.and_then(|text| text.parse::<ClaimEntry>().ok());
+                if let Some(entry) = entry.filter(|entry| entry.status == ClaimStatus::Admitted) {
+                    found.insert((*user).to_owned(), entry);
+                }
+            }
+            if found.len() > MOST_UNDER_WAY {
+                let detail = format!("more than {MOST_UNDER_WAY} claims are under way");
+                return Err(Fault::none(Source::Redis, labels::MANY_UNDER_WAY, true, detail));
+            }
+            if next == "0" {
+                return Ok(found);
+            }
+            cursor = next;
+        }
     }
 
     async fn of_each<S: AsRef<str>>(&self, verb: &str, key: &str, users: &[S]) -> Result<Vec<Option<String>>, Fault> {

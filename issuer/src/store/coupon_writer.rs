@@ -17,25 +17,26 @@
 //! The loop hands in the whole batch again; rows that were written by then are found by `resolve` (I6). So a failure at
 //! any point, a lost answer to COMMIT included, needs no other handling.
 
+use super::approvals::Approvals;
 use super::look_up::rows_of;
 use super::ports::{Session, Store, StoreError, StoreResult};
 use super::rows::NewCoupon;
 use crate::backoff::Jitter;
-use crate::consume::ports::{Admission, ClaimOutcome, CouponStore, Hold, RejectReason};
+use crate::consume::ports::{Admission, ClaimOutcome, Confirmation, CouponStore, Hold, RejectReason};
 use crate::labels;
 use crate::timestamp::Clock;
 use dropgate_shared::code::CodeSecrets;
 use dropgate_shared::fault::{Fault, Source};
-use dropgate_shared::ids::{CampaignId, UserId};
+use dropgate_shared::ids::{CampaignId, Slot, UserId};
 use dropgate_shared::redis_rest::OTHER_CODE_KEY;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long a transaction may take before the connection counts as dead. Far below `max.poll.interval.ms`.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 /// How often a batch is tried when others write the same rows.
 const TRIES: u32 = 12;
 /// After this time a batch goes back to the loop, whatever is still to be tried, so that the loop can log, wait, or
@@ -47,15 +48,17 @@ const UNCLEAR: usize = 8;
 /// `max_allowed_packet`.
 pub const MAX_ROWS: usize = 2_000;
 
-/// Writes coupons to a [`Store`].
+/// Writes coupons to a [`Store`]. Clones share what is remembered.
+#[derive(Clone)]
 pub struct CouponWriter<S> {
-    store: S,
+    pub(super) store: S,
     secrets: CodeSecrets,
     /// Rows of a full batch: the one statement worth keeping prepared.
     full_batch: usize,
     clock: Clock,
     jitter: Jitter,
-    known: Mutex<HashMap<CampaignId, Known>>,
+    known: Arc<Mutex<HashMap<CampaignId, Known>>>,
+    pub(super) approvals: Approvals,
 }
 
 /// What is remembered of a campaign. It may be out of date, but only in ways that a constraint reveals: an allotment
@@ -67,6 +70,9 @@ pub(super) struct Known {
     /// All slots above this one were taken, so a search for free slots begins here. The service deletes no row; for
     /// the case that an operator does, everything is read again before a claim is refused.
     pub(super) full_above: u32,
+    /// Some claims were refused. Such a user never gets a coupon, so each batch of the campaign is looked up first. A
+    /// refusal by another issuer is seen within seconds (`waiting`), and always before a slot of a later raise is used.
+    pub(super) has_refusals: bool,
 }
 
 /// An admission of the batch, the first one of its user.
@@ -74,7 +80,7 @@ pub(super) struct Row<'a> {
     /// Place in the batch.
     pub(super) index: usize,
     pub(super) admission: &'a Admission,
-    code: String,
+    pub(super) code: String,
 }
 
 /// Outcomes with their places in the batch.
@@ -99,7 +105,7 @@ impl<S: Store> CouponWriter<S> {
     /// Writes to `store`. Batches of `full_batch` rows are the usual ones.
     #[must_use]
     pub fn new(store: S, secrets: CodeSecrets, full_batch: usize, clock: Clock, jitter: Jitter) -> Self {
-        Self { store, secrets, full_batch, clock, jitter, known: Mutex::default() }
+        Self { store, secrets, full_batch, clock, jitter, known: Arc::default(), approvals: Approvals::default() }
     }
 
     /// Writes rows in one transaction, by the table above.
@@ -160,6 +166,7 @@ impl<S: Store> CouponWriter<S> {
         for row in rows {
             match allotments.get(row.campaign()) {
                 None => placed.push((row.index, unknown_campaign())),
+                Some(_) if self.has_refusals(row.campaign()) => return Err(StoreError::Constraint),
                 // Beyond the newest allotment, which was just read: the CHECK would reject it.
                 Some(allotment) if row.slot() > *allotment => return Err(StoreError::Constraint),
                 Some(allotment) => {
@@ -214,9 +221,12 @@ impl<S: Store> CouponWriter<S> {
             }
         }
         for campaign in unknown {
-            match session.newest_allotment(campaign).await? {
-                Some(allotment) => {
+            match session.newest_allotment_and_refusals(campaign).await? {
+                Some((allotment, has_refusals)) => {
                     self.learn(campaign, allotment, None);
+                    if has_refusals {
+                        self.note_refusals(campaign);
+                    }
                     allotments.insert(campaign.clone(), allotment);
                 }
                 None => {
@@ -230,10 +240,10 @@ impl<S: Store> CouponWriter<S> {
     /// Remembers what was read of a campaign, and returns what is known of it now.
     pub(super) fn learn(&self, campaign: &CampaignId, allotment: u32, full_above: Option<u32>) -> Known {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = Known { allotment, full_above: allotment };
+        let fresh = Known { allotment, full_above: allotment, has_refusals: false };
         let entry = known.entry(campaign.clone()).or_insert(fresh);
         if entry.allotment != allotment {
-            *entry = fresh;
+            *entry = Known { has_refusals: entry.has_refusals, ..fresh };
         }
         if let Some(full_above) = full_above {
             entry.full_above = entry.full_above.min(full_above);
@@ -241,10 +251,24 @@ impl<S: Store> CouponWriter<S> {
         *entry
     }
 
-    /// Replaces what is remembered of a campaign.
+    /// Replaces what is remembered of a campaign's slots.
     pub(super) fn relearn(&self, campaign: &CampaignId, allotment: u32, full_above: u32) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(campaign.clone(), Known { allotment, full_above });
+        let has_refusals = known.get(campaign).is_some_and(|campaign| campaign.has_refusals);
+        known.insert(campaign.clone(), Known { allotment, full_above, has_refusals });
+    }
+
+    /// Some claims of the campaign were refused.
+    pub(super) fn note_refusals(&self, campaign: &CampaignId) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(campaign) = known.get_mut(campaign) {
+            campaign.has_refusals = true;
+        }
+    }
+
+    fn has_refusals(&self, campaign: &CampaignId) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(campaign).is_some_and(|campaign| campaign.has_refusals)
     }
 
     /// The clock by which rows are dated.
@@ -357,6 +381,18 @@ impl<S: Store> CouponStore for CouponWriter<S> {
         }
         (0..admissions.len()).map(|index| placed.remove(&index).ok_or_else(incomplete)).collect()
     }
+
+    async fn holders(&self, slots: &BTreeSet<(&CampaignId, Slot)>) -> Result<Vec<Confirmation>, Fault> {
+        self.holders_of(slots).await
+    }
+
+    fn can_decide(&self) -> bool {
+        self.approvals.has_any()
+    }
+
+    async fn decide(&self, limit: usize) -> Result<Vec<Confirmation>, Fault> {
+        self.decide_waiting(limit).await
+    }
 }
 
 fn halve<'a>(mut rows: Vec<Row<'a>>, work: &mut Vec<Vec<Row<'a>>>) {
@@ -377,7 +413,7 @@ pub(super) fn unknown_campaign() -> ClaimOutcome {
     })
 }
 
-fn timeout(after: Duration) -> StoreError {
+pub(super) fn timeout(after: Duration) -> StoreError {
     let detail = format!("a batch took longer than {} s", after.as_secs());
     StoreError::Away(Fault::unknown(Source::MySql, labels::TIMEOUT, detail))
 }

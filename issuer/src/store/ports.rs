@@ -3,8 +3,8 @@
 //! constraints.
 
 use super::rows::{
-    Campaign, CampaignCounts, CampaignSummary, CouponRow, DeadLetterKey, Holder, NewCoupon, NewRefusal, RefusalRow,
-    Tally,
+    Campaign, CampaignCounts, CampaignSummary, CouponRow, DeadLetterKey, Holder, NewCoupon, NewRefusal, NewWaiting,
+    RefusalRow, Tally, WaitingRow,
 };
 use crate::labels;
 use dropgate_shared::campaign::CampaignState;
@@ -86,6 +86,9 @@ pub trait Session {
     /// The greatest capacity that the campaign was granted; `None` if there is no such campaign.
     async fn newest_allotment(&mut self, id: &CampaignId) -> StoreResult<Option<u32>>;
 
+    /// The same, and whether any of its claims was refused; both at one moment.
+    async fn newest_allotment_and_refusals(&mut self, id: &CampaignId) -> StoreResult<Option<(u32, bool)>>;
+
     /// Locks the campaign's row until the transaction ends. False if there is none.
     async fn lock_campaign(&mut self, id: &CampaignId) -> StoreResult<bool>;
 
@@ -95,8 +98,8 @@ pub trait Session {
     /// The proposed slots of those of `users` who have a refusal.
     async fn refusal_slots_of(&mut self, id: &CampaignId, users: &[&str]) -> StoreResult<Vec<(String, Slot)>>;
 
-    /// Those of `slots` that a coupon has.
-    async fn slots_taken_among(&mut self, id: &CampaignId, slots: &[u32]) -> StoreResult<Vec<u32>>;
+    /// The coupons that have one of `slots`.
+    async fn coupons_with_slots(&mut self, id: &CampaignId, slots: &[u32]) -> StoreResult<Vec<CouponRow>>;
 
     /// The `limit` highest taken slots that do not exceed `top`, highest first.
     async fn taken_slots_up_to(&mut self, id: &CampaignId, top: u32, limit: u32) -> StoreResult<Vec<u32>>;
@@ -106,6 +109,19 @@ pub trait Session {
 
     /// Inserts refusals in one statement.
     async fn insert_refusals(&mut self, refusals: &[NewRefusal<'_>]) -> StoreResult<()>;
+
+    /// The ids of the campaigns that have refusals.
+    async fn campaigns_with_refusals(&mut self) -> StoreResult<Vec<String>>;
+
+    /// Those of `users` whose claim waits, or has waited.
+    async fn waiting_among(&mut self, id: &CampaignId, users: &[&str]) -> StoreResult<Vec<String>>;
+
+    /// Inserts claims that wait, in one statement.
+    async fn insert_waiting(&mut self, claims: &[NewWaiting<'_>]) -> StoreResult<()>;
+
+    /// Claims that wait, of one campaign or of all: their users have neither coupon nor refusal. By campaign, then in
+    /// the order of their admission.
+    async fn waiting(&mut self, id: Option<&CampaignId>, limit: u32) -> StoreResult<Vec<WaitingRow>>;
 
     /// Inserts a campaign's row; its capacity is an allotment.
     async fn insert_campaign(

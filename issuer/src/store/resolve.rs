@@ -1,21 +1,23 @@
-//! A batch that a constraint rejected: who has a row already, and which slot do the others get?
+//! A batch that a constraint rejected: who has a row already, and what becomes of the others?
 //!
 //! All in one transaction under the lock of the campaign's row, so that there is one resolver of a campaign at a time.
 //! Optimistic inserts of other issuers take no such lock; where one comes in between, a constraint rejects the insert
 //! below, and everything is read anew. The order of the questions is that of the promises: a row that exists stays as
-//! it is (I5, I6); then the proposed slot, which the user may have been shown; then any free slot, the highest first
-//! (see [`super::free_slots`]); a refusal only where every slot under the newest allotment is taken (I10).
+//! it is (I5, I6); then the proposed slot, which the user may have been shown. Two users with one slot mean that Redis
+//! has lost claims, so a free slot may belong to a claim that is still under way: the second user waits (see
+//! [`super::waiting`]). A refusal only where every slot under the newest allotment is taken (I10).
 
-use super::coupon_writer::{CouponWriter, Placed, Row, unknown_campaign};
+use super::coupon_writer::{CouponWriter, Known, Placed, Row, unknown_campaign};
 use super::free_slots::Gaps;
 use super::ports::{Session, Store, StoreResult};
-use super::rows::NewRefusal;
+use super::rows::{NewRefusal, NewWaiting};
 use crate::consume::ports::ClaimOutcome;
 use dropgate_shared::ids::{CampaignId, Slot};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use time::PrimitiveDateTime;
 
 /// Values in one `IN (..)`, and rows of one INSERT.
-const CHUNK: usize = 1_000;
+pub(super) const CHUNK: usize = 1_000;
 /// Taken slots read at a time in search of a free one.
 const PAGE: u32 = 5_000;
 /// The reason that a refusal row gives.
@@ -54,7 +56,6 @@ impl<S: Store> CouponWriter<S> {
         let Some(allotment) = newest else {
             return Ok(rows.iter().map(|row| (row.index, unknown_campaign())).collect());
         };
-        let known = self.learn(campaign, allotment, None);
 
         let (issued, refused) = slots_of_users(session, campaign, rows).await?;
         let mut placed = Placed::with_capacity(rows.len());
@@ -63,14 +64,15 @@ impl<S: Store> CouponWriter<S> {
             if let Some(slot) = issued.get(row.user().as_str()) {
                 placed.push((row.index, ClaimOutcome::Already { slot: *slot }));
             } else if let Some(slot) = refused.get(row.user().as_str()) {
+                // Whatever slot has become free meanwhile: never a coupon and a refusal.
                 placed.push((row.index, ClaimOutcome::Refused { slot: *slot }));
             } else {
                 open.push(row);
             }
         }
 
-        // The proposed slot where it is free. It is reserved from now on, so that the search below does not give it to
-        // another user of this batch; two users with the same proposal are served in the order of the batch.
+        // The proposed slot where it is free. It is reserved from now on; two users with the same proposal are served in
+        // the order of the batch.
         let mut reserved = taken_among(session, campaign, &open).await?;
         let mut settled = Vec::with_capacity(open.len());
         // Users whose proposed slot another user holds, or that lies beyond the allotment.
@@ -82,50 +84,95 @@ impl<S: Store> CouponWriter<S> {
                 displaced.push(row);
             }
         }
-        let mut gaps = Gaps::new(known.full_above, &reserved, displaced.len());
-        search(session, campaign, &mut gaps).await?;
-        let (mut free, mut full_above) = gaps.found();
-        if free.len() < displaced.len() && known.full_above < allotment {
-            // By what is remembered there are too few. Before a claim is refused, look at all slots again: an operator
-            // may have deleted rows.
-            let mut gaps = Gaps::new(allotment, &reserved, displaced.len());
-            search(session, campaign, &mut gaps).await?;
-            (free, full_above) = gaps.found();
-            self.relearn(campaign, allotment, full_above);
-        } else {
-            self.learn(campaign, allotment, Some(full_above));
-        }
+        let is_full = !displaced.is_empty()
+            && self
+                .free_slots(session, campaign, &self.learn(campaign, allotment, None), &reserved, 1)
+                .await?
+                .is_empty();
         let now = self.clock().now();
-        let mut free = free.into_iter();
-        let mut refusals = Vec::new();
-        for row in displaced {
-            if let Some(slot) = free.next() {
-                settled.push((row, slot));
-                continue;
+        if is_full {
+            // Whatever is under way, nobody can get a slot any more.
+            let refusals: Vec<_> = displaced.iter().map(|row| row.refusal(now)).collect();
+            for some in refusals.chunks(CHUNK) {
+                session.insert_refusals(some).await?;
             }
-            refusals.push(NewRefusal {
-                campaign,
-                user: row.user(),
-                proposed_slot: row.slot(),
-                reason: CAPACITY_EXHAUSTED,
-                admitted_at: row.admission.admitted_at,
-                refused_at: now,
-            });
-            placed.push((row.index, ClaimOutcome::Refused { slot: row.admission.record.slot }));
+            self.note_refusals(campaign);
+            placed.extend(displaced.iter().map(|row| {
+                let slot = row.admission.record.slot;
+                (row.index, ClaimOutcome::Refused { slot })
+            }));
+        } else {
+            for some in displaced.chunks(CHUNK) {
+                let users: Vec<&str> = some.iter().map(|row| row.user().as_str()).collect();
+                // Nobody else writes any while the campaign's row is locked.
+                let before: HashSet<String> = session.waiting_among(campaign, &users).await?.into_iter().collect();
+                let new = some.iter().filter(|row| !before.contains(row.user().as_str()));
+                let claims: Vec<_> = new.map(|row| row.waiting(now)).collect();
+                if !claims.is_empty() {
+                    session.insert_waiting(&claims).await?;
+                }
+            }
+            placed.extend(displaced.iter().map(|row| (row.index, ClaimOutcome::Waiting)));
         }
 
         settled.sort_unstable_by_key(|(_, slot)| *slot);
         let coupons: Vec<_> = settled.iter().map(|(row, slot)| row.coupon(*slot, allotment, now)).collect();
         self.insert(session, &coupons).await?;
-        for some in refusals.chunks(CHUNK) {
-            session.insert_refusals(some).await?;
-        }
         for (row, slot) in settled {
             // No slot below 1 is ever found or proposed.
             let slot = Slot::new(slot).unwrap_or(row.admission.record.slot);
             placed.push((row.index, ClaimOutcome::Issued { slot }));
         }
         Ok(placed)
+    }
+
+    /// The highest free slots, at most `needed`, none of them in `reserved`.
+    pub(super) async fn free_slots(
+        &self,
+        session: &mut S::Session,
+        campaign: &CampaignId,
+        known: &Known,
+        reserved: &HashSet<u32>,
+        needed: usize,
+    ) -> StoreResult<Vec<u32>> {
+        let mut gaps = Gaps::new(known.full_above, reserved, needed);
+        search(session, campaign, &mut gaps).await?;
+        let (free, full_above) = gaps.found();
+        if free.len() >= needed || known.full_above >= known.allotment {
+            self.learn(campaign, known.allotment, Some(full_above));
+            return Ok(free);
+        }
+        // By what is remembered there are too few. Before a claim is refused, look at all slots again: an operator may
+        // have deleted rows.
+        let mut gaps = Gaps::new(known.allotment, reserved, needed);
+        search(session, campaign, &mut gaps).await?;
+        let (free, full_above) = gaps.found();
+        self.relearn(campaign, known.allotment, full_above);
+        Ok(free)
+    }
+}
+
+impl<'a> Row<'a> {
+    fn refusal(&'a self, refused_at: PrimitiveDateTime) -> NewRefusal<'a> {
+        NewRefusal {
+            campaign: self.campaign(),
+            user: self.user(),
+            proposed_slot: self.slot(),
+            reason: CAPACITY_EXHAUSTED,
+            admitted_at: self.admission.admitted_at,
+            refused_at,
+        }
+    }
+
+    fn waiting(&'a self, waiting_since: PrimitiveDateTime) -> NewWaiting<'a> {
+        NewWaiting {
+            campaign: self.campaign(),
+            user: self.user(),
+            proposed_slot: self.slot(),
+            code: &self.code,
+            admitted_at: self.admission.admitted_at,
+            waiting_since,
+        }
     }
 }
 
@@ -153,7 +200,7 @@ async fn taken_among(
     let mut taken = HashSet::with_capacity(rows.len());
     for some in rows.chunks(CHUNK) {
         let slots: Vec<u32> = some.iter().map(|row| row.slot()).collect();
-        taken.extend(session.slots_taken_among(campaign, &slots).await?);
+        taken.extend(session.coupons_with_slots(campaign, &slots).await?.into_iter().map(|row| row.slot));
     }
     Ok(taken)
 }

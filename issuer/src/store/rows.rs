@@ -104,6 +104,32 @@ pub struct NewRefusal<'a> {
     pub refused_at: PrimitiveDateTime,
 }
 
+/// A claim that waits, to be written. Its user has no row.
+#[derive(Debug, Clone, Copy)]
+pub struct NewWaiting<'a> {
+    pub campaign: &'a CampaignId,
+    pub user: &'a UserId,
+    /// The slot that Redis proposed.
+    pub proposed_slot: u32,
+    pub code: &'a str,
+    /// By Redis's clock.
+    pub admitted_at: PrimitiveDateTime,
+    /// By the issuer's clock.
+    pub waiting_since: PrimitiveDateTime,
+}
+
+/// A claim that waits, as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingRow {
+    pub campaign_id: String,
+    pub user_id: String,
+    /// The slot that Redis proposed.
+    pub proposed_slot: u32,
+    pub code: String,
+    /// By Redis's clock.
+    pub admitted_at: PrimitiveDateTime,
+}
+
 /// A coupon as it was read. Nothing in it is trusted to be valid: `verify` looks for what should not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CouponRow {

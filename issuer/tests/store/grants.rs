@@ -1,7 +1,8 @@
 //! The rights of deploy/mysql/grants.sql: enough for every command, and not enough to cheat.
 
-use super::scratch::{Scratch, batch, issued, persist, refused, rows, scratch};
+use super::scratch::{Scratch, batch, decide, issued, persist, refused, rows, scratch};
 use dropgate_issuer::backoff::Jitter;
+use dropgate_issuer::consume::ports::ClaimOutcome;
 use dropgate_issuer::store::ports::{Session, Store};
 use dropgate_issuer::timestamp::{self, Clock};
 use dropgate_shared::campaign::CampaignState;
@@ -40,14 +41,20 @@ async fn the_service_can_work_and_can_neither_move_a_coupon_nor_grant_a_capacity
         let (service, name) = user(&db, "dropgate_service").await;
         assert!(service.database().is_migrated().await.unwrap());
         service.database().check_constraints(Clock::system().now(), Jitter::system().next()).await.unwrap();
-        // All paths of a batch: new rows, a conflict with its lock, a refusal.
-        assert_eq!(persist(&service.store(), &batch(&[("a", 1)])).await, [issued(1)]);
-        assert_eq!(persist(&service.store(), &batch(&[("b", 1), ("c", 1)])).await, [issued(2), refused(1)]);
+        // All paths of a batch: new rows, a conflict with its lock, claims that wait and are decided, a refusal.
+        let store = service.store();
+        assert_eq!(persist(&store, &batch(&[("a", 1)])).await, [issued(1)]);
+        assert_eq!(persist(&store, &batch(&[("b", 1), ("c", 1)])).await, [const { ClaimOutcome::Waiting }; 2]);
+        assert_eq!(store.waiting().await.unwrap().values().map(Vec::len).sum::<usize>(), 2);
+        assert_eq!(decide(&store, &["b", "c"], &[]).await, ["b 2:1763700000123:i"]);
+        assert_eq!(decide(&store, &[], &[]).await, ["c 1:1763700000123:r"]);
+        assert_eq!(persist(&store, &batch(&[("d", 1)])).await, [refused(1)]);
 
         let mut session = MySqlConnection::connect_with(&service.options).await.unwrap();
         for attempt in [
             "UPDATE coupons SET user_id = 'mallory'",
             "DELETE FROM coupons",
+            "DELETE FROM waiting_claims",
             "INSERT INTO coupons VALUES ('c', 1, 2, 'a', 'x', NOW(), NOW()) ON DUPLICATE KEY UPDATE user_id = 'mallory'",
             "REPLACE INTO coupons VALUES ('c', 1, 2, 'mallory', 'x', NOW(), NOW())",
             "INSERT INTO allotments VALUES ('c', 3, NOW())",
@@ -122,6 +129,7 @@ async fn the_operator_can_run_every_command_and_write_no_coupon() {
         assert_eq!(session.refusals_after(&id, "", 10).await.unwrap().len(), 0);
         assert_eq!(session.refused_after(&id, "", 10).await.unwrap().len(), 0);
         assert_eq!(session.settled(&id, &["a".to_owned()]).await.unwrap().len(), 1);
+        assert_eq!(session.waiting(None, 10).await.unwrap().len(), 0);
         // A replay twice, as two operators at once would do it: the first time stays.
         let later = timestamp::from_ms(1_763_700_009_000).unwrap();
         for at in [now, later] {

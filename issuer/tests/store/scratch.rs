@@ -4,6 +4,7 @@ use dropgate_issuer::backoff::Jitter;
 use dropgate_issuer::consume::decode::decode;
 use dropgate_issuer::consume::ports::{Admission, ClaimOutcome, CouponStore};
 use dropgate_issuer::operator::campaign::create::create;
+use dropgate_issuer::store::approvals::Approval;
 use dropgate_issuer::store::coupon_writer::CouponWriter;
 use dropgate_issuer::store::mysql::database::MySqlStore;
 use dropgate_issuer::store::mysql::settings::DatabaseSettings;
@@ -44,7 +45,7 @@ where
     let scratch = Scratch { options, pool: pool.clone() };
     assert_eq!(
         scratch.database().migrate().await.unwrap(),
-        ["0001 coupons", "0002 dead letter replays", "0003 campaign versions"]
+        ["0001 coupons", "0002 dead letter replays", "0003 campaign versions", "0004 waiting claims"]
     );
     let result = tokio::spawn(test(scratch)).await;
     pool.close().await;
@@ -121,6 +122,19 @@ pub fn batch(pairs: &[(&str, u32)]) -> Vec<Admission> {
 
 pub async fn persist(store: &CouponWriter<MySqlStore>, admissions: &[Admission]) -> Vec<ClaimOutcome> {
     store.persist(&admissions.iter().collect::<Vec<_>>()).await.unwrap()
+}
+
+/// Decides the claims of campaign `c` that wait, of `users`, with these claims of others under way. Returns user and
+/// entry of those that were decided, sorted.
+pub async fn decide(store: &CouponWriter<MySqlStore>, users: &[&str], under_way: &[(&str, &str)]) -> Vec<String> {
+    let users = users.iter().map(|user| (*user).to_owned()).collect();
+    let under_way = under_way.iter().map(|(user, entry)| ((*user).to_owned(), entry.parse().unwrap())).collect();
+    store.approve(CampaignId::parse("c").unwrap(), Approval { users, under_way });
+    assert!(store.can_decide());
+    let decided = store.decide(100).await.unwrap();
+    let mut shown: Vec<_> = decided.iter().map(|claim| format!("{} {}", claim.user.as_str(), claim.entry)).collect();
+    shown.sort();
+    shown
 }
 
 pub fn issued(slot: u32) -> ClaimOutcome {

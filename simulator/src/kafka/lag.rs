@@ -2,7 +2,8 @@
 
 use super::broker::Record;
 use super::server::Kafka;
-use super::world::{Availability, World};
+use super::world::Availability;
+use dropgate_issuer::kafka::ports::{Position, lag};
 
 /// Why the lag is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,41 +13,39 @@ pub enum LagError {
 }
 
 impl Kafka {
-    /// Records of `topic` that `group` has not committed: from the committed offset, or from the log start, to the end of
-    /// each partition. A committed offset beyond the end counts as none.
+    /// Records of `topic` that `group` has not committed.
     ///
     /// # Errors
     /// [`LagError`]
     pub fn lag(&self, group: &str, topic: &str) -> Result<u64, LagError> {
+        Ok(lag(&self.positions(group, topic)?))
+    }
+
+    /// How far `group` is in each partition of `topic`.
+    ///
+    /// # Errors
+    /// [`LagError`]
+    pub fn positions(&self, group: &str, topic: &str) -> Result<Vec<Position>, LagError> {
         let mut world = self.world.borrow_mut();
         if world.availability() != Availability::Up {
             return Err(LagError::Unreachable);
         }
         let partitions = world.topics.metadata(topic).ok_or(LagError::NoTopic)?.partitions;
-        let mut lag = 0;
-        for partition in 0..partitions {
-            let (next, end) = backlog(&mut world, group, topic, partition);
-            lag += u64::try_from(end - next).unwrap_or(0);
-        }
-        Ok(lag)
+        let position = |partition| {
+            let ends = world.topics.ends(topic, partition).unwrap_or_default();
+            Position::new(partition, world.group(group).committed(topic, partition), ends)
+        };
+        Ok((0..partitions).map(position).collect())
     }
 
-    /// The records of this lag.
+    /// The records of this lag; none where it is unknown.
     #[must_use]
     pub fn waiting(&self, group: &str, topic: &str) -> Vec<Record> {
-        let mut world = self.world.borrow_mut();
-        let records = world.topics.all(topic).into_iter();
-        let mut waits = |(partition, record): (i32, Record)| {
-            let (next, _) = backlog(&mut world, group, topic, partition);
+        let positions = self.positions(group, topic).unwrap_or_default();
+        let waits = |(partition, record): (i32, Record)| {
+            let next = positions.iter().find(|position| position.partition == partition)?.next;
             (record.offset >= next).then_some(record)
         };
-        records.filter_map(&mut waits).collect()
+        self.world.borrow().topics.all(topic).into_iter().filter_map(waits).collect()
     }
-}
-
-/// Where the group goes on, and the end of the partition.
-fn backlog(world: &mut World, group: &str, topic: &str, partition: i32) -> (i64, i64) {
-    let (low, high) = world.topics.ends(topic, partition).unwrap_or_default();
-    let committed = world.group(group).committed(topic, partition).filter(|next| *next <= high);
-    (committed.map_or(low, |next| next.max(low)), high)
 }

@@ -43,6 +43,7 @@ pub(super) enum Change {
     User(Rc<CouponRow>),
     Refusal(Rc<str>, Padded),
     Replay(DeadLetterKey),
+    Waiting(Rc<str>, Padded),
 }
 
 /// An open transaction.
@@ -195,6 +196,11 @@ impl Engine {
                     row.owner = Trx::NONE;
                 }
             }
+            Change::Waiting(name, user) => {
+                if let Some(row) = self.tables.of_mut(name).waiting.get_mut(user) {
+                    row.owner = Trx::NONE;
+                }
+            }
         }
     }
 
@@ -253,6 +259,10 @@ impl Engine {
             Change::Replay(key) => {
                 self.tables.replays.remove(key);
                 Key::Replay(*key)
+            }
+            Change::Waiting(name, user) => {
+                self.tables.of_mut(name).waiting.remove(user);
+                Key::Waiting(name.clone(), user.clone())
             }
         };
         if self.locks.is_any_on(&key) {

@@ -44,6 +44,7 @@ pub enum Index {
     Users,
     Refusals,
     Replays,
+    Waiting,
 }
 
 impl Index {
@@ -54,6 +55,7 @@ impl Index {
             Self::Slots | Self::Users => Table::Coupons,
             Self::Refusals => Table::Refusals,
             Self::Replays => Table::Replays,
+            Self::Waiting => Table::Waiting,
         }
     }
 }
@@ -68,6 +70,7 @@ pub enum Key {
     User(Rc<str>, Padded, u32),
     Refusal(Rc<str>, Padded),
     Replay(DeadLetterKey),
+    Waiting(Rc<str>, Padded),
     End(Index),
 }
 
@@ -80,6 +83,7 @@ impl Key {
             Self::User(..) => Index::Users,
             Self::Refusal(..) => Index::Refusals,
             Self::Replay(_) => Index::Replays,
+            Self::Waiting(..) => Index::Waiting,
             Self::End(index) => *index,
         }
     }

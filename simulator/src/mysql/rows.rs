@@ -6,7 +6,7 @@ use super::server::Server;
 use dropgate_issuer::store::rows::DeadLetterKey;
 use dropgate_shared::campaign::CampaignState;
 use dropgate_shared::ids::CampaignId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use time::PrimitiveDateTime;
 
 /// A committed campaign.
@@ -48,6 +48,7 @@ pub enum LostRow {
     Coupon { campaign: String, user: String, slot: u32 },
     Refusal { campaign: String, user: String },
     Replay(DeadLetterKey),
+    Waiting { campaign: String, user: String },
 }
 
 impl LostRow {
@@ -61,6 +62,7 @@ impl LostRow {
             }
             Change::Refusal(name, user) => Self::Refusal { campaign: name.to_string(), user: user.as_str().to_owned() },
             Change::Replay(key) => Self::Replay(*key),
+            Change::Waiting(name, user) => Self::Waiting { campaign: name.to_string(), user: user.as_str().to_owned() },
             Change::Revision { .. } | Change::User(_) => return None,
         })
     }
@@ -133,6 +135,14 @@ impl Server {
                 refused_at: row.refused_at,
             })
             .collect()
+    }
+
+    /// Users whose claim waits to be decided, or has waited.
+    #[must_use]
+    pub fn waiting_claims(&self, id: &CampaignId) -> BTreeSet<String> {
+        let engine = self.0.engine.borrow();
+        let rows = engine.tables.of(id.as_str()).into_iter().flat_map(|of| &of.waiting);
+        rows.filter(|(_, row)| row.owner == Trx::NONE).map(|(user, _)| user.as_str().to_owned()).collect()
     }
 
     /// Dead letters that were sent again, and when.

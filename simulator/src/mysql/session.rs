@@ -10,8 +10,8 @@ use super::table_locks::{Access, Table};
 use super::view::View;
 use dropgate_issuer::store::ports::{Session, Store, StoreError};
 use dropgate_issuer::store::rows::{
-    Campaign, CampaignCounts, CampaignSummary, CouponRow, DeadLetterKey, Holder, NewCoupon, NewRefusal, RefusalRow,
-    Tally,
+    Campaign, CampaignCounts, CampaignSummary, CouponRow, DeadLetterKey, Holder, NewCoupon, NewRefusal, NewWaiting,
+    RefusalRow, Tally, WaitingRow,
 };
 use dropgate_shared::campaign::CampaignState;
 use dropgate_shared::claim::ClaimEntry;
@@ -129,6 +129,8 @@ const REFUSALS: Access = Access::reads(&[Table::Refusals]);
 const ROWS: Access = Access::reads(&[Table::Coupons, Table::Refusals]);
 const REPLAYS: Access = Access::reads(&[Table::Replays]);
 const COUNTS: Access = Access::reads(&[Table::Allotments, Table::Coupons, Table::Refusals]);
+const WAITING: Access = Access::reads(&[Table::Waiting, Table::Coupons, Table::Refusals]);
+const ALLOTMENTS_AND_REFUSALS: Access = Access::reads(&[Table::Allotments, Table::Refusals]);
 const ALL: Access = Access::reads(&[Table::Campaigns, Table::Allotments, Table::Coupons, Table::Refusals]);
 
 fn owned(texts: &[&str]) -> Vec<String> {
@@ -169,6 +171,12 @@ impl Session for ModelSession {
         self.read("newest_allotment", ALLOTMENTS, move |view| view.newest_allotment(id.as_str())).await
     }
 
+    async fn newest_allotment_and_refusals(&mut self, id: &CampaignId) -> Result<Option<(u32, bool)>, StoreError> {
+        let id = id.clone();
+        let query = move |view: &View<'_>| Some((view.newest_allotment(id.as_str())?, view.has_refusals(id.as_str())));
+        self.read("newest_allotment_and_refusals", ALLOTMENTS_AND_REFUSALS, query).await
+    }
+
     async fn lock_campaign(&mut self, id: &CampaignId) -> Result<bool, StoreError> {
         let id = id.clone();
         let kind = Kind { statement: "lock_campaign", access: Access::writes(Table::Campaigns, None), writes: false };
@@ -187,10 +195,10 @@ impl Session for ModelSession {
         self.read("refusal_slots_of", REFUSALS, move |view| view.refusal_slots_of(id.as_str(), &users)).await
     }
 
-    async fn slots_taken_among(&mut self, id: &CampaignId, slots: &[u32]) -> Result<Vec<u32>, StoreError> {
+    async fn coupons_with_slots(&mut self, id: &CampaignId, slots: &[u32]) -> Result<Vec<CouponRow>, StoreError> {
         not_empty(slots)?;
         let (id, slots) = (id.clone(), slots.to_vec());
-        self.read("slots_taken_among", COUPONS, move |view| view.slots_taken_among(id.as_str(), &slots)).await
+        self.read("coupons_with_slots", COUPONS, move |view| view.coupons_with_slots(id.as_str(), &slots)).await
     }
 
     async fn taken_slots_up_to(&mut self, id: &CampaignId, top: u32, limit: u32) -> Result<Vec<u32>, StoreError> {
@@ -213,6 +221,31 @@ impl Session for ModelSession {
         let mut cursor = Cursor::default();
         let insert = move |engine: &mut Engine, trx| engine.insert_refusals(trx, &rows, &mut cursor);
         self.write("insert_refusals", Access::writes(Table::Refusals, Some(Table::Campaigns)), insert).await
+    }
+
+    async fn campaigns_with_refusals(&mut self) -> Result<Vec<String>, StoreError> {
+        self.read("campaigns_with_refusals", REFUSALS, |view| view.campaigns_with_refusals()).await
+    }
+
+    async fn waiting_among(&mut self, id: &CampaignId, users: &[&str]) -> Result<Vec<String>, StoreError> {
+        not_empty(users)?;
+        let (id, users) = (id.clone(), owned(users));
+        let query = move |view: &View<'_>| view.waiting_among(id.as_str(), &users);
+        self.read("waiting_among", Access::reads(&[Table::Waiting]), query).await
+    }
+
+    async fn insert_waiting(&mut self, claims: &[NewWaiting<'_>]) -> Result<(), StoreError> {
+        not_empty(claims)?;
+        let rows = self.link()?.prepare(|engine| engine.waiting_claims(claims));
+        let mut cursor = Cursor::default();
+        let insert = move |engine: &mut Engine, trx| engine.insert_waiting(trx, &rows, &mut cursor);
+        self.write("insert_waiting", Access::writes(Table::Waiting, Some(Table::Campaigns)), insert).await
+    }
+
+    async fn waiting(&mut self, id: Option<&CampaignId>, limit: u32) -> Result<Vec<WaitingRow>, StoreError> {
+        let id = id.cloned();
+        let query = move |view: &View<'_>| view.waiting(id.as_ref().map(CampaignId::as_str), limit);
+        self.read("waiting", WAITING, query).await
     }
 
     async fn insert_campaign(

@@ -22,9 +22,9 @@ use super::engine::{Change, Engine, Halt};
 use super::error::ServerError;
 use super::locks::{Key, Mode, Part, Trx};
 use super::schema::{Flavor, Schema};
-use super::tables::{AllotmentRow, CampaignRow, CouponRow, RefusalRow, ReplayRow, Revision};
+use super::tables::{AllotmentRow, CampaignRow, CouponRow, RefusalRow, ReplayRow, Revision, WaitingRow};
 use super::text::{Padded, varchar};
-use dropgate_issuer::store::rows::{Campaign, DeadLetterKey, NewCoupon, NewRefusal};
+use dropgate_issuer::store::rows::{Campaign, DeadLetterKey, NewCoupon, NewRefusal, NewWaiting};
 use dropgate_shared::campaign::CampaignState;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -57,6 +57,9 @@ pub(super) type Values<T> = Result<T, ServerError>;
 
 /// A row of `refusals`, with its keys.
 pub(super) type Refusal = (Rc<str>, Padded, RefusalRow);
+
+/// A row of `waiting_claims`, with its keys.
+pub(super) type Waiting = (Rc<str>, Padded, WaitingRow);
 
 /// A time as DATETIME(3) stores it. MySQL rounds to the ms (manual, "Fractional Seconds in Time Values"), MariaDB cuts
 /// off (its manual, "Microseconds in MariaDB").
@@ -191,6 +194,41 @@ impl Engine {
             let row = RefusalRow { owner: trx, ..row.clone() };
             self.tables.of_mut(name).refusals.insert(user.clone(), row);
             self.inserted(trx, &key, Change::Refusal(name.clone(), user.clone()));
+            cursor.next_row();
+        }
+        Ok(())
+    }
+
+    /// The rows of an INSERT.
+    pub(super) fn waiting_claims(&mut self, claims: &[NewWaiting<'_>]) -> Vec<Values<Waiting>> {
+        let (mut row, flavor) = (0, self.flavor);
+        let mut values = |claim: &NewWaiting<'_>| {
+            row += 1;
+            datetime(flavor, claim.waiting_since)?;
+            let values = WaitingRow {
+                owner: Trx::NONE,
+                proposed_slot: claim.proposed_slot,
+                code: varchar(claim.code, 32, "code", row)?.into(),
+                admitted_at: datetime(flavor, claim.admitted_at)?,
+            };
+            Ok((self.tables.name(claim.campaign.as_str()), Padded::new(claim.user.as_str()), values))
+        };
+        claims.iter().map(&mut values).collect()
+    }
+
+    pub(super) fn insert_waiting(
+        &mut self,
+        trx: Trx,
+        rows: &[Values<Waiting>],
+        cursor: &mut Cursor,
+    ) -> Result<(), Halt> {
+        while let Some(row) = rows.get(cursor.row) {
+            let (name, user, row) = row.as_ref().map_err(Clone::clone)?;
+            cursor.once(1, || self.parent(trx, &Key::Campaign(name.clone()), "waiting_campaign"))?;
+            let key = Key::Waiting(name.clone(), user.clone());
+            self.vacant(trx, &key, Part::Record, "waiting_claims.PRIMARY")?;
+            self.tables.of_mut(name).waiting.insert(user.clone(), WaitingRow { owner: trx, ..row.clone() });
+            self.inserted(trx, &key, Change::Waiting(name.clone(), user.clone()));
             cursor.next_row();
         }
         Ok(())

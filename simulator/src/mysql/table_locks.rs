@@ -22,6 +22,7 @@ pub enum Table {
     Coupons,
     Refusals,
     Replays,
+    Waiting,
 }
 
 impl Table {

@@ -85,6 +85,15 @@ pub(super) struct RefusalRow {
     pub(super) refused_at: PrimitiveDateTime,
 }
 
+/// A row of `waiting_claims`.
+#[derive(Debug, Clone)]
+pub(super) struct WaitingRow {
+    pub(super) owner: Trx,
+    pub(super) proposed_slot: u32,
+    pub(super) code: Box<str>,
+    pub(super) admitted_at: PrimitiveDateTime,
+}
+
 /// A row of `dead_letter_replays`.
 #[derive(Debug)]
 pub(super) struct ReplayRow {
@@ -100,6 +109,7 @@ pub(super) struct OfCampaign {
     pub(super) by_slot: BTreeMap<(u32, u32), Rc<CouponRow>>,
     pub(super) by_user: BTreeMap<(Padded, u32), Rc<CouponRow>>,
     pub(super) refusals: BTreeMap<Padded, RefusalRow>,
+    pub(super) waiting: BTreeMap<Padded, WaitingRow>,
 }
 
 /// All rows.
@@ -139,6 +149,7 @@ impl Tables {
             }
             Key::Refusal(name, user) => self.of(name)?.refusals.get(user).map(|row| row.owner),
             Key::Replay(key) => self.replays.get(key).map(|row| row.owner),
+            Key::Waiting(name, user) => self.of(name)?.waiting.get(user).map(|row| row.owner),
             Key::End(_) => None,
         }
     }
@@ -169,6 +180,12 @@ impl Tables {
                 let first = |of: &OfCampaign| of.refusals.keys().next().cloned();
                 own.map(|(user, _)| Key::Refusal(name.clone(), user.clone()))
                     .or_else(|| self.behind(name, |name, of| Some(Key::Refusal(name.clone(), first(of)?))))
+            }
+            Key::Waiting(name, user) => {
+                let own = self.of(name).and_then(|of| of.waiting.range((Excluded(user), Unbounded)).next());
+                let first = |of: &OfCampaign| of.waiting.keys().next().cloned();
+                own.map(|(user, _)| Key::Waiting(name.clone(), user.clone()))
+                    .or_else(|| self.behind(name, |name, of| Some(Key::Waiting(name.clone(), first(of)?))))
             }
             Key::Replay(key) => self.replays.range((Excluded(key), Unbounded)).next().map(|(key, _)| Key::Replay(*key)),
             Key::End(_) => None,

@@ -5,6 +5,7 @@ use crate::random::Random;
 use dropgate_issuer::backoff::Jitter;
 use dropgate_issuer::consume::decode::decode;
 use dropgate_issuer::consume::ports::{Admission, ClaimOutcome, CouponStore};
+use dropgate_issuer::store::approvals::Approval;
 use dropgate_issuer::store::coupon_writer::CouponWriter;
 use dropgate_issuer::store::ports::{Session, Store, StoreError};
 use dropgate_issuer::store::rows::{Campaign, NewCoupon, NewRefusal, Tally};
@@ -474,6 +475,14 @@ fn storm(seed: u64) -> (BTreeSet<&'static str>, Vec<String>) {
             outcomes.extend(issuer.await.unwrap());
         }
         faults.await.unwrap();
+        let secret = CodeSecrets::new(CodeSecret::parse("a secret for tests only").unwrap(), None);
+        let clock = Clock::new(|| 1_763_700_000_000);
+        let writer = CouponWriter::new(server.store(2), secret, 5, clock, Jitter::new(|| 0));
+        while let Some((campaign, claims)) = writer.waiting().await.unwrap().pop_first() {
+            let users = claims.into_iter().map(|claim| claim.user_id).collect();
+            writer.approve(campaign, Approval { users, under_way: BTreeMap::new() });
+            assert!(!writer.decide(5).await.unwrap().is_empty(), "seed {seed}: nothing is under way");
+        }
 
         // I1, I2, I3, I6, I10: the capacity is issued, no user has two coupons, every outcome agrees with the rows.
         let issued = users(&server);
@@ -487,6 +496,10 @@ fn storm(seed: u64) -> (BTreeSet<&'static str>, Vec<String>) {
                     assert_eq!(holders.get(user.as_str()), Some(&slot.get()), "seed {seed}: {user}");
                 }
                 ClaimOutcome::Refused { .. } => assert!(refused.contains(user), "seed {seed}: {user}"),
+                ClaimOutcome::Waiting => {
+                    let is_decided = holders.contains_key(user.as_str()) != refused.contains(user);
+                    assert!(is_decided, "seed {seed}: {user}");
+                }
                 ClaimOutcome::Rejected(reason) => panic!("seed {seed}: {reason:?}"),
             }
         }

@@ -6,7 +6,7 @@ use super::tables::{CouponRow, OfCampaign, RefusalRow, Revision, Tables};
 use super::text::Padded;
 use dropgate_issuer::store::rows::{
     Campaign, CampaignCounts, CampaignSummary, CouponRow as Coupon, DeadLetterKey, Holder, RefusalRow as Refusal,
-    Tally, entry,
+    Tally, WaitingRow as Waiting, entry,
 };
 use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
 use dropgate_shared::ids::Slot;
@@ -52,12 +52,49 @@ impl<'a> View<'a> {
         rows.filter_map(|(user, row)| Some((user.as_str().to_owned(), Slot::new(row.proposed_slot).ok()?))).collect()
     }
 
-    pub(super) fn slots_taken_among(&self, id: &str, slots: &[u32]) -> Vec<u32> {
+    pub(super) fn coupons_with_slots(&self, id: &str, slots: &[u32]) -> Vec<Coupon> {
         let of = self.tables.of(id).into_iter();
         of.flat_map(|of| slots.iter().flat_map(|slot| of.by_slot.range((*slot, 0)..=(*slot, u32::MAX))))
             .filter(|(_, row)| self.sees(row.owner.get()))
-            .map(|(_, row)| row.slot)
+            .map(|(_, row)| coupon(row))
             .collect()
+    }
+
+    pub(super) fn has_refusals(&self, id: &str) -> bool {
+        self.refusals(id, "").next().is_some()
+    }
+
+    pub(super) fn campaigns_with_refusals(&self) -> Vec<String> {
+        let names = self.tables.campaigns.keys().filter(|name| self.has_refusals(name));
+        names.map(|name| name.to_string()).collect()
+    }
+
+    pub(super) fn waiting_among(&self, id: &str, users: &[String]) -> Vec<String> {
+        let of = self.tables.of(id).into_iter();
+        let rows =
+            of.flat_map(|of| users.iter().filter_map(|user| of.waiting.get_key_value(&Padded::new(user.as_str()))));
+        rows.filter(|(_, row)| self.sees(row.owner)).map(|(user, _)| user.as_str().to_owned()).collect()
+    }
+
+    pub(super) fn waiting(&self, id: Option<&str>, limit: u32) -> Vec<Waiting> {
+        let of_one = |(name, of): (&Rc<str>, &'a OfCampaign)| {
+            let waits = |user: &str| self.coupon_of(of, user).next().is_none() && self.refusal_of(of, user).is_none();
+            let mut rows: Vec<Waiting> = (of.waiting.iter())
+                .filter(|(user, row)| self.sees(row.owner) && waits(user.as_str()))
+                .map(|(user, row)| Waiting {
+                    campaign_id: name.to_string(),
+                    user_id: user.as_str().to_owned(),
+                    proposed_slot: row.proposed_slot,
+                    code: row.code.to_string(),
+                    admitted_at: row.admitted_at,
+                })
+                .collect();
+            // Stable: equal ones stay in the order of the users.
+            rows.sort_by_key(|row| row.admitted_at);
+            rows
+        };
+        let all = self.tables.campaigns.iter().filter(|(name, _)| id.is_none_or(|id| id == &***name));
+        all.flat_map(of_one).take(limit as usize).collect()
     }
 
     pub(super) fn taken_slots_up_to(&self, id: &str, top: u32, limit: u32) -> Vec<u32> {
@@ -120,14 +157,7 @@ impl<'a> View<'a> {
     pub(super) fn coupons_after(&self, id: &str, after: Option<u32>, limit: u32) -> Vec<Coupon> {
         let from = after.map_or(0, |after| u64::from(after) + 1);
         let rows = self.coupons(id).filter(|row| u64::from(row.slot) >= from).take(limit as usize);
-        rows.map(|row| Coupon {
-            slot: row.slot,
-            user_id: row.user.as_str().to_owned(),
-            code: row.code.to_string(),
-            admitted_at: row.admitted_at,
-            issued_at: row.issued_at,
-        })
-        .collect()
+        rows.map(|row| coupon(row)).collect()
     }
 
     pub(super) fn refusals_after(&self, id: &str, after: &str, limit: u32) -> Vec<Refusal> {
@@ -175,5 +205,15 @@ impl<'a> View<'a> {
     pub(super) fn replayed(&self, keys: &[DeadLetterKey]) -> HashSet<DeadLetterKey> {
         let stands = |key: &&DeadLetterKey| self.tables.replays.get(key).is_some_and(|row| self.sees(row.owner));
         keys.iter().filter(stands).copied().collect()
+    }
+}
+
+fn coupon(row: &CouponRow) -> Coupon {
+    Coupon {
+        slot: row.slot,
+        user_id: row.user.as_str().to_owned(),
+        code: row.code.to_string(),
+        admitted_at: row.admitted_at,
+        issued_at: row.issued_at,
     }
 }

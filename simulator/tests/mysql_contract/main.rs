@@ -225,7 +225,7 @@ fn a_locked_table_makes_others_wait() {
         model.on(0, insert(1, "a")).await;
         model.act(Act::Lock(TableLock::Writing(Table::Coupons))).await;
         model.on(1, insert(2, "b")).await;
-        model.on(2, Operation::SlotsTaken(campaign("c1"), vec![1])).await;
+        model.on(2, Operation::WithSlots(campaign("c1"), vec![1])).await;
         assert!(model.waits(1) && model.waits(2));
         model.on(0, insert(3, "c")).await;
         assert_eq!(model.answer(0), "()");
@@ -238,10 +238,10 @@ fn a_locked_table_makes_others_wait() {
         // Who has only read the table cannot write it any more.
         model.on(0, Operation::Begin).await;
         model.on(0, Operation::refusal("c1", "a")).await;
-        model.on(0, Operation::SlotsTaken(campaign("c1"), vec![1])).await;
+        model.on(0, Operation::WithSlots(campaign("c1"), vec![1])).await;
         model.act(Act::Lock(TableLock::Writing(Table::Coupons))).await;
         model.on(1, insert(2, "b")).await;
-        model.on(0, Operation::SlotsTaken(campaign("c1"), vec![2])).await;
+        model.on(0, Operation::WithSlots(campaign("c1"), vec![2])).await;
         model.on(0, insert(3, "c")).await;
         assert_eq!(model.answer(0), "Contention");
         model.on(0, Operation::Tally(campaign("c2"))).await;

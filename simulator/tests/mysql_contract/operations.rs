@@ -1,7 +1,7 @@
 //! Operations on a session, drawn at random, and their results in a form that compares.
 
 use dropgate_issuer::store::ports::{Session, StoreError};
-use dropgate_issuer::store::rows::{Campaign, DeadLetterKey, NewCoupon, NewRefusal};
+use dropgate_issuer::store::rows::{Campaign, DeadLetterKey, NewCoupon, NewRefusal, NewWaiting};
 use dropgate_issuer::timestamp::from_ms;
 use dropgate_shared::campaign::CampaignState;
 use dropgate_shared::ids::{CampaignId, UserId};
@@ -61,10 +61,15 @@ pub enum Operation {
     LockCampaign(CampaignId),
     CouponSlots(CampaignId, Vec<String>),
     RefusalSlots(CampaignId, Vec<String>),
-    SlotsTaken(CampaignId, Vec<u32>),
+    AllotmentAndRefusals(CampaignId),
+    CampaignsWithRefusals,
+    WithSlots(CampaignId, Vec<u32>),
     TakenUpTo(CampaignId, u32, u32),
     InsertCoupons(Vec<Coupon>),
     InsertRefusals(Vec<Refusal>),
+    InsertWaiting(Vec<Refusal>),
+    WaitingAmong(CampaignId, Vec<String>),
+    Waiting(Option<CampaignId>, u32),
     InsertCampaign(CampaignId, CampaignState, Option<i64>),
     InsertAllotment(CampaignId, u32),
     SetState(CampaignId, Vec<CampaignState>, CampaignState),
@@ -124,12 +129,12 @@ impl Operation {
             let key = |random: &mut Draw| (random.below(2) as i32, random.below(4) as i64, at(random.below(2) as u64));
             (0..=random.below(4)).map(|_| key(random)).collect()
         };
-        match random.below(34) {
+        match random.below(39) {
             0 => Self::NewestAllotment(id),
             1..=3 => Self::LockCampaign(id),
             4 => Self::CouponSlots(id, users(random)),
             5 => Self::RefusalSlots(id, users(random)),
-            6 => Self::SlotsTaken(id, (0..=random.below(9)).map(|_| random.below(14) as u32).collect()),
+            6 => Self::WithSlots(id, (0..=random.below(9)).map(|_| random.below(14) as u32).collect()),
             7 => Self::TakenUpTo(id, random.below(14) as u32, 1 + random.below(6) as u32),
             8..=18 => Self::InsertCoupons((0..=random.below(5)).map(|_| Coupon::draw(random, &id)).collect()),
             19..=21 => Self::InsertRefusals((0..=random.below(3)).map(|_| Refusal::draw(random, &id)).collect()),
@@ -154,6 +159,14 @@ impl Operation {
             30 => Self::RefusalsAfter(id, random.pick(&USERS).to_owned(), random.below(5) as u32),
             31 => Self::RefusedAfter(id, random.pick(&["", "b", "m"]).to_owned(), 3),
             32 => Self::Settled(id, users(random)),
+            33 if random.chance(50) => Self::CampaignsWithRefusals,
+            33 => Self::AllotmentAndRefusals(id),
+            34 | 35 => Self::InsertWaiting((0..=random.below(3)).map(|_| Refusal::draw(random, &id)).collect()),
+            36 if random.chance(50) => Self::WaitingAmong(id, users(random)),
+            36 | 37 => {
+                let id = random.chance(50).then_some(id);
+                Self::Waiting(id, random.below(5) as u32)
+            }
             _ if random.chance(50) => Self::Replayed(keys(random)),
             _ => Self::RememberReplayed(keys(random)),
         }
@@ -169,11 +182,13 @@ impl Operation {
             Self::LockCampaign(id) => shown(session.lock_campaign(id).await),
             Self::CouponSlots(id, users) => sorted(session.coupon_slots_of(id, &texts(users)).await),
             Self::RefusalSlots(id, users) => sorted(session.refusal_slots_of(id, &texts(users)).await),
-            Self::SlotsTaken(id, slots) => {
+            Self::CampaignsWithRefusals => shown(session.campaigns_with_refusals().await),
+            Self::AllotmentAndRefusals(id) => shown(session.newest_allotment_and_refusals(id).await),
+            Self::WithSlots(id, slots) => {
                 let mut slots = slots.clone();
                 slots.sort_unstable();
                 slots.dedup();
-                sorted(session.slots_taken_among(id, &slots).await)
+                sorted_debug(session.coupons_with_slots(id, &slots).await)
             }
             Self::TakenUpTo(id, top, limit) => shown(session.taken_slots_up_to(id, *top, *limit).await),
             Self::InsertCoupons(coupons) => {
@@ -184,6 +199,12 @@ impl Operation {
                 let rows: Vec<_> = refusals.iter().map(Refusal::row).collect();
                 shown(session.insert_refusals(&rows).await)
             }
+            Self::InsertWaiting(claims) => {
+                let rows: Vec<_> = claims.iter().map(Refusal::waiting).collect();
+                shown(session.insert_waiting(&rows).await)
+            }
+            Self::WaitingAmong(id, users) => sorted(session.waiting_among(id, &texts(users)).await),
+            Self::Waiting(id, limit) => shown(session.waiting(id.as_ref(), *limit).await),
             Self::InsertCampaign(id, state, closes_us) => {
                 let closes_at = closes_us.map(|us| at(0) + Duration::microseconds(us));
                 let campaign = Campaign { state: *state, capacity: 0, opens_at: at(0), closes_at, version: 1 };
@@ -249,6 +270,18 @@ impl Refusal {
             reason: &self.reason,
             admitted_at: at(1),
             refused_at: at(6),
+        }
+    }
+
+    /// The same claim, waiting.
+    fn waiting(&self) -> NewWaiting<'_> {
+        NewWaiting {
+            campaign: &self.campaign,
+            user: &self.user,
+            proposed_slot: 3,
+            code: &self.reason,
+            admitted_at: at(self.reason.len() as u64 % 3),
+            waiting_since: at(6),
         }
     }
 }

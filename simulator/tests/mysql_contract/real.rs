@@ -35,6 +35,7 @@ fn name_of(table: Table) -> &'static str {
         Table::Coupons => "coupons",
         Table::Refusals => "refusals",
         Table::Replays => "dead_letter_replays",
+        Table::Waiting => "waiting_claims",
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{flavor, on_model, on_real, operations, turn};
 use dropgate_issuer::backoff::Jitter;
 use dropgate_issuer::consume::decode::decode;
 use dropgate_issuer::consume::ports::{Admission, ClaimOutcome, CouponStore};
+use dropgate_issuer::store::approvals::Approval;
 use dropgate_issuer::store::coupon_writer::CouponWriter;
 use dropgate_issuer::store::ports::{Session, Store};
 use dropgate_issuer::store::rows::Campaign;
@@ -16,6 +17,7 @@ use dropgate_shared::code::{CodeSecret, CodeSecrets};
 use dropgate_shared::ids::{CampaignId, Slot, UserId};
 use dropgate_shared::record::AdmissionRecord;
 use dropgate_simulator::mysql::{Schema, Server, Settings};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -60,12 +62,23 @@ async fn write<S: Store>(store: S, seed: u64, batches: usize) -> Vec<String> {
         }
         let batch: Vec<_> = (0..=draw.below(9)).map(|_| admission(&mut draw)).collect();
         let batch: Vec<_> = batch.iter().collect();
-        let outcomes = draw.pick(&[&writers[0], &writers[1]]).persist(&batch).await;
+        let writer = draw.pick(&[&writers[0], &writers[1]]);
+        let outcomes = writer.persist(&batch).await;
         let shown = |outcome: ClaimOutcome| match outcome {
             ClaimOutcome::Rejected(reason) => format!("rejected {}", reason.label),
             other => format!("{other:?}"),
         };
         log.push(format!("{:?}", outcomes.unwrap().into_iter().map(shown).collect::<Vec<_>>()));
+        if draw.chance(30) {
+            for (campaign, claims) in writer.waiting().await.unwrap() {
+                log.push(format!("{claims:?}"));
+                let users = claims.into_iter().map(|claim| claim.user_id).filter(|_| draw.chance(80)).collect();
+                writer.approve(campaign, Approval { users, under_way: BTreeMap::new() });
+            }
+            while writer.can_decide() {
+                log.push(format!("decided {:?}", writer.decide(3).await.unwrap()));
+            }
+        }
     }
     log
 }
@@ -95,7 +108,7 @@ fn i1_i2_i3_the_issuers_rules_write_the_same_rows() {
     let _turn = turn();
     for seed in 1..=10 {
         let (log, rows) = compare(seed, 128);
-        for kind in ["Issued", "Already", "Refused", "unknown_campaign"] {
+        for kind in ["Issued", "Already", "Refused", "Waiting", "decided [Confirmation", "unknown_campaign"] {
             assert!(log.iter().any(|line| line.contains(kind)), "seed {seed}: nothing was {kind}");
         }
         assert!(rows.iter().filter(|row| row.starts_with("coupon")).count() > 12, "{rows:#?}");

@@ -1,7 +1,7 @@
 //! Random steps: calls of the scripts, commands, scans.
 
 use crate::pair::{Pair, START_MS};
-use dropgate_shared::scripts::{ADMIT, CONFIRM, LEASE, PUBLISH, RESTORE, Script, TAKE_DUE, UPDATE};
+use dropgate_shared::scripts::{ADMIT, CONFIRM, LEASE, PUBLISH, RECALL, RESTORE, Script, TAKE_DUE, UPDATE};
 use dropgate_simulator::random::Random;
 
 /// Draws commands and calls of scripts.
@@ -103,6 +103,13 @@ impl Generator {
                 args.push(self.one(&VERSIONS));
                 args.extend([self.one(&["K1", "K2,K1", "K3"]), self.one(&["", "", "K1"])]);
                 (&PUBLISH, vec![meta, claims], args)
+            }
+            11 if self.0.chance(0.5) => {
+                let mut args = vec![self.one(&["100", "900000"])];
+                for _ in 0..self.0.below(4) {
+                    args.extend([self.one(&USERS), format!("{}:{}:a", self.0.range(1..=9), START_MS)]);
+                }
+                (&RECALL, vec![meta, claims, outbox], args)
             }
             11 => (&RESTORE, vec![claims, outbox], if self.0.chance(0.1) { vec![] } else { self.many(&USERS, 5) }),
             12..15 => {

@@ -207,6 +207,8 @@ pub async fn lose_rows(world: &World, round: &Round, lag: Duration) -> Result<u6
 pub struct Rows {
     pub coupons: Vec<(String, u32, u64)>,
     pub refusals: Vec<(String, u64)>,
+    /// Users whose claim waits to be decided, or has waited.
+    pub waiting: BTreeSet<String>,
     pub codes: BTreeMap<String, String>,
     pub capacity: u32,
     pub is_closed: bool,
@@ -221,6 +223,9 @@ pub async fn rows(world: &World, campaign: &Campaign) -> Result<Rows, String> {
             sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(id).fetch_all(&world.mysql).await?;
         let query = format!("SELECT user_id, {ms} FROM refusals WHERE campaign_id = ?");
         let refusals = sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(id).fetch_all(&world.mysql).await?;
+        let query = "SELECT user_id FROM waiting_claims WHERE campaign_id = ?";
+        let waiting: Vec<String> = sqlx::query_scalar(query).bind(id).fetch_all(&world.mysql).await?;
+        let waiting = waiting.into_iter().collect();
         // After the rows: it only grows.
         let query = "SELECT MAX(capacity) FROM allotments WHERE campaign_id = ?";
         let capacity: u32 = sqlx::query_scalar(query).bind(id).fetch_one(&world.mysql).await?;
@@ -228,7 +233,7 @@ pub async fn rows(world: &World, campaign: &Campaign) -> Result<Rows, String> {
         let state: String = sqlx::query_scalar(query).bind(id).fetch_one(&world.mysql).await?;
         let codes = coupons.iter().map(|(user, .., code)| (user.clone(), code.clone())).collect();
         let coupons = coupons.into_iter().map(|(user, slot, at_ms, _)| (user, slot, at_ms)).collect();
-        Ok::<_, sqlx::Error>(Rows { coupons, refusals, codes, capacity, is_closed: state == "closed" })
+        Ok::<_, sqlx::Error>(Rows { coupons, refusals, waiting, codes, capacity, is_closed: state == "closed" })
     };
     let read = tokio::time::timeout(DEADLINE, read).await.map_err(|_| "MySQL is silent".to_owned())?;
     read.map_err(|error| error.to_string())
@@ -252,15 +257,18 @@ pub async fn facts(world: &World, campaign: &Campaign, log: &Log) -> Result<Camp
         |record: &AdmissionRecord| (record.campaign == campaign.id).then(|| record.user.as_str().to_owned());
     Ok(CampaignFacts {
         capacity: rows.capacity,
+        first_capacity: rows.capacity,
         opens_ms: campaign.opens_ms,
         coupons: rows.coupons,
         codes: rows.codes,
         refusals: rows.refusals,
+        waiting: rows.waiting,
         admissions: admissions.collect(),
         lost: campaign.lost.lock().unwrap().clone(),
         in_kafka: log.records.iter().filter_map(|(.., record)| of_campaign(record)).collect(),
         dead_letters: log.dead_letters.iter().filter_map(of_campaign).collect::<BTreeSet<String>>(),
         rows_lost: campaign.rows_lost.lock().unwrap().clone(),
+        raise_lost: false,
         redis: count.map(|count| (count, claims)),
         outbox,
     })

@@ -47,8 +47,9 @@ pub enum CampaignError {
     Contention(CampaignId),
     /// A gate with another secret would go unnoticed.
     #[error(
-        "COUPON_CODE_SECRET is not set, and campaign {0} must be published: Redis gets the key id of the secret, so \
-         that no gate shows other codes. Expected the secret of the gate and the issuer"
+        "COUPON_CODE_SECRET is not set, and campaign {0} must be published, or rows of it written: Redis gets the key id \
+         of the secret, so that no gate shows other codes, and rows get their codes. Expected the secret of the gate \
+         and the issuer"
     )]
     NoSecret(CampaignId),
     #[error(

@@ -127,6 +127,9 @@ impl<'a, S: Session, H: Http> Comparison<'a, S, H> {
         report.counted(FindingKind::BeyondCapacity, too_many.max(counts.beyond));
         report.counted(FindingKind::UserTwice, counts.coupons.saturating_sub(counts.users));
         report.counted(FindingKind::CouponAndRefusal, counts.both);
+        for claim in self.session.waiting(Some(self.id), ROWS).await? {
+            report.found(FindingKind::Waiting, &claim.user_id);
+        }
 
         let meta = self.view.meta().await;
         // After Redis: MySQL is written first, so what differs is older at the gate.

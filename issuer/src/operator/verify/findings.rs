@@ -27,6 +27,7 @@ pub enum FindingKind {
     NoCodeKey,
     Unconfirmed,
     Owed,
+    Waiting,
     DeadLettered,
     SlotResolved,
 }
@@ -98,6 +99,8 @@ pub enum Repair {
     Confirm,
     /// Restore the outbox entry.
     Restore,
+    /// Write rows again from what Redis has; only where it is asked for.
+    Reissue,
 }
 
 impl FindingKind {
@@ -129,7 +132,8 @@ impl FindingKind {
             Self::SettledWithoutRow => (
                 "I3",
                 "claims that Redis calls settled, without a row",
-                "check that DATABASE_URL is the right database, and whether it was restored from a backup",
+                "if DATABASE_URL is the right database, it has lost rows: issuer reconcile --apply --reissue writes \
+                 them again",
             ),
             Self::Stranded => {
                 ("I3", "admitted claims without a row that will not be sent again", "issuer reconcile --apply")
@@ -169,6 +173,11 @@ impl FindingKind {
                 "admitted claims whose row is still to come",
                 "wait; if it lasts, check that the issuer and the gate's cron are running",
             ),
+            Self::Waiting => (
+                "I3",
+                "claims whose slot another user holds, not decided yet",
+                "wait: they are decided when all that was admitted before them is settled",
+            ),
             Self::DeadLettered => (
                 "I3",
                 "admitted claims in the dead-letter topic",
@@ -192,6 +201,7 @@ impl FindingKind {
             | Self::NoCodeKey => Some(Repair::Publish),
             Self::EntryDiffers | Self::Unconfirmed => Some(Repair::Confirm),
             Self::Stranded => Some(Repair::Restore),
+            Self::SettledWithoutRow => Some(Repair::Reissue),
             _ => None,
         }
     }

@@ -3,4 +3,5 @@
 pub mod compare;
 pub mod findings;
 pub mod reconcile;
+pub mod reissue;
 pub mod report;

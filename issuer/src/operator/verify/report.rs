@@ -131,6 +131,7 @@ impl VerifyReport {
             | FindingKind::NoCodeKey
             | FindingKind::Unconfirmed
             | FindingKind::Owed
+            | FindingKind::Waiting
             | FindingKind::DeadLettered => Weight::UnderWay,
             // A record that waits in Kafka may be the missing one; and while rows are written, their confirmation
             // is on its way to a Redis that may have been rebuilt.
@@ -178,16 +179,21 @@ impl VerifyReport {
             || self.findings.keys().any(|kind| kind.repair() == Some(repair))
     }
 
-    /// Whether there is anything that `reconcile` can repair.
+    /// Whether there is anything that `reconcile` can repair, with `--reissue` or without.
     #[must_use]
-    pub fn needs_repair(&self) -> bool {
-        [Repair::Publish, Repair::Confirm, Repair::Restore].into_iter().any(|repair| self.needs(repair))
+    pub fn needs_repair(&self, reissue: bool) -> bool {
+        let always = [Repair::Publish, Repair::Confirm, Repair::Restore];
+        always.into_iter().any(|repair| self.needs(repair)) || (reissue && self.needs(Repair::Reissue))
     }
 
     /// What `reconcile` would do.
     #[must_use]
     pub fn plan(&self) -> String {
         let mut plan = Vec::new();
+        if self.needs(Repair::Reissue) {
+            let count = self.count(FindingKind::SettledWithoutRow);
+            plan.push(format!("with --reissue: write {count} rows again that MySQL has lost, from what Redis has"));
+        }
         if self.needs(Repair::Publish) {
             plan.push("publish the campaign: Redis gets its settings and every holder from MySQL".to_owned());
         }

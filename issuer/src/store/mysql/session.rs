@@ -5,8 +5,8 @@ use super::pool::Pool;
 use super::values::{holders, list, parse_state};
 use crate::store::ports::{Session, StoreResult};
 use crate::store::rows::{
-    Campaign, CampaignCounts, CampaignSummary, CouponRow, DeadLetterKey, Holder, NewCoupon, NewRefusal, RefusalRow,
-    Tally,
+    Campaign, CampaignCounts, CampaignSummary, CouponRow, DeadLetterKey, Holder, NewCoupon, NewRefusal, NewWaiting,
+    RefusalRow, Tally, WaitingRow,
 };
 use dropgate_shared::campaign::CampaignState;
 use dropgate_shared::claim::{ClaimEntry, ClaimStatus};
@@ -35,6 +35,12 @@ impl Drop for MySqlSession {
             (None, _) => {}
         }
     }
+}
+
+type RawCoupon = (u32, String, String, PrimitiveDateTime, PrimitiveDateTime);
+
+fn coupon_row((slot, user_id, code, admitted_at, issued_at): RawCoupon) -> CouponRow {
+    CouponRow { slot, user_id, code, admitted_at, issued_at }
 }
 
 impl MySqlSession {
@@ -102,6 +108,18 @@ impl Session for MySqlSession {
             .await?)
     }
 
+    async fn newest_allotment_and_refusals(&mut self, id: &CampaignId) -> StoreResult<Option<(u32, bool)>> {
+        let (capacity, refused): (Option<u32>, i64) = sqlx::query_as(
+            "SELECT MAX(capacity), EXISTS (SELECT 1 FROM refusals WHERE campaign_id = ?) FROM allotments \
+             WHERE campaign_id = ?",
+        )
+        .bind(id.as_str())
+        .bind(id.as_str())
+        .fetch_one(self.raw())
+        .await?;
+        Ok(capacity.map(|capacity| (capacity, refused != 0)))
+    }
+
     async fn lock_campaign(&mut self, id: &CampaignId) -> StoreResult<bool> {
         let locked: Option<String> = sqlx::query_scalar("SELECT id FROM campaigns WHERE id = ? FOR UPDATE")
             .bind(id.as_str())
@@ -118,11 +136,14 @@ impl Session for MySqlSession {
         self.slots_of(("refusals", "proposed_slot"), id, users).await
     }
 
-    async fn slots_taken_among(&mut self, id: &CampaignId, slots: &[u32]) -> StoreResult<Vec<u32>> {
-        let mut sql = QueryBuilder::<MySql>::new("SELECT slot FROM coupons WHERE campaign_id = ");
+    async fn coupons_with_slots(&mut self, id: &CampaignId, slots: &[u32]) -> StoreResult<Vec<CouponRow>> {
+        let mut sql = QueryBuilder::<MySql>::new(
+            "SELECT slot, user_id, code, admitted_at, issued_at FROM coupons WHERE campaign_id = ",
+        );
         sql.push_bind(id.as_str()).push(" AND slot IN ");
         list(&mut sql, slots);
-        Ok(sql.build_query_scalar().persistent(false).fetch_all(self.raw()).await?)
+        let rows: Vec<RawCoupon> = sql.build_query_as().persistent(false).fetch_all(self.raw()).await?;
+        Ok(rows.into_iter().map(coupon_row).collect())
     }
 
     async fn taken_slots_up_to(&mut self, id: &CampaignId, top: u32, limit: u32) -> StoreResult<Vec<u32>> {
@@ -169,6 +190,58 @@ impl Session for MySqlSession {
         });
         sql.build().persistent(false).execute(self.raw()).await?;
         Ok(())
+    }
+
+    async fn campaigns_with_refusals(&mut self) -> StoreResult<Vec<String>> {
+        let sql = "SELECT DISTINCT campaign_id FROM refusals ORDER BY campaign_id";
+        Ok(sqlx::query_scalar(sql).fetch_all(self.raw()).await?)
+    }
+
+    async fn waiting_among(&mut self, id: &CampaignId, users: &[&str]) -> StoreResult<Vec<String>> {
+        let mut sql = QueryBuilder::<MySql>::new("SELECT user_id FROM waiting_claims WHERE campaign_id = ");
+        sql.push_bind(id.as_str()).push(" AND user_id IN ");
+        list(&mut sql, users);
+        Ok(sql.build_query_scalar().persistent(false).fetch_all(self.raw()).await?)
+    }
+
+    async fn insert_waiting(&mut self, claims: &[NewWaiting<'_>]) -> StoreResult<()> {
+        let mut sql = QueryBuilder::<MySql>::new(
+            "INSERT INTO waiting_claims (campaign_id, user_id, proposed_slot, code, admitted_at, waiting_since) ",
+        );
+        sql.push_values(claims, |mut tuple, claim| {
+            tuple
+                .push_bind(claim.campaign.as_str())
+                .push_bind(claim.user.as_str())
+                .push_bind(claim.proposed_slot)
+                .push_bind(claim.code)
+                .push_bind(claim.admitted_at)
+                .push_bind(claim.waiting_since);
+        });
+        sql.build().persistent(false).execute(self.raw()).await?;
+        Ok(())
+    }
+
+    async fn waiting(&mut self, id: Option<&CampaignId>, limit: u32) -> StoreResult<Vec<WaitingRow>> {
+        let mut sql = QueryBuilder::<MySql>::new(
+            "SELECT w.campaign_id, w.user_id, w.proposed_slot, w.code, w.admitted_at FROM waiting_claims w \
+             LEFT JOIN coupons c ON c.campaign_id = w.campaign_id AND c.user_id = w.user_id \
+             LEFT JOIN refusals r ON r.campaign_id = w.campaign_id AND r.user_id = w.user_id \
+             WHERE c.user_id IS NULL AND r.user_id IS NULL",
+        );
+        if let Some(id) = id {
+            sql.push(" AND w.campaign_id = ").push_bind(id.as_str());
+        }
+        sql.push(" ORDER BY w.campaign_id, w.admitted_at, w.user_id LIMIT ").push_bind(limit);
+        let rows: Vec<(String, String, u32, String, PrimitiveDateTime)> =
+            sql.build_query_as().fetch_all(self.raw()).await?;
+        let row = |(campaign_id, user_id, proposed_slot, code, admitted_at)| WaitingRow {
+            campaign_id,
+            user_id,
+            proposed_slot,
+            code,
+            admitted_at,
+        };
+        Ok(rows.into_iter().map(row).collect())
     }
 
     async fn insert_campaign(
@@ -304,7 +377,7 @@ impl Session for MySqlSession {
     }
 
     async fn coupons_after(&mut self, id: &CampaignId, after: Option<u32>, limit: u32) -> StoreResult<Vec<CouponRow>> {
-        let rows: Vec<(u32, String, String, PrimitiveDateTime, PrimitiveDateTime)> = sqlx::query_as(
+        let rows: Vec<RawCoupon> = sqlx::query_as(
             "SELECT slot, user_id, code, admitted_at, issued_at FROM coupons \
              WHERE campaign_id = ? AND slot >= ? ORDER BY slot LIMIT ?",
         )
@@ -313,9 +386,7 @@ impl Session for MySqlSession {
         .bind(limit)
         .fetch_all(self.raw())
         .await?;
-        let row =
-            |(slot, user_id, code, admitted_at, issued_at)| CouponRow { slot, user_id, code, admitted_at, issued_at };
-        Ok(rows.into_iter().map(row).collect())
+        Ok(rows.into_iter().map(coupon_row).collect())
     }
 
     async fn refusals_after(&mut self, id: &CampaignId, after: &str, limit: u32) -> StoreResult<Vec<RefusalRow>> {
