@@ -6,7 +6,7 @@ use super::session::MySqlSession;
 use crate::labels;
 use crate::store::coupon_writer::MAX_ROWS;
 use crate::store::ports::{Session, Store, StoreError, StoreResult};
-use crate::store::rows::{Campaign, NewCoupon, NewRefusal};
+use crate::store::rows::{Campaign, NewCoupon, NewRefusal, NewWaiting};
 use dropgate_shared::campaign::CampaignState;
 use dropgate_shared::fault::{Fault, Source};
 use dropgate_shared::ids::{CampaignId, UserId};
@@ -111,13 +111,13 @@ impl MySqlStore {
                 .map_err(|error| fault_of(&error))?;
             if let Some(missing) = constraints.iter().find(|constraint| !definition.contains(**constraint)) {
                 let missing = missing.replace('`', "");
-                let detail = format!("{table} has no {missing}: restore it from migrations/0001_coupons.sql");
+                let detail = format!("{table} has no {missing}: restore it from the files in migrations/");
                 return Err(missing_fault(labels::NO_CONSTRAINTS, detail));
             }
         }
         let users: Vec<(String, Option<String>)> = sqlx::query_as(
             "SELECT CAST(TABLE_NAME AS CHAR), CAST(COLLATION_NAME AS CHAR) FROM information_schema.COLUMNS \
-             WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ('coupons', 'refusals') AND COLUMN_NAME = 'user_id'",
+             WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ('coupons', 'refusals', 'waiting_claims') AND COLUMN_NAME = 'user_id'",
         )
         .fetch_all(&mut pool)
         .await
@@ -134,7 +134,7 @@ impl MySqlStore {
 }
 
 /// Constraints of the tables that the service writes, as servers show them.
-const DEFINED: [(&str, &[&str]); 2] = [
+const DEFINED: [(&str, &[&str]); 3] = [
     (
         "coupons",
         &[
@@ -145,6 +145,7 @@ const DEFINED: [(&str, &[&str]); 2] = [
         ],
     ),
     ("refusals", &["PRIMARY KEY (`campaign_id`,`user_id`)", "CONSTRAINT `refusal_campaign` FOREIGN KEY"]),
+    ("waiting_claims", &["PRIMARY KEY (`campaign_id`,`user_id`)", "CONSTRAINT `waiting_campaign` FOREIGN KEY"]),
 ];
 
 /// Two, three and four bytes a character.
@@ -175,6 +176,18 @@ async fn check_in(session: &mut MySqlSession, now: PrimitiveDateTime, random: u6
     session.insert_refusals(&[refusal]).await?;
     rejected("PRIMARY KEY of refusals", session.insert_refusals(&[refusal]).await)?;
     rejected("refusal_campaign", session.insert_refusals(&[NewRefusal { campaign: &missing, ..refusal }]).await)?;
+
+    let waiting = NewWaiting {
+        campaign: &id,
+        user: &user,
+        proposed_slot: 1,
+        code: "trial",
+        admitted_at: now,
+        waiting_since: now,
+    };
+    session.insert_waiting(&[waiting]).await?;
+    rejected("PRIMARY KEY of waiting_claims", session.insert_waiting(&[waiting]).await)?;
+    rejected("waiting_campaign", session.insert_waiting(&[NewWaiting { campaign: &missing, ..waiting }]).await)?;
 
     let coupon = NewCoupon {
         campaign: &id,
@@ -254,7 +267,7 @@ fn rejected(constraint: &str, tried: StoreResult<()>) -> Result<(), Fault> {
             labels::NO_CONSTRAINTS,
             format!(
                 "the database accepted a row that the constraint {constraint} must reject: it is missing, not enforced, \
-                 or switched off. Restore it from migrations/0001_coupons.sql"
+                 or switched off. Restore it from the files in migrations/"
             ),
         )),
     }
