@@ -230,29 +230,33 @@ fn names<'a>(text: &'a str, prefix: &str) -> BTreeSet<&'a str> {
 fn alerts_and_dashboard_name_only_what_exists() {
     let read = |path: &str| fs::read_to_string(repo().join(path)).unwrap();
     let (rules, tests) = (read("deploy/observe/alerts.yaml"), read("deploy/observe/alerts.test.yaml"));
-    let anchors = Document::read("docs/operating.md").anchors();
-    let runbook = read("docs/operating.md");
+    let anchors = Document::read("docs/alerts.md").anchors();
+    let runbook = read("docs/alerts.md");
     let alerts: Vec<&str> = rules.split("- alert: ").skip(1).collect();
     assert!(alerts.len() >= 15, "{} alerts", alerts.len());
     for alert in alerts {
         let name = alert.lines().next().unwrap();
-        let anchor = alert.split_once("runbook_url: docs/operating.md#").map(|(_, rest)| rest.lines().next().unwrap());
+        let anchor = alert.split_once("runbook_url: docs/alerts.md#").map(|(_, rest)| rest.lines().next().unwrap());
         assert!(anchor.is_some_and(|anchor| anchors.contains(anchor)), "{name}: no heading #{anchor:?}");
-        assert!(runbook.contains(&format!("`{name}`")), "{name}: docs/operating.md does not name it");
+        assert!(runbook.contains(&format!("`{name}`")), "{name}: docs/alerts.md does not name it");
         assert!(alert.contains("severity: critical") || alert.contains("severity: warning"), "{name}: no severity");
         assert!(tests.contains(&format!("alertname: {name}, exp_alerts: []")), "{name}: no test sees it silent");
         assert!(tests.contains(&format!("alertname: {name}\n        exp_alerts:\n")), "{name}: no test sees it fire");
     }
     for name in names(&runbook, "Dropgate") {
-        assert!(rules.contains(&format!("alert: {name}\n")), "docs/operating.md: there is no alert {name}");
+        assert!(rules.contains(&format!("alert: {name}\n")), "docs/alerts.md: there is no alert {name}");
     }
 
     // docs/metrics.md is compared with the code by a test of the issuer.
     let documented = read("docs/metrics.md");
     let mut found = 0;
-    for path in
-        ["deploy/observe/alerts.yaml", "deploy/observe/dashboard.json", "docs/operating.md", "docs/architecture.md"]
-    {
+    for path in [
+        "deploy/observe/alerts.yaml",
+        "deploy/observe/dashboard.json",
+        "docs/alerts.md",
+        "docs/operating.md",
+        "docs/architecture.md",
+    ] {
         let text = read(path);
         for name in names(&text, "dropgate_issuer_").into_iter().chain(names(&text, "process_")) {
             found += 1;
