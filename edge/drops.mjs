@@ -15,6 +15,7 @@ const write = (path, text) => (existsSync(path) && readFileSync(path, "utf8") ==
 
 /** Checks one file. Returns its valid fields. */
 function check(id, problems) {
+  if (id === "index") problems.push("a file with this name would be the page of the whole folder: choose another campaign id");
   if (!/^[a-z0-9-]{1,64}$/.test(id)) problems.push("its name is no campaign id: 1 to 64 characters a to z, 0 to 9 and hyphens");
   let file;
   try {

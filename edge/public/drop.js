@@ -13,7 +13,7 @@ export function read_drop(file, lang, base) {
   const problems = [];
   if (file === null || typeof file !== "object" || Array.isArray(file)) return { drop, problems: ["the file is no JSON object"] };
   const rule_of = (name) => {
-    if (name in TEXTS) return (value) => text(value, lang, TEXTS[name]);
+    if (Object.hasOwn(TEXTS, name)) return (value) => text(value, lang, TEXTS[name]);
     if (PICTURES.includes(name)) return (value) => picture(value, base);
     if (LINKS.includes(name)) return (value) => link(value, base);
     if (COLORS.includes(name)) return color;
@@ -50,7 +50,7 @@ function picture(value, base) {
 function link(value, base) {
   const url = url_of(value, base);
   // A local gate has no https.
-  if (url.protocol !== "https:" && url.origin !== new URL(base).origin) throw "is no https: or relative URL";
+  if (url.protocol !== "https:" && (url.protocol !== "http:" || url.origin !== new URL(base).origin)) throw "is no https: or relative URL";
   // `{code}` is replaced later, and URL escapes the braces.
   return url.href.replaceAll("%7Bcode%7D", "{code}");
 }

@@ -118,7 +118,10 @@ const path = (rest = "") => `/v1/campaigns/${page.id}${rest}`;
 
 /** Claims, and retries until there is a decision. */
 async function claim() {
-  if (preview !== null) return;
+  if (preview !== null) {
+    page.note = say("preview_label");
+    return render();
+  }
   page.asking = true;
   page.note = "";
   challenge_fails = 0;
@@ -357,8 +360,8 @@ function render() {
   show("signin", link);
   if (link) $("signin").href = link;
   show("copy", won);
-  show("share", won && navigator.share);
-  show("save", won);
+  show("share", won && preview === null && navigator.share);
+  show("save", won && preview === null);
   show("calendar", now === "waiting" && campaign.opens_at - clock.now_ms() > CALENDAR_MS);
   show("use", won && page.drop.winner_link);
   if (won) $("use").href = page.drop.winner_link?.replaceAll("{code}", encodeURIComponent(claim.code ?? "")) ?? "";

@@ -2,8 +2,8 @@
 //! nothing that its other users notice:
 //!
 //! - A few campaigns only, those whose opening is nearest to now; closed ones last.
-//! - Rows are counted again only after a hundred times as long as the count took. A campaign that is full is counted
-//!   again only after a raise: rows are never deleted.
+//! - Rows are counted again only after a hundred times as long as the count took, whether or not it succeeded. A campaign
+//!   that is full is counted at most every five minutes.
 //! - Redis is asked about a campaign at rest only every five minutes.
 
 use crate::labels;
@@ -28,7 +28,8 @@ pub const EVERY: Duration = Duration::from_secs(15);
 pub const CAMPAIGNS: u32 = 20;
 /// Part of the time that may be spent counting the rows of a campaign: one in this many.
 const COUNT_PART: u32 = 100;
-/// How often Redis is asked about a campaign in which nothing happens.
+/// How often a campaign is looked at in which nothing should happen: Redis is asked about one at rest, and rows are counted
+/// of one that is full.
 const REST: Duration = Duration::from_secs(300);
 /// A sample that takes longer is given up.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -136,15 +137,17 @@ impl<S: CampaignRows, H: Http> Sampler<S, H> {
     }
 
     async fn count_rows(&self, id: &CampaignId, campaign: &Campaign, known: &mut Known) -> Result<(), Fault> {
-        let is_full = known.rows.is_some_and(|rows| rows.issued >= campaign.capacity.into());
         let begun = Instant::now();
-        if (is_full && known.count_at.is_some()) || known.count_at.is_some_and(|at| begun < at) {
+        if known.count_at.is_some_and(|at| begun < at) {
             return Ok(());
         }
         known.rows = None;
-        known.rows = Some(self.rows.tally(id).await?);
+        let counted = self.rows.tally(id).await;
         let now = Instant::now();
-        known.count_at = Some(now + (now - begun) * COUNT_PART);
+        let rest = (now - begun) * COUNT_PART;
+        let is_full = counted.as_ref().is_ok_and(|rows| rows.issued >= campaign.capacity.into());
+        known.count_at = Some(now + if is_full { rest.max(REST) } else { rest });
+        known.rows = Some(counted?);
         Ok(())
     }
 
@@ -205,6 +208,7 @@ mod tests {
         is_closed: Cell<bool>,
         counted: Cell<u32>,
         count_takes: Cell<Duration>,
+        is_count_refused: Cell<bool>,
         is_mysql_away: Cell<bool>,
         is_redis_away: Cell<bool>,
         is_published: Cell<bool>,
@@ -237,6 +241,9 @@ mod tests {
         async fn tally(&self, _: &CampaignId) -> Result<Tally, Fault> {
             self.0.counted.set(self.0.counted.get() + 1);
             tokio::time::sleep(self.0.count_takes.get()).await;
+            if self.0.is_count_refused.get() {
+                return Err(Fault::unknown(Source::MySql, labels::TIMEOUT, "too slow"));
+            }
             Ok(Tally { issued: self.0.issued.get(), refused: 0 })
         }
     }
@@ -343,7 +350,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn counting_takes_a_hundredth_of_the_time_and_none_for_a_full_campaign() {
+    async fn counting_takes_a_hundredth_of_the_time_and_less_for_a_full_campaign() {
         let (mut sampler, world, metrics) = sampler();
         world.0.count_takes.set(Duration::from_secs(1));
         sampler.sample().await;
@@ -354,12 +361,31 @@ mod tests {
         world.0.issued.set(100);
         tokio::time::advance(Duration::from_secs(1)).await;
         sampler.sample().await;
-        tokio::time::advance(Duration::from_secs(1_000)).await;
+        tokio::time::advance(REST / 2).await;
         sampler.sample().await;
         assert_eq!(world.0.counted.get(), 2, "it is full");
         world.0.capacity.set(120);
         sampler.sample().await;
         assert_eq!(world.0.counted.get(), 3, "it was raised");
+        world.0.issued.set(121);
+        tokio::time::advance(REST).await;
+        sampler.sample().await;
+        assert_shown(&metrics, &["campaign_coupons{campaign=\"c\"} 121.0"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_count_that_fails_is_not_repeated_at_once() {
+        let (mut sampler, world, metrics) = sampler();
+        world.0.count_takes.set(Duration::from_secs(25));
+        world.0.is_count_refused.set(true);
+        sampler.sample().await;
+        tokio::time::advance(Duration::from_secs(2_000)).await;
+        sampler.sample().await;
+        assert_eq!(world.0.counted.get(), 1);
+        assert_shown(&metrics, &["sample_faults_total{source=\"mysql\"} 1"]);
+        tokio::time::advance(Duration::from_secs(500)).await;
+        sampler.sample().await;
+        assert_eq!(world.0.counted.get(), 2);
     }
 
     #[tokio::test(start_paused = true)]

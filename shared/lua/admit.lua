@@ -39,7 +39,7 @@ for i, user in ipairs(users) do
   local entry = known[i] or fresh[user]
   if entry then
     answers[i] = '=' .. entry
-    held_before = held_before + 1
+    if string.sub(entry, -2) ~= ':r' then held_before = held_before + 1 end
     local admitted_ms = known[i] and string.match(entry, ':(%d+):a$')
     if admitted_ms then
       owed[#owed + 1] = string.format('%d', admitted_ms + lease)

@@ -367,16 +367,19 @@ impl<H: Network> Gate<H> {
         user: &UserId,
         HeldClaim { entry, code_key }: &HeldClaim,
     ) -> Result<Response, Rejection> {
-        // Any other code than the row's would be worthless.
-        let Some(secret) = self.secrets.of(Some(*code_key)) else {
-            let ids = self.secrets.ids();
-            let detail = format!(
-                "the codes of {campaign} are derived from the secret {code_key}, and COUPON_CODE_SECRET is {ids}"
-            );
-            return Err(Fault::none(Source::Redis, OTHER_CODE_KEY, false, detail).into());
+        let code = match self.secrets.of(Some(*code_key)) {
+            // A refused claim has no code: there is no coupon that it could redeem.
+            _ if entry.status == ClaimStatus::Refused => None,
+            Some(secret) => Some(secret.code(campaign, user)),
+            // Any other code than the row's would be worthless.
+            None => {
+                let ids = self.secrets.ids();
+                let detail = format!(
+                    "the codes of {campaign} are derived from the secret {code_key}, and COUPON_CODE_SECRET is {ids}"
+                );
+                return Err(Fault::none(Source::Redis, OTHER_CODE_KEY, false, detail).into());
+            }
         };
-        // A refused claim has no code: there is no coupon that it could redeem.
-        let code = (entry.status != ClaimStatus::Refused).then(|| secret.code(campaign, user));
         let body = json!({
             "status": entry.status.as_str(),
             "campaign": campaign.as_str(),

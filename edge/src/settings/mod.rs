@@ -200,10 +200,18 @@ fn kafka_dialect(reader: &Reader<'_>) -> Dialect {
 
 fn turnstile(reader: &Reader<'_>) -> Option<Turnstile> {
     const SITEVERIFY: &str = "https://challenges.cloudflare.com/turnstile/v0/siteverify";
-    let secret = reader.find("TURNSTILE_SECRET")?;
+    let site_key = reader.find("TURNSTILE_SITE_KEY");
+    let Some(secret) = reader.find("TURNSTILE_SECRET") else {
+        if site_key.is_some() {
+            reader.problem(
+                "TURNSTILE_SITE_KEY is set, and TURNSTILE_SECRET is not; expected both, or no claim is checked",
+            );
+        }
+        return None;
+    };
     let url = reader.find("TURNSTILE_URL");
     let url = url.map_or_else(|| SITEVERIFY.to_owned(), |url| reader.url("TURNSTILE_URL", &url));
-    Some(Turnstile { url, secret, site_key: reader.find("TURNSTILE_SITE_KEY") })
+    Some(Turnstile { url, secret, site_key })
 }
 
 fn cors_origins(reader: &Reader<'_>) -> Vec<String> {
@@ -271,6 +279,7 @@ mod tests {
             ("REDIS_DEADLINE_MS", "soon"),
             ("REDIS_KEY_PREFIX", "no colon"),
             ("KAFKA_TOPIC", "a/b"),
+            ("TURNSTILE_SITE_KEY", "0x4AAA"),
         ])
         .err()
         .unwrap();
@@ -283,6 +292,7 @@ mod tests {
             "REDIS_DEADLINE_MS is not valid; expected a number of milliseconds from 10 to 30000",
             "REDIS_KEY_PREFIX must have 2 to 32 characters",
             "KAFKA_TOPIC is not valid; expected letters",
+            "TURNSTILE_SITE_KEY is set, and TURNSTILE_SECRET is not",
             "AUTH is missing",
             "ENVIRONMENT is missing",
         ] {

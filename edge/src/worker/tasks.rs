@@ -25,7 +25,7 @@ struct Task {
 
 /// The runtime continues nothing of a request whose client has gone, so its task would wait for ever. No task that still
 /// runs is as old: a run of the cron ends earlier.
-const ABANDONED_AFTER_MS: f64 = 120_000.0;
+const ABANDONED_AFTER_MS: f64 = 300_000.0;
 /// Every so many tasks, the abandoned ones are dropped.
 const DROP_EVERY: u64 = 256;
 
