@@ -15,7 +15,7 @@ impl From<sqlx::Error> for StoreError {
 }
 
 /// The constraints of the schema (`migrations/`).
-const OURS: [&str; 9] = [
+const OURS: [&str; 10] = [
     "PRIMARY",
     "campaign_state",
     "campaign_window",
@@ -25,6 +25,7 @@ const OURS: [&str; 9] = [
     "coupon_allotment",
     "coupon_slot",
     "refusal_campaign",
+    "waiting_campaign",
 ];
 
 /// What an error of the server means for the statement; `None` if it says that the database is away, or does not say
@@ -150,6 +151,21 @@ fn database_error(error: &sqlx::Error) -> Option<&MySqlDatabaseError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_constraint_of_the_schema_is_ours() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../migrations");
+        let mut found = 0;
+        for file in std::fs::read_dir(folder).unwrap() {
+            let sql = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            for constraint in sql.split("CONSTRAINT ").skip(1) {
+                let name = constraint.split_whitespace().next().unwrap();
+                assert!(OURS.contains(&name), "{name}");
+                found += 1;
+            }
+        }
+        assert_eq!(found, OURS.len() - 1, "all but the primary keys");
+    }
 
     #[test]
     fn a_constraint_that_is_not_ours_blames_the_row() {
