@@ -20,7 +20,7 @@ pub struct Schema {
     pub is_slot_checked: bool,
     /// `coupon_allotment`: the allotment was granted.
     pub is_allotment_foreign_key: bool,
-    /// Characters of `coupons.user_id`. Fewer than 128: some users cannot have a row.
+    /// Characters of `user_id` in coupons and waiting claims. Fewer than 128: some users cannot have a row.
     pub user_chars: usize,
 }
 

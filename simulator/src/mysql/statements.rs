@@ -211,7 +211,8 @@ impl Engine {
                 code: varchar(claim.code, 32, "code", row)?.into(),
                 admitted_at: datetime(flavor, claim.admitted_at)?,
             };
-            Ok((self.tables.name(claim.campaign.as_str()), Padded::new(claim.user.as_str()), values))
+            let user = Padded::new(varchar(claim.user.as_str(), self.schema.user_chars, "user_id", row)?);
+            Ok((self.tables.name(claim.campaign.as_str()), user, values))
         };
         claims.iter().map(&mut values).collect()
     }

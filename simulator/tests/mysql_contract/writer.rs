@@ -94,6 +94,7 @@ fn compare(seed: u64, user_chars: usize) -> (Vec<String>, Rows) {
         let mut real = Real::new().await;
         if user_chars < 128 {
             real.execute("ALTER TABLE coupons MODIFY user_id VARCHAR(12) COLLATE utf8mb4_bin NOT NULL").await;
+            real.execute("ALTER TABLE waiting_claims MODIFY user_id VARCHAR(12) COLLATE utf8mb4_bin NOT NULL").await;
         }
         let log = write(real.store.clone(), seed, 60).await;
         assert_eq!(log, expected.0, "seed {seed}");
