@@ -458,6 +458,17 @@ async fn a_gate_with_another_code_secret_than_the_campaign_admits_nobody() {
     assert!(codes[0] != codes[1] && codes[2].is_null() && codes[3].is_null(), "{codes:?}");
 }
 
+/// Redis has lost the campaign, and with it the name of its secret; a row was confirmed since then.
+#[tokio::test(start_paused = true)]
+async fn a_claim_without_its_campaign_shows_no_code() {
+    let network = ScriptedNetwork::default();
+    let gate = gate(&network);
+    network.respond(200, &json!({ "result": [null, null, null, "3:900:i", null] }));
+    let platform = TestPlatform::new();
+    let response = send(&gate, &platform, "GET", &format!("{CLAIMS}/me"), &[("x-user-id", "u1")]).await;
+    assert_eq!((response.status, body(&response)["code"].is_null()), (503, true));
+}
+
 /// Staging and production share a Redis and a Kafka.
 #[tokio::test(start_paused = true)]
 async fn a_gate_uses_its_own_key_prefix_and_topic_only() {

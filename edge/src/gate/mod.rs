@@ -109,13 +109,7 @@ impl<H: Network> Gate<H> {
         let campaigns = Rc::new(CampaignCache::new(redis.clone(), redis_deadline, Rc::clone(&telemetry)));
         let queues = AdmissionQueues::new(redis_deadline, claim_timeout);
         let secrets = Rc::new(settings.code_secrets);
-        let sweeper = Rc::new(Sweeper::new(
-            redis.clone(),
-            kafka.clone(),
-            settings.sweep_calls,
-            Rc::clone(&secrets),
-            Rc::clone(&telemetry),
-        ));
+        let sweeper = Rc::new(Sweeper::new(redis.clone(), kafka.clone(), settings.sweep_calls, Rc::clone(&telemetry)));
         let forwarder = Rc::new(Forwarder::new(
             redis.clone(),
             kafka,

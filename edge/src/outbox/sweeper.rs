@@ -7,7 +7,6 @@ use crate::telemetry::Telemetry;
 use crate::upstream::admission;
 use crate::upstream::kafka_rest::KafkaRest;
 use crate::upstream::outbox::{self, Waiting};
-use dropgate_shared::code::CodeSecrets;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::http::Http;
 use dropgate_shared::ids::CampaignId;
@@ -82,20 +81,13 @@ pub struct Sweeper<H> {
     calls: u32,
     /// When this isolate last swept beside its requests.
     swept: Cell<Millis>,
-    secrets: Rc<CodeSecrets>,
     telemetry: Rc<Telemetry>,
 }
 
 impl<H: Http> Sweeper<H> {
     #[must_use]
-    pub fn new(
-        redis: RedisRest<H>,
-        kafka: KafkaRest<H>,
-        calls: u32,
-        secrets: Rc<CodeSecrets>,
-        telemetry: Rc<Telemetry>,
-    ) -> Self {
-        Self { redis, kafka, calls, swept: Cell::default(), secrets, telemetry }
+    pub fn new(redis: RedisRest<H>, kafka: KafkaRest<H>, calls: u32, telemetry: Rc<Telemetry>) -> Self {
+        Self { redis, kafka, calls, swept: Cell::default(), telemetry }
     }
 
     /// One step for `campaign`, if this isolate has not swept for a while. The rest is left to the cron, or to the next
@@ -182,7 +174,6 @@ impl<H: Http> Sweeper<H> {
     /// Takes a batch of due entries and forwards it.
     async fn step(&self, campaign: &CampaignId) -> Result<Swept, Fault> {
         let due = outbox::take_due(&self.redis, campaign, SCHEDULE.batch, SCHEDULE.attempt_lease).await?;
-        let code_key = due.code_key.or(self.secrets.unnamed());
         let age = |record: &AdmissionRecord| due.now - Millis(record.admitted_at);
         let records: Vec<AdmissionRecord> = due
             .claims
@@ -193,7 +184,7 @@ impl<H: Http> Sweeper<H> {
                 slot: claim.slot,
                 admitted_at: claim.admitted_ms,
                 trace: None,
-                code_key,
+                code_key: due.code_key,
             })
             .collect();
         if !records.is_empty() {

@@ -1,6 +1,6 @@
 //! Calls to Redis about claims and campaigns. Admission is one atomic step that decides for one claim or for many.
 
-use crate::labels::fault::GARBLED;
+use crate::labels::fault::{GARBLED, WENT_BACK};
 use dropgate_shared::campaign::{self, CampaignMeta};
 use dropgate_shared::claim::ClaimEntry;
 use dropgate_shared::code::{CodeKeyId, CodeSecrets};
@@ -182,7 +182,9 @@ pub async fn stored_claim<H: Http>(
         return Err(garbled("the reply of claim.lua is malformed"));
     };
     let claim = match (entry.as_str(), state.is_null()) {
-        (Some(entry), _) => StoredClaim::Found(HeldClaim {
+        // Redis has lost the campaign, and with it the name of the secret of its codes.
+        (Some(_), true) => return Err(lost(campaign)),
+        (Some(entry), false) => StoredClaim::Found(HeldClaim {
             entry: entry.parse().map_err(|_| garbled("a claim entry is malformed"))?,
             code_key: campaign::code_key(code_key)
                 .map_err(|e| garbled(e.to_string()))?
@@ -248,6 +250,11 @@ fn unnamed_secret(campaign: &CampaignId, secrets: &CodeSecrets) -> Fault {
     let detail =
         format!("{campaign} names no secret of its codes, and there are two, {ids}: publish the campaign again");
     Fault::none(Source::Redis, OTHER_CODE_KEY, false, detail)
+}
+
+fn lost(campaign: &CampaignId) -> Fault {
+    let detail = format!("Redis has claims of {campaign} and not the campaign: publish it again");
+    Fault::unknown(Source::Redis, WENT_BACK, detail)
 }
 
 fn garbled(detail: impl Into<String>) -> Fault {
