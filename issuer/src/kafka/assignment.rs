@@ -122,17 +122,21 @@ impl Assignment {
         }
     }
 
-    /// The partitions of which records should arrive: their ends are to be looked at, every
-    /// [`super::silence::LOOK_EVERY`].
+    /// The partitions of which records should arrive: the caller asks for their ends now, and every
+    /// [`super::silence::LOOK_EVERY`], and brings them to [`Assignment::looked`].
     #[must_use]
-    pub fn expected(&self) -> Partitions {
+    pub fn expected(&mut self) -> Partitions {
+        self.silence.asking();
         if self.paused { Partitions::new() } else { self.owned.clone() }
     }
 
     /// Takes what the broker has of the partitions. If the client must be replaced, its partitions count as revoked: the
     /// caller commits [`Silent::begin_at`], if any, and nothing that is stored; ends the client; and joins with a new one.
     pub fn looked(&mut self, ends: &BTreeMap<i32, Ends>, now: Instant) -> Option<Silent> {
-        let expected = self.expected();
+        if self.paused {
+            return None;
+        }
+        let expected = self.owned.clone();
         let ends = ends.iter().filter(|(partition, _)| expected.contains(partition));
         let silent = self.silence.looked(&ends.map(|(partition, ends)| (*partition, *ends)).collect(), now)?;
         self.abandoned = true;
@@ -145,7 +149,7 @@ impl Assignment {
         self.silence.paused();
     }
 
-    /// Why the client was replaced, until records arrive.
+    /// Why the client was replaced, until records of that partition arrive, or another member reads it.
     #[must_use]
     pub fn silence(&self) -> Option<&Silent> {
         self.silence.cause()
@@ -213,14 +217,37 @@ mod tests {
         assignment.set_paused(true);
         assert!(assignment.expected().is_empty() && assignment.looked(&found, now).is_none(), "paused");
         assignment.set_paused(false);
+        assert_eq!(assignment.expected(), zero);
         assert_eq!(assignment.looked(&found, now), None);
         assignment.statistics(1, &statistics);
+        assert_eq!(assignment.expected(), zero);
         let silent = assignment.looked(&found, now + Duration::from_secs(20)).unwrap();
         assert_eq!(silent.begin_at, Some(BTreeMap::from([(0, 0)])));
         assert_eq!(assignment.take_revoked(), [0], "what is in hand of it counts no longer");
         assert_eq!(assignment.revoking(&zero, false), None, "the stored offset is that of the old topic");
         assignment.assigned(&zero);
         assert_eq!(assignment.revoking(&zero, false), Some(Step::Commit), "the new client commits");
+    }
+
+    #[test]
+    fn i9_a_topic_is_not_taken_for_a_new_one_because_it_was_read_while_the_ends_were_asked_for() {
+        let mut assignment = Assignment::new(2);
+        assignment.assigned(&Partitions::from([0, 1]));
+        let says = |assignment: &mut Assignment, busy: i64| {
+            let reading =
+                |next| Offsets { reading: Reading { next: Some(next), is_queued: false }, ..Offsets::default() };
+            assignment.statistics(2, &BTreeMap::from([(0, reading(3)), (1, reading(busy))]));
+        };
+        let ends = |end| BTreeMap::from([(0, Ends { begin: 0, end: 5 }), (1, Ends { begin: 0, end })]);
+        let now = Instant::now();
+        says(&mut assignment, 10);
+        assert_eq!(assignment.expected(), Partitions::from([0, 1]));
+        assert_eq!(assignment.looked(&ends(10), now), None);
+        says(&mut assignment, 10);
+        assert_eq!(assignment.expected(), Partitions::from([0, 1]));
+        says(&mut assignment, 20);
+        let silent = assignment.looked(&ends(15), now + Duration::from_secs(20)).unwrap();
+        assert_eq!(silent.begin_at, None, "partition 1 was read beyond the end that was found before");
     }
 
     #[test]

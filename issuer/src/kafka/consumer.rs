@@ -38,6 +38,10 @@ use tokio::time::Instant;
 /// How long leaving the group may take before the process continues without it.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(10);
 
+/// What waits in this process: enough for half a second at full speed, and bounded. The rest waits in the broker.
+const QUEUED_RECORDS: u32 = 20_000;
+const QUEUED_KIB: u32 = 16_384;
+
 /// A member of the issuers' group. Its client is replaced if it stops reading ([`super::silence`]).
 pub struct KafkaSource {
     shared: Arc<Shared>,
@@ -189,6 +193,8 @@ impl KafkaSource {
             drop(consumer); // waits until the group has been left
             let mut client = lock(&client);
             if matches!(*client, Client::Replaced) {
+                // The old client may have reported until it was gone.
+                lock(&shared.due).step = None;
                 *client = shared.new_client().map_or_else(Client::Failed, Client::Joined);
             }
             drop(client);
@@ -203,14 +209,17 @@ async fn look(shared: Weak<Shared>) {
         tokio::time::sleep(LOOK_EVERY).await;
         let Some(shared) = shared.upgrade() else { return };
         let expected = shared.assignment().expected();
-        if expected.is_empty() {
-            continue;
-        }
-        match topics::ends(&shared.settings, &shared.topic, expected).await {
+        let ends = if expected.is_empty() {
+            Ok(BTreeMap::new())
+        } else {
+            topics::ends(&shared.settings, &shared.topic, expected).await
+        };
+        match ends {
             Ok(ends) => {
-                let silent = shared.assignment().looked(&ends, Instant::now());
-                if silent.is_some() {
-                    lock(&shared.due).silent = silent;
+                let mut assignment = shared.assignment();
+                if let Some(silent) = assignment.looked(&ends, Instant::now()) {
+                    // A step is for the client that is replaced. Statistics take the same lock.
+                    *lock(&shared.due) = Due { step: None, silent: Some(silent) };
                     shared.news.notify_one();
                 }
             }
@@ -234,10 +243,8 @@ impl Shared {
             ("heartbeat.interval.ms", "1000"),
             // The commit before a partition is given up waits for a broker no longer than a session lasts.
             ("socket.timeout.ms", "10000"),
-            // What waits in this process: enough for half a second at full speed, and bounded. The rest
-            // waits in the broker.
-            ("queued.min.messages", "20000"),
-            ("queued.max.messages.kbytes", "16384"),
+            ("queued.min.messages", &QUEUED_RECORDS.to_string()),
+            ("queued.max.messages.kbytes", &QUEUED_KIB.to_string()),
             ("fetch.queue.backoff.ms", "50"),
         ]);
         config
@@ -355,9 +362,7 @@ impl ClientContext for Member {
         let Some(topic) = statistics.topics.get(&shared.topic) else {
             return;
         };
-        // Partition -1 is librdkafka's own. A topic may be given more partitions at any time.
-        let partitions: BTreeMap<i32, Offsets> =
-            topic.partitions.iter().filter(|(id, _)| **id >= 0).map(|(id, found)| (*id, offsets(found))).collect();
+        let partitions = offsets(topic);
         let mut assignment = shared.assignment();
         let step = assignment.statistics(partitions.len(), &partitions);
         for (partition, lag) in assignment.lags() {
@@ -371,9 +376,9 @@ impl ClientContext for Member {
                 None => drop(shared.metrics.lag.remove(&label)),
             }
         }
-        drop(assignment);
         let is_due = step.is_some();
         lock(&shared.due).step = step;
+        drop(assignment);
         if is_due {
             shared.news.notify_one();
         }
@@ -391,19 +396,27 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// librdkafka writes negative numbers for what it does not know.
-fn offsets(found: &statistics::Partition) -> Offsets {
+fn offsets(topic: &statistics::Topic) -> BTreeMap<i32, Offsets> {
     let known = |offset: i64| (offset >= 0).then_some(offset);
-    Offsets {
+    // The queue is that of all partitions, and none is fetched while it is full (rdkafka_fetcher.c,
+    // `rd_kafka_toppar_fetch_decide`). It may have been full since the last statistics if half of it is left.
+    let is_filled = |found: &statistics::Partition| {
+        found.fetchq_cnt >= i64::from(QUEUED_RECORDS / 2) || found.fetchq_size >= u64::from(QUEUED_KIB / 2) * 1024
+    };
+    let is_filled = topic.partitions.values().any(is_filled);
+    let offsets = |found: &statistics::Partition| Offsets {
         begin: known(found.lo_offset),
         end: known(found.hi_offset),
         committed: known(found.committed_offset),
         stored: known(found.stored_offset),
         reading: Reading {
             next: known(found.next_offset),
-            // The queue is that of all partitions.
-            is_queued: found.fetchq_cnt > 0 && (found.app_offset < 0 || found.next_offset > found.app_offset),
+            is_queued: is_filled
+                || found.fetchq_cnt > 0 && (found.app_offset < 0 || found.next_offset > found.app_offset),
         },
-    }
+    };
+    // Partition -1 is librdkafka's own. A topic may be given more partitions at any time.
+    topic.partitions.iter().filter(|(id, _)| **id >= 0).map(|(id, found)| (*id, offsets(found))).collect()
 }
 
 fn list(topic: &str, offsets: impl IntoIterator<Item = (i32, i64)>) -> KafkaResult<TopicPartitionList> {
@@ -472,5 +485,24 @@ fn commit<C: Consumer<Member>>(consumer: &C) {
             let fault = Fault::unknown(Source::Kafka, labels::COMMIT, error.to_string());
             tracing::warn!(label = fault.label, "{fault}; records may come again, which changes nothing");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    #[test]
+    fn a_partition_counts_as_queued_also_while_the_records_of_others_fill_the_queue() {
+        let topic = |fetchq_cnt, fetchq_size| {
+            let starved = statistics::Partition { next_offset: 3, app_offset: 3, ..Default::default() };
+            let busy = statistics::Partition { fetchq_cnt, fetchq_size, ..Default::default() };
+            let partitions = HashMap::from([(0, starved), (1, busy)]);
+            offsets(&statistics::Topic { partitions, ..Default::default() })[&0].reading
+        };
+        assert_eq!(topic(9_999, 1_000), Reading { next: Some(3), is_queued: false });
+        assert_eq!(topic(10_000, 1_000), Reading { next: Some(3), is_queued: true });
+        assert_eq!(topic(10, 8 << 20), Reading { next: Some(3), is_queued: true });
     }
 }

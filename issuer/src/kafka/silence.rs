@@ -64,14 +64,18 @@ impl fmt::Display for Silent {
 #[derive(Debug, Default)]
 pub struct Silence {
     readings: BTreeMap<i32, Reading>,
+    /// The readings before the ends were asked for: only a position of that time can be compared with them.
+    asked_at: BTreeMap<i32, Reading>,
     /// Those of which the client has said something since the last look. Nothing comes from a process that is suspended.
     is_fresh: BTreeSet<i32>,
     /// Since when a partition has records of which none arrives.
     unread_since: BTreeMap<i32, Instant>,
-    /// New clients since the last record.
+    /// New clients since the last record of the partition that is the cause.
     replaced: u32,
-    /// Why the client was replaced, until records arrive.
+    /// Why the client was replaced, until records of this partition arrive, or another member reads it.
     cause: Option<Silent>,
+    /// Since when the partition that is the cause is not ours.
+    elsewhere_since: Option<Instant>,
 }
 
 impl Silence {
@@ -83,14 +87,15 @@ impl Silence {
         if has_moved || reading.is_queued {
             self.unread_since.remove(&partition);
         }
-        if has_moved && reading.next.is_some() {
-            (self.replaced, self.cause) = (0, None);
+        if has_moved && reading.next.is_some() && self.is_cause(partition) {
+            self.recovered();
         }
     }
 
     /// The partition was assigned or revoked.
     pub fn forget(&mut self, partition: i32) {
         self.readings.remove(&partition);
+        self.asked_at.remove(&partition);
         self.is_fresh.remove(&partition);
         self.unread_since.remove(&partition);
     }
@@ -98,6 +103,12 @@ impl Silence {
     /// Nothing is to arrive, or nothing can.
     pub fn paused(&mut self) {
         self.unread_since.clear();
+        self.elsewhere_since = None;
+    }
+
+    /// The ends are about to be asked for.
+    pub fn asking(&mut self) {
+        self.asked_at.clone_from(&self.readings);
     }
 
     /// Takes what the broker has of the partitions that are ours and not paused. Returns why the client must be
@@ -107,8 +118,13 @@ impl Silence {
         let mut silent = None;
         for (partition, ends) in ends {
             let reading = self.readings.get(partition).copied().unwrap_or_default();
-            let is_fresh = self.is_fresh.remove(partition);
-            if !is_fresh || reading.is_queued || !is_unread(reading.next, *ends) {
+            let asked_at = self.asked_at.get(partition);
+            let is_fresh = self.is_fresh.remove(partition) && asked_at.is_some_and(|it| it.next == reading.next);
+            let is_unread = is_unread(reading.next, *ends);
+            if is_fresh && !is_unread && self.is_cause(*partition) {
+                self.recovered();
+            }
+            if !is_fresh || reading.is_queued || !is_unread {
                 self.unread_since.remove(partition);
                 continue;
             }
@@ -117,13 +133,15 @@ impl Silence {
                 silent = Some((*partition, reading.next, *ends, for_time));
             }
         }
-        if self.unread_since.is_empty() {
-            (self.replaced, self.cause) = (0, None);
+        if self.cause.as_ref().is_none_or(|cause| ends.contains_key(&cause.partition)) {
+            self.elsewhere_since = None;
+        } else if now.saturating_duration_since(*self.elsewhere_since.get_or_insert(now)) >= SILENT_AFTER {
+            self.recovered();
         }
         let (partition, next, its, for_time) = silent?;
         // All partitions of a topic are created together.
         let went_back = |partition: &i32, ends: &Ends| {
-            self.readings.get(partition).and_then(|reading| reading.next).is_some_and(|next| ends.end < next)
+            self.asked_at.get(partition).and_then(|reading| reading.next).is_some_and(|next| ends.end < next)
         };
         let is_new = ends.iter().any(|(partition, ends)| went_back(partition, ends));
         let begin_at = is_new.then(|| ends.iter().map(|(partition, ends)| (*partition, ends.begin)).collect());
@@ -135,7 +153,15 @@ impl Silence {
         Some(silent)
     }
 
-    /// Why the client was replaced, until records arrive.
+    fn is_cause(&self, partition: i32) -> bool {
+        self.cause.as_ref().is_some_and(|cause| cause.partition == partition)
+    }
+
+    fn recovered(&mut self) {
+        (self.replaced, self.cause, self.elsewhere_since) = (0, None, None);
+    }
+
+    /// Why the client was replaced, until records of this partition arrive, or another member reads it.
     #[must_use]
     pub fn cause(&self) -> Option<&Silent> {
         self.cause.as_ref()
@@ -162,10 +188,19 @@ mod tests {
 
     /// The statistics come again, and say the same.
     fn looked<const N: usize>(silence: &mut Silence, of: [(i32, i64, i64); N], at_seconds: u64) -> Option<Silent> {
-        static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
         for (partition, reading) in silence.readings.clone() {
             silence.read(partition, reading);
         }
+        looked_at_once(silence, of, at_seconds)
+    }
+
+    fn looked_at_once<const N: usize>(
+        silence: &mut Silence,
+        of: [(i32, i64, i64); N],
+        at_seconds: u64,
+    ) -> Option<Silent> {
+        static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        silence.asking();
         let ends = of.into_iter().map(|(partition, begin, end)| (partition, Ends { begin, end }));
         silence.looked(&ends.collect(), *BEGAN + Duration::from_secs(at_seconds))
     }
@@ -224,7 +259,52 @@ mod tests {
         // A process that was suspended: the look comes before the statistics.
         reads(&mut silence, 0, 5);
         assert_eq!(looked(&mut silence, [(0, 0, 9)], 800), None);
-        let found = BTreeMap::from([(0, Ends { begin: 0, end: 9 })]);
-        assert_eq!(silence.looked(&found, Instant::now() + Duration::from_secs(2_000)), None);
+        assert_eq!(looked_at_once(&mut silence, [(0, 0, 9)], 2_000), None);
+    }
+
+    #[test]
+    fn i9_what_another_partition_reads_does_not_hide_one_that_cannot_be_read() {
+        let (mut silence, mut replaced_at) = (Silence::default(), Vec::new());
+        for at in (0..=340).step_by(10) {
+            reads(&mut silence, 0, 3);
+            reads(&mut silence, 1, 100 + i64::from(at));
+            let found = [(0, 0, 5), (1, 0, 100 + i64::from(at))];
+            replaced_at.extend(looked(&mut silence, found, u64::from(at)).map(|_| at));
+            assert_eq!(silence.cause().is_some(), at >= 20, "it is shown without a break, at {at}");
+        }
+        assert_eq!(replaced_at, [20, 70, 160, 330_u32], "each new client gets more time");
+        reads(&mut silence, 0, 4);
+        assert_eq!(silence.cause(), None);
+    }
+
+    #[test]
+    fn i9_the_cause_stays_until_its_partition_is_read_or_belongs_to_another_member() {
+        let replaced = || {
+            let mut silence = Silence::default();
+            reads(&mut silence, 0, 3);
+            assert_eq!(looked(&mut silence, [(0, 0, 5)], 0), None);
+            assert!(looked(&mut silence, [(0, 0, 5)], 20).is_some());
+            silence.forget(0);
+            silence
+        };
+        let mut silence = replaced();
+        assert_eq!(looked_at_once(&mut silence, [(0, 0, 5)], 30), None);
+        assert!(silence.cause().is_some(), "the new client has said nothing yet");
+        assert_eq!(looked(&mut silence, [], 31), None);
+        assert!(silence.cause().is_some(), "paused, or nothing is assigned yet");
+        reads(&mut silence, 1, 5);
+        assert_eq!(looked(&mut silence, [(0, 0, 5), (1, 0, 5)], 32), None);
+        assert!(silence.cause().is_some(), "another partition is read to its end");
+        reads(&mut silence, 0, 5);
+        assert_eq!(looked(&mut silence, [(0, 0, 5)], 33), None);
+        assert_eq!(silence.cause(), None, "the new client has read all");
+
+        let mut silence = replaced();
+        for at in [30, 49] {
+            assert_eq!(looked(&mut silence, [(1, 0, 5)], at), None);
+            assert!(silence.cause().is_some(), "the group may still decide");
+        }
+        assert_eq!(looked(&mut silence, [(1, 0, 5)], 50), None);
+        assert_eq!(silence.cause(), None, "another member reads it");
     }
 }

@@ -181,7 +181,7 @@ impl Metrics {
         r.register("held_reason", "1 for the reason why the service holds", self.held_reason.clone());
         r.register("stalled", "1 while a write, Kafka's or a partition's silence lasts too long", self.stalled.clone());
         let replaced = self.consumers_replaced.clone();
-        r.register("consumers_replaced", "New consumers since records did not arrive that Kafka has", replaced);
+        r.register("consumers_replaced", "Consumers replaced because records did not arrive", replaced);
         r.register("state", "1 for the state that the service is in", self.state.clone());
     }
 

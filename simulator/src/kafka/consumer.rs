@@ -125,7 +125,7 @@ impl SimRecordSource {
             return;
         }
         self.look_at.set(now + LOOK_EVERY);
-        let expected = self.assignment.borrow().expected();
+        let expected = self.assignment.borrow_mut().expected();
         let ends = self.kafka.world.borrow().ends(self.id.get(), &expected);
         let mut assignment = self.assignment.borrow_mut();
         let Some(ends) = ends else { return assignment.not_looked() };
