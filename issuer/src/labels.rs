@@ -37,6 +37,8 @@ pub const READ_ONLY: &str = "read_only";
 pub const OUT_OF_SPACE: &str = "out_of_space";
 /// The server ended the connection.
 pub const GOING_DOWN: &str = "going_down";
+/// The server or its cluster takes no writes now.
+pub const NOT_READY: &str = "not_ready";
 /// Any other error of the server.
 pub const REFUSED: &str = "refused";
 /// Others write the same rows.

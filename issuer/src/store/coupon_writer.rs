@@ -10,7 +10,7 @@
 //! | `Constraint` | `resolve` at once; again if another issuer wrote one of the rows in between |
 //! | `Contention` | the same way again, after a random pause that grows from the second try on |
 //! | `Data`, `OthersConstraint` | both halves of the batch by themselves, until the one bad record is alone: it is rejected |
-//! | `Away` with an unknown error number | the same, and it is rejected if the server takes another row; else the fault goes to the loop |
+//! | `Away` with an unknown error number | the same, and the one record is written again; if that fails too, `blame` decides whether it is rejected, or the fault goes to the loop |
 //! | `Away`, or no end within 30 s | the connection is discarded and the fault goes to the loop, which waits |
 //! | 12 tries, or 60 s in all | a fault goes to the loop |
 //!
@@ -18,6 +18,7 @@
 //! any point, a lost answer to COMMIT included, needs no other handling.
 
 use super::approvals::Approvals;
+use super::blame::Blame;
 use super::look_up::rows_of;
 use super::ports::{Session, Store, StoreError, StoreResult};
 use super::rows::NewCoupon;
@@ -42,7 +43,7 @@ const TRIES: u32 = 12;
 /// After this time a batch goes back to the loop, whatever is still to be tried, so that the loop can log, wait, or
 /// stop.
 const ALL_TRIES: Duration = Duration::from_secs(60);
-/// Rows that are rejected with an unknown error number before the server counts as the cause.
+/// Rows that may be to blame for an unknown error number, before the server counts as the cause.
 const UNCLEAR: usize = 8;
 /// Rows of one INSERT. 7 binds a row: well below 65,535 a statement, and the statement well below
 /// `max_allowed_packet`.
@@ -155,6 +156,17 @@ impl<S: Store> CouponWriter<S> {
             labels::CONTENTION,
             "others write the same rows all the time",
         )))
+    }
+
+    /// Writes a row that was rejected with `fault`. None if it is rejected with the same error number.
+    async fn write_again(&self, rows: &[Row<'_>], fault: &Fault, deadline: Instant) -> Result<Option<Placed>, Fault> {
+        match self.write(rows, deadline).await {
+            Ok(outcomes) => Ok(Some(outcomes)),
+            Err(StoreError::Away(again)) if again.detail == fault.detail => Ok(None),
+            Err(StoreError::Away(again)) => Err(again),
+            // Another error than before: the loop hands the batch in again.
+            Err(_) => Err(fault.clone()),
+        }
     }
 
     /// The optimistic way: one round trip where the allotments are known. `Constraint` if not every row is new.
@@ -271,6 +283,10 @@ impl<S: Store> CouponWriter<S> {
         known.get(campaign).is_some_and(|campaign| campaign.has_refusals)
     }
 
+    pub(super) fn random(&self) -> u64 {
+        self.jitter.next()
+    }
+
     /// The clock by which rows are dated.
     pub(super) fn clock(&self) -> &Clock {
         &self.clock
@@ -353,10 +369,18 @@ impl<S: Store> CouponStore for CouponWriter<S> {
                 Err(StoreError::OthersConstraint(text)) => {
                     reject(&rows, labels::OTHERS_CONSTRAINT, text, &mut placed);
                 }
-                Err(StoreError::Away(fault)) if fault.label == labels::REFUSED && unclear.len() < UNCLEAR => {
-                    match rows.len() {
-                        1 => unclear.push((rows, fault)),
-                        _ => halve(rows, &mut work),
+                Err(StoreError::Away(fault)) if fault.label == labels::REFUSED && rows.len() > 1 => {
+                    halve(rows, &mut work);
+                }
+                Err(StoreError::Away(fault)) if fault.label == labels::REFUSED => {
+                    if let Some(outcomes) = self.write_again(&rows, &fault, deadline).await? {
+                        placed.extend(outcomes);
+                        continue;
+                    }
+                    match self.blame(&rows, &fault).await {
+                        Blame::Row => reject(&rows, labels::ROW_REFUSED, fault.detail, &mut placed),
+                        Blame::RowIfAnotherIsWritten if unclear.len() < UNCLEAR => unclear.push((rows, fault)),
+                        Blame::RowIfAnotherIsWritten | Blame::Server => return Err(fault),
                     }
                 }
                 Err(StoreError::Away(fault)) => return Err(fault),
@@ -366,10 +390,12 @@ impl<S: Store> CouponStore for CouponWriter<S> {
         }
         let is_writable = placed.values().any(|outcome| matches!(outcome, ClaimOutcome::Issued { .. }));
         for (rows, fault) in unclear {
-            if !is_writable {
-                return Err(fault);
+            // Written again after the others, since the server may have rejected all rows before.
+            match self.write_again(&rows, &fault, deadline).await? {
+                Some(outcomes) => placed.extend(outcomes),
+                None if is_writable => reject(&rows, labels::ROW_REFUSED, fault.detail, &mut placed),
+                None => return Err(fault),
             }
-            reject(&rows, labels::ROW_REFUSED, fault.detail, &mut placed);
         }
         for (index, first) in twins {
             let outcome = match placed.get(&first) {

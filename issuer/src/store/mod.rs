@@ -2,6 +2,7 @@
 //! [`mysql`] the SQL.
 
 pub mod approvals;
+mod blame;
 pub mod coupon_writer;
 pub mod free_slots;
 mod look_up;

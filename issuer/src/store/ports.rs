@@ -69,7 +69,7 @@ pub trait Store: Clone {
 /// completed, the state of the session is unknown: call [`Session::discard`].
 ///
 /// Every method returns [`StoreError`]. After any error but [`StoreError::Away`] the session is usable, and a
-/// transaction must be rolled back.
+/// transaction must be rolled back; so too after one of the label `refused`, which is an answer.
 pub trait Session {
     /// Begins a transaction.
     async fn begin(&mut self) -> StoreResult<()>;

@@ -41,7 +41,8 @@ impl<S: Store> CouponWriter<S> {
         Ok(placed)
     }
 
-    async fn resolve_campaign(
+    /// The same for the rows of one campaign, in a transaction that the caller has begun and ends.
+    pub(super) async fn resolve_campaign(
         &self,
         session: &mut S::Session,
         campaign: &CampaignId,

@@ -1,6 +1,6 @@
 //! The rights of deploy/mysql/grants.sql: enough for every command, and not enough to cheat.
 
-use super::scratch::{Scratch, batch, decide, issued, persist, refused, rows, scratch};
+use super::scratch::{Scratch, batch, decide, issued, persist, refused, rejected, rows, scratch};
 use dropgate_issuer::backoff::Jitter;
 use dropgate_issuer::consume::ports::ClaimOutcome;
 use dropgate_issuer::store::ports::{Session, Store};
@@ -49,6 +49,12 @@ async fn the_service_can_work_and_can_neither_move_a_coupon_nor_grant_a_capacity
         assert_eq!(decide(&store, &["b", "c"], &[]).await, ["b 2:1763700000123:i"]);
         assert_eq!(decide(&store, &[], &[]).await, ["c 1:1763700000123:r"]);
         assert_eq!(persist(&store, &batch(&[("d", 1)])).await, [refused(1)]);
+        // A row that is rejected with an unknown error, and the trial row beside it.
+        let ddl = "CREATE TRIGGER shop BEFORE INSERT ON refusals FOR EACH ROW IF NEW.user_id = 'e' THEN \
+                   SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 5999; END IF";
+        (&db.pool).execute(ddl).await.unwrap();
+        assert_eq!(rejected(&persist(&store, &batch(&[("e", 1)])).await[0]), "row_refused");
+        (&db.pool).execute("DROP TRIGGER shop").await.unwrap();
 
         let mut session = MySqlConnection::connect_with(&service.options).await.unwrap();
         for attempt in [

@@ -43,7 +43,9 @@ pub fn classify(number: u16, state: &str, message: &str) -> Option<StoreError> {
         // SIGNAL, as in a trigger.
         (1644, _) | (_, "45000") => others(message),
         // Lock wait timeout; deadlock; a row changed under a snapshot (MariaDB); lock table full.
+        // SQLSTATE class 40: the server has rolled back, as group replication does for two writers of one row.
         (1205 | 1213 | 1020 | 1206, _) => Some(StoreError::Contention),
+        (_, state) if state.starts_with("40") => Some(StoreError::Contention),
         // Truncated, not representable, invalid in its character set, of another type than its column; and NULL.
         (1048 | 1265 | 1300 | 1366 | 1406 | 3988, _) => Some(StoreError::Data(message.to_owned())),
         // SQLSTATE class 22: data exception; 23: integrity constraint violation.
@@ -70,6 +72,10 @@ pub(super) fn number_of(error: &sqlx::Error) -> Option<u16> {
     database_error(error).map(MySqlDatabaseError::number)
 }
 
+fn state_of(error: &sqlx::Error) -> &str {
+    database_error(error).and_then(MySqlDatabaseError::code).unwrap_or_default()
+}
+
 /// A failure as a fault, with the remedy for the reader of the log.
 ///
 /// Its effect counts as unknown: a connection may die after the commit has arrived. Writing the same
@@ -88,8 +94,24 @@ pub(super) fn fault_of(error: &sqlx::Error) -> Fault {
         sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => {
             timed_out("a statement got no answer")
         }
-        // The server's own words for a connection or a grant; they hold no value of a row.
-        other => fault(number_of(other), other),
+        other => {
+            let (number, state) = (number_of(other), state_of(other));
+            let worded = fault_in(number, state, other);
+            match (worded.label, number) {
+                // The server's words for these name users, tables and options of its own, and no value of a row (a
+                // trigger would have to raise these very numbers). Any other message may hold one.
+                (
+                    labels::ACCESS_DENIED
+                    | labels::NO_DATABASE
+                    | labels::NO_SCHEMA
+                    | labels::TOO_MANY_CONNECTIONS
+                    | labels::READ_ONLY,
+                    _,
+                )
+                | (_, None) => worded,
+                (_, Some(known)) => fault_in(number, state, &format!("error {known} (SQLSTATE {state})")),
+            }
+        }
     }
 }
 
@@ -108,6 +130,10 @@ pub const POOL_TIMED_OUT: &str = "no connection within 5 s";
 /// The fault of an error with this number; `None` for a failed connection.
 #[must_use]
 pub fn fault(number: Option<u16>, detail: &dyn Display) -> Fault {
+    fault_in(number, "", detail)
+}
+
+fn fault_in(number: Option<u16>, state: &str, detail: &dyn Display) -> Fault {
     let (label, remedy) = match number {
         None => (labels::UNREACHABLE, "check that MySQL is up and that DATABASE_URL names its host and port"),
         Some(1045 | 1044 | 1142 | 1143 | 1370 | 1698 | 3118) => {
@@ -124,13 +150,25 @@ pub fn fault(number: Option<u16>, detail: &dyn Display) -> Fault {
         Some(BINLOG_FORMAT) => {
             (labels::BINLOG_FORMAT, "set the server's binlog_format to ROW or MIXED: the service writes READ COMMITTED")
         }
-        Some(1290 | 1792 | 1836) => (labels::READ_ONLY, "the server is read-only: DATABASE_URL must name the primary"),
-        Some(1021 | 1114 | 1041 | 1037) => (labels::OUT_OF_SPACE, "the server is out of disk or memory"),
-        Some(1053 | 1077 | 1079 | 1927 | 2006 | 2013 | 3169 | 4031) => {
+        Some(1290 | 1792 | 1836 | 1874) => {
+            (labels::READ_ONLY, "the server is read-only: DATABASE_URL must name the primary")
+        }
+        // Also: it cannot write a file or create a thread; its undo log is full.
+        Some(1021 | 1114 | 1041 | 1037 | 1026 | 1135 | 3019) => {
+            (labels::OUT_OF_SPACE, "the server is out of disk or memory")
+        }
+        Some(1053 | 1077 | 1079 | 1152 | 1158..=1161 | 1184 | 1927 | 2006 | 2013 | 3169 | 4031) => {
             (labels::GOING_DOWN, "the server ended the connection")
+        }
+        // Galera without its cluster; failed at COMMIT, in the storage engine or the binary log; offline mode; group
+        // replication that refuses a commit or waits for its members.
+        Some(1047 | 1180 | 1030 | 1296 | 1297 | 1598 | 1637 | 3032 | 3100 | 3101 | 3168 | 3796..=3799) => {
+            (labels::NOT_READY, "the server takes no writes now: see its own log and the state of its cluster")
         }
         // Its own limit, or ours by KILL.
         Some(1317 | 1969 | 3024) => (labels::TIMEOUT, "the statement took longer than its limit"),
+        // Connection exception.
+        Some(_) if state.starts_with("08") => (labels::GOING_DOWN, "the server ended the connection"),
         Some(_) => (labels::REFUSED, "see the number in MySQL's list of server errors"),
     };
     let detail = format!("{detail} ({remedy})");
@@ -191,6 +229,27 @@ mod tests {
                 (false, _) => Some(StoreError::OthersConstraint(message.to_owned())),
             };
             assert_eq!(classify(number, state, message), expected, "{number} {message}");
+        }
+    }
+
+    /// What passes by itself blames no row, although only its SQLSTATE may be known.
+    #[test]
+    fn what_a_cluster_answers_blames_no_row() {
+        for (number, state) in [(3101, "40000"), (3101, "HY000"), (5999, "40002"), (1105, "40001")] {
+            let expected = state.starts_with("40").then_some(StoreError::Contention);
+            assert_eq!(classify(number, state, "certification"), expected, "{number} {state}");
+        }
+        for (number, state, label) in [
+            (1047, "08S01", "not_ready"),
+            (3100, "HY000", "not_ready"),
+            (3101, "HY000", "not_ready"),
+            (3797, "HY000", "not_ready"),
+            (9001, "08004", "going_down"),
+            (9001, "HY000", "refused"),
+        ] {
+            assert_eq!(classify(number, state, "not now"), None, "{number} {state}");
+            let fault = fault_in(Some(number), state, &"not now");
+            assert_eq!((fault.label, fault.retry), (label, true), "{fault}");
         }
     }
 
