@@ -5,23 +5,12 @@
 //! differ in nothing but the user, meet the same locks, and work in a full campaign and with the service's rights. An
 //! error that comes only with COMMIT blames no row.
 
-use super::coupon_writer::{CouponWriter, DEADLINE, Row};
+use super::coupon_writer::{Blame, CouponWriter, DEADLINE, Row};
 use super::ports::{Session, Store, StoreError, StoreResult};
 use crate::consume::ports::Admission;
 use dropgate_shared::fault::Fault;
 use dropgate_shared::ids::UserId;
 use dropgate_shared::record::AdmissionRecord;
-
-/// What an error of unknown number blames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Blame {
-    /// The row.
-    Row,
-    /// The row, if the server takes another one of the batch: a constraint of the shop rejects trial rows.
-    RowIfAnotherIsWritten,
-    /// The server, as far as is known.
-    Server,
-}
 
 impl<S: Store> CouponWriter<S> {
     /// Judges a row, which is alone and was rejected with `fault`. Leaves nothing behind.

@@ -18,7 +18,6 @@
 //! any point, a lost answer to COMMIT included, needs no other handling.
 
 use super::approvals::Approvals;
-use super::blame::Blame;
 use super::look_up::rows_of;
 use super::ports::{Session, Store, StoreError, StoreResult};
 use super::rows::NewCoupon;
@@ -82,6 +81,17 @@ pub(super) struct Row<'a> {
     pub(super) index: usize,
     pub(super) admission: &'a Admission,
     pub(super) code: String,
+}
+
+/// What an error of unknown number blames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Blame {
+    /// The row.
+    Row,
+    /// The row, if the server takes another one of the batch: a constraint of the shop rejects trial rows.
+    RowIfAnotherIsWritten,
+    /// The server, as far as is known.
+    Server,
 }
 
 /// Outcomes with their places in the batch.
