@@ -66,7 +66,7 @@ pub fn promise(work: impl Future<Output = Result<JsValue, JsValue>> + 'static) -
     if let Some((resolve, reject)) = functions.take() {
         let number = NEXT.replace(NEXT.get().wrapping_add(1));
         let began = Date::now();
-        if number % DROP_EVERY == 0 {
+        if number.is_multiple_of(DROP_EVERY) {
             drop_abandoned(began);
         }
         let task = Task { began, work: Box::pin(work), resolve, reject };
