@@ -118,7 +118,7 @@ impl<'a, H: Http> View<'a, H> {
     /// The claims that are under way: admitted, and in the outbox.
     ///
     /// # Errors
-    /// [`Fault`]; also where there are more than [`MOST_UNDER_WAY`].
+    /// [`Fault`]; also where there are more than `MOST_UNDER_WAY`.
     pub async fn under_way(&self) -> Result<BTreeMap<String, ClaimEntry>, Fault> {
         let (mut found, mut cursor) = (BTreeMap::new(), "0".to_owned());
         loop {
