@@ -360,8 +360,8 @@ function render() {
   show("signin", link);
   if (link) $("signin").href = link;
   show("copy", won);
-  show("share", won && preview === null && navigator.share);
-  show("save", won && preview === null);
+  show("share", won && navigator.share);
+  show("save", won);
   show("calendar", now === "waiting" && campaign.opens_at - clock.now_ms() > CALENDAR_MS);
   show("use", won && page.drop.winner_link);
   if (won) $("use").href = page.drop.winner_link?.replaceAll("{code}", encodeURIComponent(claim.code ?? "")) ?? "";
