@@ -725,7 +725,7 @@ const tests = {
     const v = await visitor({ locale: "he-IL" });
     const response = await v.page.goto(`${gate}/campaign/spring`);
     assert.equal(response.status(), 404);
-    await v.page.waitForFunction((text) => document.getElementById("title").textContent === text, WORDS.he.missing_title);
+    await v.page.waitForFunction((text) => document.getElementById("title")?.textContent === text, WORDS.he.missing_title);
     assert.equal(await v.page.getAttribute("html", "dir"), "rtl");
     await photograph(v, "missing-he");
     await v.page.click("#home");

@@ -149,6 +149,7 @@ impl<'a, S: Session, H: Http> Comparison<'a, S, H> {
                 Some(_) if secrets.is_empty() => {}
                 Some(key) if report.state == Some(CampaignState::Closed) => {
                     secrets.clear();
+                    report.codes_checked = false;
                     report.unknown.push(format!(
                         "the codes of this closed campaign are derived from the secret {key}, which was replaced: to \
                          check them, give it as COUPON_CODE_SECRET_PREVIOUS"
