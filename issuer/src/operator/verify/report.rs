@@ -239,7 +239,7 @@ impl fmt::Display for ShownReport<'_> {
         writeln!(f, "Kafka      {}", self.lag())?;
         let codes = match self.report.codes_checked {
             true => "computed again",
-            false => "not checked (COUPON_CODE_SECRET is not set)",
+            false => "not checked (that needs the COUPON_CODE_SECRET of the campaign)",
         };
         writeln!(f, "codes      {codes}\n")?;
         for (kind, finding) in &self.report.findings {
