@@ -247,8 +247,9 @@ async fn look<T: Send + 'static>(
             let mut fault = client::fault(labels::METADATA, true, &error);
             if let Some((label, reason)) = consumer.context().0.lock().unwrap_or_else(PoisonError::into_inner).take() {
                 fault.detail = format!("{}; {reason}", fault.detail);
+                // A service goes on trying: the broker may learn the password later.
                 if label == labels::AUTHENTICATION {
-                    (fault.label, fault.retry) = (label, false);
+                    fault.label = label;
                 }
             }
             fault
