@@ -5,7 +5,7 @@
 //! between any two steps of those before it.
 
 use crate::mutant::Mutant;
-use crate::plan::{CampaignSetup, Hop, Operation, Plan, RestDialect, ScriptCommand, Setup, Timed};
+use crate::plan::{Operation, Plan, ScriptCommand, Setup, Timed};
 use crate::run::{Report, execute};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,22 +59,7 @@ fn plan(depth: u32, nth: u64) -> Option<Plan> {
         operations.push(Timed { at_ms, operation: all.get((rest % choices) as usize)?.clone() });
         rest /= choices;
     }
-    let hop = Hop { delay_ms: (2, 2), ..Hop::default() };
-    let setup = Setup {
-        isolates: 2,
-        issuers: 1,
-        partitions: 1,
-        users: 2,
-        campaigns: vec![CampaignSetup { capacity: 1, opens_at_ms: 0, closes_at_ms: None }],
-        ack_by_kafka: false,
-        batch_records: 2,
-        write_budget: "unlimited".to_owned(),
-        kafka_rest: RestDialect::Confluent,
-        redis_hop: hop.clone(),
-        kafka_hop: hop,
-        mysql_ms: 1,
-        skew_ms: 0,
-    };
+    let setup = Setup { isolates: 2, batch_records: 2, ..Setup::small(1) };
     Some(Plan { seed: 0, setup, operations })
 }
 

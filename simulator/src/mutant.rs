@@ -5,7 +5,7 @@
 
 use crate::kafka::MemberSettings;
 use crate::mysql::Schema;
-use crate::plan::{CampaignSetup, Hop, Operation, Plan, RestDialect, Setup, Timed};
+use crate::plan::{Operation, Plan, Setup, Timed};
 use crate::violation::Kind;
 use dropgate_shared::scripts::{self, Script};
 use std::fmt;
@@ -174,22 +174,7 @@ impl Mutant {
 
 /// One campaign, batches of one record, good connections.
 fn small(capacity: u32, issuers: usize, operations: Vec<(u64, Operation)>) -> Plan {
-    let hop = Hop { delay_ms: (2, 2), ..Hop::default() };
-    let setup = Setup {
-        isolates: 1,
-        issuers,
-        partitions: 2,
-        users: 8,
-        campaigns: vec![CampaignSetup { capacity, opens_at_ms: 0, closes_at_ms: None }],
-        ack_by_kafka: false,
-        batch_records: 1,
-        write_budget: "unlimited".to_owned(),
-        kafka_rest: RestDialect::Confluent,
-        redis_hop: hop.clone(),
-        kafka_hop: hop,
-        mysql_ms: 1,
-        skew_ms: 0,
-    };
+    let setup = Setup { issuers, partitions: 2, users: 8, ..Setup::small(capacity) };
     let operations = operations.into_iter().map(|(at_ms, operation)| Timed { at_ms, operation }).collect();
     Plan { seed: 0, setup, operations }
 }

@@ -46,6 +46,29 @@ pub struct Setup {
     pub skew_ms: i64,
 }
 
+impl Setup {
+    /// One campaign that is open from the start, one isolate and one issuer, near servers, clocks that agree.
+    #[must_use]
+    pub fn small(capacity: u32) -> Self {
+        let hop = Hop { delay_ms: (2, 2), ..Hop::default() };
+        Self {
+            isolates: 1,
+            issuers: 1,
+            partitions: 1,
+            users: 2,
+            campaigns: vec![CampaignSetup { capacity, opens_at_ms: 0, closes_at_ms: None }],
+            ack_by_kafka: false,
+            batch_records: 1,
+            write_budget: "unlimited".to_owned(),
+            kafka_rest: RestDialect::Confluent,
+            redis_hop: hop.clone(),
+            kafka_hop: hop,
+            mysql_ms: 1,
+            skew_ms: 0,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CampaignSetup {
     pub capacity: u32,

@@ -297,6 +297,25 @@ impl<S: Store> CouponWriter<S> {
         self.jitter.next()
     }
 
+    /// Works in a session of its own, within the deadline of a batch.
+    pub(super) async fn run<T>(&self, work: impl AsyncFnOnce(&mut S::Session) -> StoreResult<T>) -> Result<T, Fault> {
+        let mut session = self.store.session().await?;
+        let worked =
+            tokio::time::timeout(DEADLINE, work(&mut session)).await.unwrap_or_else(|_| Err(timeout(DEADLINE)));
+        match worked {
+            Ok(worked) => Ok(worked),
+            // Nobody knows its state: the pool must not hand it out again.
+            Err(StoreError::Away(fault)) => {
+                session.discard();
+                Err(fault)
+            }
+            Err(error) => {
+                session.rollback().await?;
+                Err(error.into())
+            }
+        }
+    }
+
     /// The clock by which rows are dated.
     pub(super) fn clock(&self) -> &Clock {
         &self.clock
@@ -334,18 +353,7 @@ impl<S: Store> CouponStore for CouponWriter<S> {
     }
 
     async fn look_up(&self, admissions: &[&Admission]) -> Result<Vec<Option<ClaimOutcome>>, Fault> {
-        let mut session = self.store.session().await?;
-        match tokio::time::timeout(DEADLINE, rows_of(&mut session, admissions)).await {
-            Err(_) => {
-                session.discard();
-                Err(timeout(DEADLINE).into())
-            }
-            Ok(Err(StoreError::Away(fault))) => {
-                session.discard();
-                Err(fault)
-            }
-            Ok(outcomes) => Ok(outcomes?),
-        }
+        self.run(async |session| rows_of(session, admissions).await).await
     }
 
     async fn persist(&self, admissions: &[&Admission]) -> Result<Vec<ClaimOutcome>, Fault> {
@@ -449,7 +457,7 @@ pub(super) fn unknown_campaign() -> ClaimOutcome {
     })
 }
 
-pub(super) fn timeout(after: Duration) -> StoreError {
+fn timeout(after: Duration) -> StoreError {
     let detail = format!("a batch took longer than {} s", after.as_secs());
     StoreError::Away(Fault::unknown(Source::MySql, labels::TIMEOUT, detail))
 }

@@ -5,8 +5,8 @@
 //! waits on. Where every slot has its row nothing can change any more, and it is refused.
 
 use super::approvals::Approval;
-use super::coupon_writer::{CouponWriter, DEADLINE, Known, timeout};
-use super::ports::{Session, Store, StoreError, StoreResult};
+use super::coupon_writer::{CouponWriter, Known};
+use super::ports::{Session, Store, StoreResult};
 use super::resolve::{CAPACITY_EXHAUSTED, CHUNK};
 use super::rows::{NewCoupon, NewRefusal, WaitingRow, entry};
 use crate::consume::ports::Confirmation;
@@ -81,25 +81,6 @@ impl<S: Store> CouponWriter<S> {
     pub(super) async fn decide_waiting(&self, limit: usize) -> Result<Vec<Confirmation>, Fault> {
         let Some((campaign, approval)) = self.approvals.take() else { return Ok(Vec::new()) };
         self.run(async |session| self.decide_in(session, &campaign, &approval, limit).await).await
-    }
-
-    /// Works in a session of its own, within the deadline of a batch.
-    async fn run<T>(&self, work: impl AsyncFnOnce(&mut S::Session) -> StoreResult<T>) -> Result<T, Fault> {
-        let mut session = self.store.session().await?;
-        let worked =
-            tokio::time::timeout(DEADLINE, work(&mut session)).await.unwrap_or_else(|_| Err(timeout(DEADLINE)));
-        match worked {
-            Ok(worked) => Ok(worked),
-            // Nobody knows its state: the pool must not hand it out again.
-            Err(StoreError::Away(fault)) => {
-                session.discard();
-                Err(fault)
-            }
-            Err(error) => {
-                session.rollback().await?;
-                Err(error.into())
-            }
-        }
     }
 
     async fn decide_in(

@@ -220,7 +220,7 @@ async fn store(world: &impl World) -> Vec<String> {
     until("a has read all", async || a.report().await.count() == 10).await;
     log.push(format!("committed {:?}", world.committed(topic).await));
     a.call(Command::Store(0, 2)).await;
-    until("it is committed", async || world.committed(topic).await.get(&0) == Some(&2)).await;
+    commits(world, topic, 2).await;
     let b = world.join(topic, None).await;
     b.call(Command::Settle(false)).await;
     owns(&a, 1).await;
@@ -284,6 +284,11 @@ async fn static_restart(world: &impl World) -> Vec<String> {
     log
 }
 
+/// The group has committed the first partition up to `next`.
+async fn commits(world: &impl World, topic: &'static str, next: i64) {
+    until("all is committed", async || world.committed(topic).await.get(&0) == Some(&next)).await;
+}
+
 async fn recreated(world: &impl World) -> Vec<String> {
     let topic = "recreated";
     let mut log = Vec::new();
@@ -291,7 +296,7 @@ async fn recreated(world: &impl World) -> Vec<String> {
     let a = world.join(topic, None).await;
     owns(&a, 1).await;
     world.produce(topic, 0, 20).await;
-    until("all is committed", async || world.committed(topic).await.get(&0) == Some(&20)).await;
+    commits(world, topic, 20).await;
     a.call(Command::Forget).await;
     world.delete_topic(topic).await;
     world.create_topic(topic, 1).await;
@@ -302,10 +307,10 @@ async fn recreated(world: &impl World) -> Vec<String> {
     log.push(format!("a sees {:?}, has given up {:?}", report.seen(0), report.revoked));
     // The group's offset goes back to what the new topic has.
     world.produce(topic, 0, 5).await;
-    until("it is committed", async || world.committed(topic).await.get(&0) == Some(&10)).await;
+    commits(world, topic, 10).await;
     log.push(format!("lag {}", world.lag(topic).await));
     world.produce(topic, 0, 11).await;
-    until("it is committed", async || world.committed(topic).await.get(&0) == Some(&21)).await;
+    commits(world, topic, 21).await;
     log.push("committed also once it is longer than the old one".to_owned());
     log
 }
@@ -316,7 +321,7 @@ async fn recreated_longer(world: &impl World) -> Vec<String> {
     let a = world.join(topic, None).await;
     owns(&a, 1).await;
     world.produce(topic, 0, 5).await;
-    until("all is committed", async || world.committed(topic).await.get(&0) == Some(&5)).await;
+    commits(world, topic, 5).await;
     a.call(Command::Forget).await;
     a.freeze().await;
     world.delete_topic(topic).await;
@@ -334,11 +339,11 @@ async fn recreated_after_restart(world: &impl World) -> Vec<String> {
     let a = world.join(topic, None).await;
     owns(&a, 1).await;
     world.produce(topic, 0, 20).await;
-    until("all is committed", async || world.committed(topic).await.get(&0) == Some(&20)).await;
+    commits(world, topic, 20).await;
     world.crashed(async {}).await;
     // The client has read under the new leader epoch.
     world.produce(topic, 0, 1).await;
-    until("all is committed", async || world.committed(topic).await.get(&0) == Some(&21)).await;
+    commits(world, topic, 21).await;
     a.call(Command::Forget).await;
     world.delete_topic(topic).await;
     world.create_topic(topic, 1).await;
@@ -346,7 +351,7 @@ async fn recreated_after_restart(world: &impl World) -> Vec<String> {
     sees(&a, 0, 4).await;
     let report = a.report().await;
     log.push(format!("a sees {:?}, has given up {:?}", report.seen(0), report.revoked));
-    until("it is committed", async || world.committed(topic).await.get(&0) == Some(&5)).await;
+    commits(world, topic, 5).await;
     log.push(format!("lag {}", world.lag(topic).await));
     log
 }
